@@ -1,0 +1,217 @@
+"""The checkpoint's tensors: a name -> shape table checked against the files, and reads of a few rows at a time.
+
+The safetensors library judges every file when it is opened. The data itself is read with plain reads rather than
+through the library's memory map: mapped pages count as resident, and a 7 B checkpoint would appear as 16 GB of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from nvembed_export.config import ModelConfig
+from nvembed_export.errors import CheckpointError, TensorError, WeightValueError
+
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+BLOCK_BYTES = 32 << 20  # of a float64 block: what one step of any loop over a weight's rows may hold
+DTYPE_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
+
+BACKBONE, POOLER = "embedding_model", "latent_attention_model"
+CROSS, FEED_FORWARD = f"{POOLER}.cross_attend_blocks.0", f"{POOLER}.cross_attend_blocks.1"
+
+
+def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor an NV-Embed checkpoint of this configuration holds, with its shape ([out, in] for projections)."""
+    text, latent = config.text, config.latent_attention
+    hidden, ffn = text.hidden_size, text.intermediate_size
+    q_dim, kv_dim = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
+    cross = latent.num_cross_heads * latent.cross_dim_head
+    shapes: dict[str, tuple[int, ...]] = {f"{BACKBONE}.embed_tokens.weight": (text.vocab_size, hidden)}
+    for index in range(text.num_hidden_layers):
+        layer = f"{BACKBONE}.layers.{index}"
+        shapes |= {
+            f"{layer}.self_attn.q_proj.weight": (q_dim, hidden),
+            f"{layer}.self_attn.k_proj.weight": (kv_dim, hidden),
+            f"{layer}.self_attn.v_proj.weight": (kv_dim, hidden),
+            f"{layer}.self_attn.o_proj.weight": (hidden, q_dim),
+            f"{layer}.mlp.gate_proj.weight": (ffn, hidden),
+            f"{layer}.mlp.up_proj.weight": (ffn, hidden),
+            f"{layer}.mlp.down_proj.weight": (hidden, ffn),
+            f"{layer}.input_layernorm.weight": (hidden,),
+            f"{layer}.post_attention_layernorm.weight": (hidden,),
+        }
+    shapes[f"{BACKBONE}.norm.weight"] = (hidden,)
+    shapes[f"{POOLER}.latents"] = (latent.num_latents_value, hidden)
+    for norm in (f"{CROSS}.norm", f"{CROSS}.norm_context", f"{FEED_FORWARD}.norm"):
+        shapes |= {f"{norm}.weight": (hidden,), f"{norm}.bias": (hidden,)}
+    return shapes | {
+        f"{CROSS}.fn.to_q.weight": (cross, hidden),
+        f"{CROSS}.fn.to_kv.weight": (2 * cross, hidden),
+        f"{CROSS}.fn.to_out.weight": (hidden, cross),
+        f"{FEED_FORWARD}.fn.net.0.weight": (8 * hidden, hidden),
+        f"{FEED_FORWARD}.fn.net.0.bias": (8 * hidden,),
+        f"{FEED_FORWARD}.fn.net.2.weight": (hidden, 4 * hidden),
+        f"{FEED_FORWARD}.fn.net.2.bias": (hidden,),
+    }
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a tensor's bytes lie; `start` counts from the beginning of the file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+
+class Checkpoint:
+    """The tensors of one checkpoint folder, checked by name, shape and dtype; read by rows, on demand."""
+
+    def __init__(self, entries: dict[str, _Entry]):
+        self._entries = entries
+
+    @classmethod
+    def open(cls, directory: Path, config: ModelConfig) -> Checkpoint:
+        """The checkpoint in `directory`: one file, or shards with an index.
+
+        Raises CheckpointError for damaged or inconsistent files, TensorError when the tensors are not exactly those
+        `expected_tensors` lists, in F16, BF16 or F32.
+        """
+        entries = _read_shards(directory)
+        expected = expected_tensors(config)
+        missing, left_over = sorted(expected.keys() - entries), sorted(entries.keys() - expected)
+        if missing:
+            raise TensorError(_count("missing", missing, f"found {len(entries)} tensors, expected {len(expected)}"))
+        if left_over:
+            raise TensorError(_count("left over", left_over, f"found {len(entries)} tensors, expected {len(expected)}"))
+        for name, shape in expected.items():
+            entry = entries[name]
+            if entry.shape != shape:
+                raise TensorError(f"tensor `{name}`: found shape {list(entry.shape)}, expected {list(shape)}")
+            if entry.dtype not in DTYPE_BYTES:
+                raise TensorError(f"tensor `{name}`: found dtype {entry.dtype}, expected F16, BF16 or F32")
+        return cls(entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._entries[name].shape
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows start..stop of a tensor, [stop - start, ...], float16 (F16) or float32 (BF16, F32), all finite.
+
+        Raises WeightValueError on NaN or infinity, CheckpointError when the file ends early or cannot be read.
+        """
+        entry = self._entries[name]
+        stop = entry.shape[0] if stop is None else stop
+        width = math.prod(entry.shape[1:])
+        stored = np.dtype("<u2") if entry.dtype != "F32" else np.dtype("<f4")
+        offset, count = entry.start + start * width * stored.itemsize, (stop - start) * width
+        try:
+            flat = np.fromfile(entry.file, dtype=stored, count=count, offset=offset)
+        except OSError as error:
+            raise CheckpointError(f"{entry.file}: cannot be read: {error.strerror}") from None
+        if flat.size != count:
+            raise CheckpointError(f"{entry.file}: found {flat.size} values of `{name}`, expected {count}")
+        values = _decode(flat, entry.dtype, name, start * width)
+        return values.reshape(stop - start, *entry.shape[1:])
+
+    def row_blocks(self, name: str) -> Iterator[np.ndarray]:
+        """All rows of a tensor in order, in blocks that stay under BLOCK_BYTES once widened to float64."""
+        shape = self._entries[name].shape
+        step = max(1, BLOCK_BYTES // (8 * max(1, math.prod(shape[1:]))))
+        for start in range(0, shape[0], step):
+            yield self.rows(name, start, min(start + step, shape[0]))
+
+
+def _decode(flat: np.ndarray, dtype: str, name: str, first: int) -> np.ndarray:
+    """Stored values -> float16 or float32, refusing NaN and infinity (all exponent bits set)."""
+    if dtype == "F32":
+        values, bad = flat, ~np.isfinite(flat)
+    else:
+        # Tested on the bits: numpy's isfinite on float16 is many times slower than this comparison.
+        exponent = np.uint16(0x7C00 if dtype == "F16" else 0x7F80)
+        bad = (flat & exponent) == exponent
+        values = flat.view("<f2") if dtype == "F16" else (flat.astype("<u4") << np.uint32(16)).view("<f4")
+    if bad.any():
+        at = int(bad.argmax())
+        raise WeightValueError(
+            f"tensor `{name}`: found {values[at]} at flat index {first + at}, expected finite values"
+        )
+    return values
+
+
+def _read_shards(directory: Path) -> dict[str, _Entry]:
+    """Every tensor of the checkpoint's file or files."""
+    single, index = directory / SINGLE_FILE, directory / INDEX_FILE
+    if not index.exists():
+        if not single.exists():
+            raise CheckpointError(f"{directory}: found neither file, expected {SINGLE_FILE} or {INDEX_FILE}")
+        return _read_header(single)
+    if single.exists():
+        raise CheckpointError(f"{directory}: found both {SINGLE_FILE} and {INDEX_FILE}, expected one of them")
+    weight_map = _read_index(index)
+    entries: dict[str, _Entry] = {}
+    for shard in sorted(set(weight_map.values())):
+        path = directory / shard
+        if Path(shard).name != shard:
+            raise CheckpointError(f"{index}: shard `{shard}` found, expected a file name in the same folder")
+        if not path.exists():
+            raise CheckpointError(f"{index}: shard `{shard}` is named but missing, expected it in {directory}")
+        for name, entry in _read_header(path).items():
+            if weight_map.get(name) != shard:
+                said = weight_map.get(name, "nowhere")
+                raise CheckpointError(f"{index}: tensor `{name}` found in {shard}, but the index says {said}")
+            entries[name] = entry
+    for name, shard in weight_map.items():
+        if name not in entries:
+            raise CheckpointError(f"{index}: tensor `{name}` expected in {shard}, but found in no shard")
+    return entries
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: found no readable index ({error!r}), expected an object `weight_map`") from None
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise CheckpointError(f"{path}: `weight_map` is not as expected: an object of tensor name to file name")
+    return weight_map
+
+
+def _read_header(path: Path) -> dict[str, _Entry]:
+    """The tensors of one safetensors file: 8 bytes of header length, a JSON header, then the data."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise CheckpointError(f"{path}: found {size} bytes, expected at least {8 + length} (8 + header length)")
+            header: dict[str, Any] = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        expected = 8 + length + max((item["data_offsets"][1] for item in header.values()), default=0)
+        if size != expected:
+            raise CheckpointError(
+                f"{path}: found {size} bytes, expected {expected} by its header: truncated or damaged"
+            )
+        with safe_open(path, framework="numpy"):
+            pass
+        return {
+            name: _Entry(path, item["dtype"], tuple(item["shape"]), 8 + length + item["data_offsets"][0])
+            for name, item in header.items()
+        }
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: found a damaged header ({error}), expected a safetensors file") from None
+
+
+def _count(kind: str, names: list[str], figures: str) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"tensors {kind}: " + ", ".join(f"`{name}`" for name in names[:3]) + f"{more}; {figures}"

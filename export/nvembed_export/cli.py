@@ -1,0 +1,136 @@
+"""The command line: arguments in, a model folder out, failures as one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nvembed_export import __version__
+from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
+from nvembed_export.export import ExportOptions, ExportSummary, export
+from nvembed_export.latent_attention import POOLERS
+from nvembed_export.precision import PRECISIONS
+
+EPILOG = """\
+examples:
+  nvembed-export models/nv-embed-mini build/models/nv-embed-mini-fp32 --precision fp32
+  nvembed-export ~/checkpoints/NV-Embed-v2 build/models/nv-embed-v2-fp16
+  nvembed-export ~/checkpoints/NV-Embed-v1 build/models/nv-embed-v1-fp16 --max-length 512 --force
+
+exit codes:
+  0 the folder was written    2 usage             3 the checkpoint, its config or tokenizer is not usable
+  4 the folder cannot be written (it exists, disk full, permission)       130 interrupted
+
+The folder's path is printed on stdout, everything else on stderr. A failed export leaves no folder behind.
+"""
+
+
+class Bar:
+    """Progress on stderr: a bar of bytes while weights are written, a line of text in other phases."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled, self.bar = enabled, None
+
+    def phase(self, description: str, total: int | None = None) -> None:
+        if self.bar is not None and total is None:
+            self.bar.set_description_str(description)
+            return
+        self.close()
+        self.bar = tqdm(
+            total=total,
+            desc=description,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            file=sys.stderr,
+            leave=False,
+            disable=not self.enabled,
+        )
+
+    def advance(self, amount: int) -> None:
+        if self.bar is not None:
+            self.bar.update(amount)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="nvembed-export",
+        description="Turn an NV-Embed checkpoint (a Hugging Face folder) into an ONNX model folder.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("checkpoint", type=Path, help="folder with config.json, safetensors and a tokenizer")
+    result.add_argument("output", type=Path, help="model folder to write")
+    result.add_argument(
+        "--precision", choices=sorted(PRECISIONS), default="fp16", help="default: fp16, as NVIDIA runs it"
+    )
+    result.add_argument(
+        "--pooler", choices=sorted(POOLERS), default="fused", help="fused is exact and faster (default)"
+    )
+    result.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="longest row in tokens (default: 4096, NV-Embed-v2: 32768, at most the model's positions)",
+    )
+    result.add_argument("--name", help="the model's name in the manifest (default: the checkpoint's)")
+    result.add_argument("--license", help="SPDX id of the weights (default: README.md's, else cc-by-nc-4.0)")
+    result.add_argument("--no-golden", action="store_true", help="skip the float64 reference embeddings")
+    result.add_argument("--force", action="store_true", help="replace a model folder that exists")
+    result.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the exporter; returns the exit code. argparse itself exits with 2 on a usage error."""
+    args = parser().parse_args(arguments)
+    options = ExportOptions(
+        precision=args.precision,
+        pooler=args.pooler,
+        max_length=args.max_length,
+        name=args.name,
+        license=args.license,
+        golden=not args.no_golden,
+        force=args.force,
+    )
+    # A polite kill must clean up too; the default action would leave the partial folder behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    bar = Bar(enabled=not args.quiet and sys.stderr.isatty())
+    try:
+        summary = export(args.checkpoint, args.output, options, bar)
+    except ExportError as error:
+        bar.close()
+        print(f"nvembed-export: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        bar.close()
+        print("nvembed-export: interrupted, nothing was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    bar.close()
+    if not args.quiet:
+        print(describe(summary), file=sys.stderr)
+    print(summary.folder)
+    return EXIT_OK
+
+
+def describe(summary: ExportSummary) -> str:
+    lines = [
+        f"{summary.name}: {summary.precision}, rows of up to {summary.max_length} tokens, "
+        f"{summary.data_bytes / 1e6:,.1f} MB of weights",
+        f"licence of the weights: {summary.license}" + license_note(summary.license),
+    ]
+    return "\n".join(lines)
+
+
+def license_note(license: str) -> str:
+    return " - not for commercial use" if license.startswith("cc-by-nc") else ""

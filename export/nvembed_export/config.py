@@ -1,0 +1,252 @@
+"""config.json, parsed once and checked: what the rest of the exporter may rely on.
+
+Source of the fields: NVIDIA's NV-Embed configuration (arXiv 2405.17428, model card) on top of transformers' Mistral
+configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nvembed_export.errors import ConfigError
+
+# What transformers' PretrainedConfig writes into every dump: generation defaults, bookkeeping and training options.
+# None of them changes the forward pass of this model. A key that is neither here nor read below must be neutral.
+HARMLESS_KEYS = frozenset(
+    """_attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout auto_map
+    begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id diversity_penalty dtype
+    early_stopping eos_token_id finetuning_task forced_bos_token_id forced_eos_token_id id2label initializer_range
+    is_decoder label2id length_penalty max_length min_length num_beam_groups num_beams num_return_sequences
+    pad_token_id prefix problem_type repetition_penalty return_dict sep_token_id task_specific_params temperature
+    tf_legacy_loss tokenizer_class top_k top_p torch_dtype transformers_version typical_p use_cache""".split()
+)
+
+TOP_KEYS = frozenset(
+    """model_type hidden_size text_config latent_attention_config padding_side is_mask_instruction add_eos
+    add_pad_token mask_type""".split()
+)
+
+# `sliding_window` is read by nothing: NVIDIA's bidirectional mask is built without it, so although the real model says
+# 4096 every token attends to every other one, however far.
+TEXT_KEYS = frozenset(
+    """model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
+    head_dim hidden_act max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters sliding_window
+    attention_bias tie_word_embeddings""".split()
+)
+
+LATENT_KEYS = frozenset(
+    """model_type num_latents_value num_cross_heads output_normalize hidden_dim latent_dim cross_dim_head
+    tie_word_embeddings""".split()
+)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The backbone: Mistral's decoder layers."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    bos_token_id: int
+    eos_token_id: int
+
+
+@dataclass(frozen=True)
+class LatentAttentionConfig:
+    """The pooler: latents, cross attention, feed-forward."""
+
+    num_latents_value: int
+    num_cross_heads: int
+    cross_dim_head: int
+    output_normalize: bool
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole checkpoint's configuration; `name_or_path` is empty when the checkpoint does not say."""
+
+    name_or_path: str
+    text: TextConfig
+    latent_attention: LatentAttentionConfig
+
+
+class _Section:
+    """One JSON object of config.json; `path` names it in messages."""
+
+    def __init__(self, values: Any, path: str):
+        if not isinstance(values, dict):
+            raise ConfigError(f"config.json: `{path}` is {_show(values)}, expected an object")
+        self.values, self.path = values, path
+
+    def label(self, key: str) -> str:
+        return f"config.json: `{self.path}.{key}`" if self.path else f"config.json: `{key}`"
+
+    def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
+        value = self.values.get(key)
+        if value is None and default is not None:
+            return default
+        if key not in self.values:
+            raise ConfigError(f"{self.label(key)} is missing, expected an integer of at least {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{self.label(key)} is {_show(value)}, expected an integer of at least {least}")
+        return value
+
+    def positive_float(self, key: str) -> float:
+        value = self.values.get(key)
+        if key not in self.values:
+            raise ConfigError(f"{self.label(key)} is missing, expected a positive number")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value <= 0:
+            raise ConfigError(f"{self.label(key)} is {_show(value)}, expected a positive number")
+        return float(value)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self.label(key)} is {_show(value)}, expected true or false")
+        return value
+
+    def must_be(self, key: str, *supported: Any, absent_is_fine: bool = True) -> None:
+        """Reject any value but the supported ones; `True == 1` in Python, so types are compared too."""
+        if key not in self.values and absent_is_fine:
+            return
+        value = self.values.get(key)
+        if not any(type(value) is type(choice) and value == choice for choice in supported):
+            choices = " or ".join(_show(choice) for choice in supported)
+            raise ConfigError(f"{self.label(key)} is {_show(value)}, supported: {choices}")
+
+    def reject_unknown(self, known: frozenset[str]) -> None:
+        for key, value in self.values.items():
+            neutral = value is None or value is False or value in (0, "", [], {})
+            if key not in known and key not in HARMLESS_KEYS and not neutral:
+                raise ConfigError(f"{self.label(key)} is {_show(value)}, expected no such key or a neutral value")
+
+
+def load_config(checkpoint_dir: Path) -> ModelConfig:
+    """The checked configuration of a checkpoint folder.
+
+    Raises ConfigError when config.json is missing, is not JSON, or asks for something the graph does not implement.
+    """
+    path = checkpoint_dir / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file, expected the checkpoint's configuration") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: found no valid json ({error}), expected an object") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_config(values)
+
+
+def parse_config(values: Any) -> ModelConfig:
+    """The checked configuration from decoded JSON. Raises ConfigError, as `load_config` does."""
+    top = _Section(values, "")
+    top.must_be("model_type", "nvembed")
+    top.must_be("padding_side", "right")
+    top.must_be("mask_type", "b")
+    top.must_be("is_mask_instruction", True)
+    top.must_be("add_eos", True)
+    top.must_be("add_pad_token", True)
+    top.reject_unknown(TOP_KEYS)
+    if "text_config" not in top.values:
+        raise ConfigError("config.json: `text_config` is missing, expected an object")
+    text = _parse_text(_Section(top.values["text_config"], "text_config"))
+    top.must_be("hidden_size", text.hidden_size)
+    latent_values = top.values.get("latent_attention_config")
+    latent = _parse_latent(_Section({} if latent_values is None else latent_values, "latent_attention_config"), text)
+    name = top.values.get("_name_or_path")
+    return ModelConfig(name if isinstance(name, str) else "", text, latent)
+
+
+def _parse_text(section: _Section) -> TextConfig:
+    section.must_be("model_type", "bidir_mistral", "mistral")
+    section.must_be("hidden_act", "silu")
+    section.must_be("attention_bias", False, None)
+    section.must_be("tie_word_embeddings", False)
+    section.reject_unknown(TEXT_KEYS)
+    hidden, heads = section.integer("hidden_size"), section.integer("num_attention_heads")
+    kv_heads = section.integer("num_key_value_heads")
+    if heads % kv_heads:
+        raise ConfigError(
+            f"{section.label('num_attention_heads')} is {heads}, expected a multiple of num_key_value_heads, {kv_heads}"
+        )
+    if section.values.get("head_dim") is None and hidden % heads:
+        raise ConfigError(
+            f"{section.label('hidden_size')} is {hidden}, expected a multiple of num_attention_heads, {heads}, "
+            "or an explicit head_dim"
+        )
+    head_dim = section.integer("head_dim", default=max(hidden // heads, 1))
+    if head_dim % 2:
+        raise ConfigError(f"{section.label('head_dim')} is {head_dim}, expected an even number (rotary pairs)")
+    vocab_size = section.integer("vocab_size")
+    special = {}
+    for key, default in (("bos_token_id", 1), ("eos_token_id", 2)):
+        special[key] = section.integer(key, default=default, least=0)
+        if special[key] >= vocab_size:
+            raise ConfigError(f"{section.label(key)} is {special[key]}, expected an id below vocab_size, {vocab_size}")
+    return TextConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        intermediate_size=section.integer("intermediate_size"),
+        num_hidden_layers=section.integer("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        max_position_embeddings=section.integer("max_position_embeddings"),
+        rms_norm_eps=section.positive_float("rms_norm_eps"),
+        rope_theta=_rope_theta(section),
+        **special,
+    )
+
+
+def _rope_theta(section: _Section) -> float:
+    """rope_theta from the top of the section or, newer transformers, from `rope_parameters`; plain RoPE only."""
+    for key in ("rope_scaling", "rope_parameters"):
+        value = section.values.get(key)
+        if value is None:
+            continue
+        inner = _Section(value, f"{section.path}.{key}")
+        inner.must_be("rope_type", "default")
+        inner.must_be("type", "default")
+        inner.reject_unknown(frozenset({"rope_type", "type", "rope_theta"}))
+    parameters = section.values.get("rope_parameters") or {}
+    if "rope_theta" not in parameters:
+        return section.positive_float("rope_theta")
+    inside = _Section(parameters, f"{section.path}.rope_parameters").positive_float("rope_theta")
+    if section.values.get("rope_theta") is not None and section.positive_float("rope_theta") != inside:
+        outside = section.values["rope_theta"]
+        raise ConfigError(f"{section.label('rope_theta')} is {outside}, but rope_parameters.rope_theta is {inside}")
+    return inside
+
+
+def _parse_latent(section: _Section, text: TextConfig) -> LatentAttentionConfig:
+    section.must_be("model_type", "latent_attention")
+    section.reject_unknown(LATENT_KEYS)
+    for key in ("hidden_dim", "latent_dim"):
+        value = section.integer(key, default=4096)
+        if value != text.hidden_size:
+            raise ConfigError(f"{section.label(key)} is {value}, expected text_config.hidden_size, {text.hidden_size}")
+    return LatentAttentionConfig(
+        num_latents_value=section.integer("num_latents_value", default=512),
+        num_cross_heads=section.integer("num_cross_heads", default=8),
+        cross_dim_head=section.integer("cross_dim_head", default=4096),
+        output_normalize=section.boolean("output_normalize", default=True),
+    )
+
+
+def _show(value: Any) -> str:
+    """A value as it stands in the JSON, cut to a readable length."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,140 @@
+"""The whole export, from a checkpoint folder to a model folder, in one function."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nvembed_export.checkpoint import Checkpoint
+from nvembed_export.config import ModelConfig, load_config
+from nvembed_export.errors import UsageError
+from nvembed_export.external_data import DATA_FILE
+from nvembed_export.golden import golden_document
+from nvembed_export.manifest import NV_EMBED_LICENSE, default_max_length, manifest, read_license
+from nvembed_export.modeling import build_model
+from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
+from nvembed_export.precision import PRECISIONS
+from nvembed_export.tokenizer import load_tokenizer
+
+GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
+GOLDEN_NUMBER_BYTES, GOLDEN_ROWS, MANIFEST_BYTES = 16, 8, 65536  # for the estimate of the space needed
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a caller may choose; None means what the checkpoint says, or the default for it."""
+
+    precision: str = "fp16"
+    pooler: str = "fused"
+    max_length: int | None = None
+    name: str | None = None
+    license: str | None = None
+    golden: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was written."""
+
+    folder: Path
+    name: str
+    license: str
+    precision: str
+    max_length: int
+    data_bytes: int
+
+
+class Progress(Protocol):
+    """Told of the phases of an export and of the bytes written in one."""
+
+    def phase(self, description: str, total: int | None = None) -> None: ...
+
+    def advance(self, amount: int) -> None: ...
+
+
+class NoProgress:
+    """Says nothing."""
+
+    def phase(self, description: str, total: int | None = None) -> None:
+        return
+
+    def advance(self, amount: int) -> None:
+        return
+
+
+def export(
+    checkpoint_dir: Path, target: Path, options: ExportOptions, progress: Progress | None = None
+) -> ExportSummary:
+    """Write the model folder `target` for the checkpoint in `checkpoint_dir`, and say what was written.
+
+    The folder appears only when every file of it is complete. Memory stays at a few tensors whatever the model's size.
+
+    Raises ConfigError, CheckpointError, TokenizerError for the input, UsageError for options that contradict it, and
+    OutputError for the folder; nothing of the output is left behind in any of these cases.
+    """
+    progress = progress or NoProgress()
+    check_output(target, checkpoint_dir, options.force)
+
+    config = load_config(checkpoint_dir)
+    tokenizer = load_tokenizer(checkpoint_dir, config.text)
+    checkpoint = Checkpoint.open(checkpoint_dir, config)
+
+    source = config.name_or_path or checkpoint_dir.resolve().name
+    name = options.name or source.rstrip("/").rsplit("/", 1)[-1]
+    license = (options.license or read_license(checkpoint_dir) or NV_EMBED_LICENSE).lower()
+    max_length = _max_length(options.max_length, config, name, source)
+    precision = PRECISIONS[options.precision]
+
+    model, data = build_model(checkpoint, config, precision, max_length, options.pooler)
+    graph = model.SerializeToString()
+    golden_bytes = GOLDEN_ROWS * GOLDEN_NUMBER_BYTES * config.text.hidden_size + MANIFEST_BYTES if options.golden else 0
+    needed = data.total_bytes + len(graph) + len(tokenizer.content) + golden_bytes + MANIFEST_BYTES
+
+    with partial_folder(target, options.force, needed) as folder:
+        (folder / GRAPH_FILE).write_bytes(graph)
+        (folder / TOKENIZER_FILE).write_bytes(tokenizer.content)
+        progress.phase("writing weights", total=sum(item.nbytes for item in data.initializers))
+        data_sha256 = data.write(folder / DATA_FILE, progress.advance)
+        golden = None
+        if options.golden:
+            document = golden_document(checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress))
+            golden = {"file": GOLDEN_FILE, "sha256": _write_json(folder / GOLDEN_FILE, document)}
+        graph_files = {
+            "file": GRAPH_FILE,
+            "sha256": hashlib.sha256(graph).hexdigest(),
+            "data_file": DATA_FILE,
+            "data_sha256": data_sha256,
+            "data_bytes": data.total_bytes,
+        }
+        model_facts = {"name": name, "source": source, "license": license}
+        tokenizer_sha256 = hashlib.sha256(tokenizer.content).hexdigest()
+        document = manifest(
+            config, precision, options.pooler, max_length, model_facts, graph_files, tokenizer_sha256, golden
+        )
+        _write_json(folder / MANIFEST_FILE, document)  # last: a folder that has one is complete
+    return ExportSummary(target, name, license, precision.name, max_length, data.total_bytes)
+
+
+def _max_length(asked: int | None, config: ModelConfig, name: str, source: str) -> int:
+    if asked is None:
+        return default_max_length(config, name, source)
+    if not 1 <= asked <= config.text.max_position_embeddings:
+        limit = config.text.max_position_embeddings
+        raise UsageError(f"--max-length is {asked}, expected 1 to max_position_embeddings, {limit}")
+    return asked
+
+
+def _golden_phase(progress: Progress) -> Callable[[str], None]:
+    return lambda step: progress.phase(f"float64 reference, {step}")
+
+
+def _write_json(path: Path, document: dict) -> str:
+    """Write a document and return the sha256 of its bytes in hex."""
+    content = (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode("utf-8")
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()

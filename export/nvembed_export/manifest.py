@@ -1,0 +1,74 @@
+"""nvembed.json: what the model folder says of itself. The format is described in docs/model-folder.md."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from nvembed_export import __version__
+from nvembed_export.config import ModelConfig
+from nvembed_export.graph import OPSET
+from nvembed_export.precision import Precision
+
+SCHEMA_VERSION = 1
+NV_EMBED_LICENSE = "cc-by-nc-4.0"  # what NVIDIA publishes NV-Embed v1 and v2 under
+DEFAULT_MAX_LENGTH, NV_EMBED_V2_MAX_LENGTH = 4096, 32768  # the model cards' values
+_NOT_ARCHITECTURE = ("max_position_embeddings", "bos_token_id", "eos_token_id")
+
+
+def read_license(checkpoint_dir: Path) -> str | None:
+    """`license:` of README.md's YAML front matter, in lower case; None when the checkpoint does not say."""
+    try:
+        text = (checkpoint_dir / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    front = re.match(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(\n|$)", text, re.DOTALL)
+    line = front and re.search(r"^license:[ \t]*([^\s#]+)", front[1], re.MULTILINE)
+    return line[1].strip("\"'").lower() if line else None
+
+
+def default_max_length(config: ModelConfig, name: str, source: str) -> int:
+    """32,768 for NV-Embed-v2, 4,096 for others, never more than the model has positions."""
+    is_v2 = "nv-embed-v2" in f"{name} {source}".lower()
+    return min(NV_EMBED_V2_MAX_LENGTH if is_v2 else DEFAULT_MAX_LENGTH, config.text.max_position_embeddings)
+
+
+def manifest(
+    config: ModelConfig,
+    precision: Precision,
+    pooler: str,
+    max_length: int,
+    model: dict[str, str],
+    graph_files: dict[str, str | int],
+    tokenizer_sha256: str,
+    golden: dict[str, str] | None,
+) -> dict:
+    """The content of nvembed.json; `graph_files` holds the names, sizes and checksums of the graph's two files."""
+    text = {key: value for key, value in asdict(config.text).items() if key not in _NOT_ARCHITECTURE}
+    masks = [
+        {"name": name, "dtype": "int64", "shape": ["batch", "sequence"]}
+        for name in ("input_ids", "attention_mask", "pool_mask")
+    ]
+    dtype = str(precision.narrow.numpy())
+    output = {"name": "embeddings", "dtype": dtype, "shape": ["batch", config.text.hidden_size]}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "exporter_version": __version__,
+        "model": model,
+        "architecture": text | asdict(config.latent_attention),
+        "precision": precision.name,
+        "pooler": pooler,
+        "max_length": max_length,
+        "graph": graph_files | {"opset": OPSET, "inputs": masks, "outputs": [output]},
+        "tokenizer": {
+            "file": "tokenizer.json",
+            "sha256": tokenizer_sha256,
+            "bos_token_id": config.text.bos_token_id,
+            "eos_token_id": config.text.eos_token_id,
+            # Padding is masked everywhere, so its id has no effect on results; NVIDIA pads with </s>.
+            "pad_token_id": config.text.eos_token_id,
+        },
+        "prompt": {"query_template": "Instruct: {task}\nQuery: ", "suffix": "</s>"},
+        "golden": golden,
+    }

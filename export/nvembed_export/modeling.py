@@ -1,0 +1,193 @@
+"""NV-Embed as an ONNX graph; every class and attribute is named as in the checkpoint.
+
+Letters: B batch, S sequence, D hidden size, H query heads, K key/value heads, d head_dim. Source of the mathematics:
+Mistral 7B (arXiv 2310.06825) for the layers, NV-Embed (arXiv 2405.17428) for the full attention and the pooler.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from nvembed_export.checkpoint import BACKBONE, Checkpoint
+from nvembed_export.config import ModelConfig, TextConfig
+from nvembed_export.external_data import ExternalData
+from nvembed_export.graph import GraphBuilder
+from nvembed_export.latent_attention import POOLERS
+from nvembed_export.precision import Precision
+from nvembed_export.weights import Weight
+
+MIN_LENGTH = 1e-12  # what torch.nn.functional.normalize divides by at least
+
+
+class Linear:
+    """y = x Wᵀ, without a bias: narrow in, narrow out."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str):
+        self.weight, self.precision = Weight.from_checkpoint(checkpoint, f"{name}.weight"), precision
+
+    def __call__(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        return self.precision.linear(graph, x, self.weight)
+
+
+class RMSNorm:
+    """x / √(mean(x²) + ε) · weight, all of it wide (arXiv 1910.07467)."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, eps: float):
+        self.weight = Weight.from_checkpoint(checkpoint, f"{name}.weight")
+        self.precision, self.eps = precision, eps
+
+    def __call__(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        weight = self.precision.wide_weight(graph, self.weight)
+        return graph.op("RMSNormalization", x, weight, axis=-1, epsilon=self.eps, stash_type=1)
+
+
+class RotaryEmbedding:
+    """Rotation of each head's two halves by position · theta^(-2i/d) (arXiv 2104.09864, rotate-half layout)."""
+
+    def __init__(self, precision: Precision, config: TextConfig, max_length: int):
+        self.precision, self.config, self.max_length = precision, config, max_length
+
+    def angles(self) -> np.ndarray:
+        """[max_length, d/2] in float64: position p times the frequency of pair i."""
+        half = np.arange(0, self.config.head_dim, 2, dtype=np.float64)
+        frequencies = self.config.rope_theta ** (-half / self.config.head_dim)
+        return np.outer(np.arange(self.max_length, dtype=np.float64), frequencies)
+
+    def tables(self, graph: GraphBuilder) -> tuple[ir.Value, ir.Value]:
+        """cos and sin, [max_length, d/2] each, narrow; made once and shared by all layers."""
+        shape = (self.max_length, self.config.head_dim // 2)
+        cos = Weight.from_array("rotary_emb.cos", lambda: np.cos(self.angles()), shape)
+        sin = Weight.from_array("rotary_emb.sin", lambda: np.sin(self.angles()), shape)
+        return self.precision.narrow_weight(graph, cos), self.precision.narrow_weight(graph, sin)
+
+
+class SelfAttention:
+    """Grouped-query attention in which every token sees every real token of its row."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig):
+        self.q_proj = Linear(checkpoint, precision, f"{name}.q_proj")
+        self.k_proj = Linear(checkpoint, precision, f"{name}.k_proj")
+        self.v_proj = Linear(checkpoint, precision, f"{name}.v_proj")
+        self.o_proj = Linear(checkpoint, precision, f"{name}.o_proj")
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+
+    def __call__(self, graph: GraphBuilder, x: ir.Value, cos, sin, positions, lengths) -> ir.Value:
+        q, k, v = self.q_proj(graph, x), self.k_proj(graph, x), self.v_proj(graph, x)
+        q = graph.op("RotaryEmbedding", q, cos, sin, positions, num_heads=self.heads)
+        k = graph.op("RotaryEmbedding", k, cos, sin, positions, num_heads=self.kv_heads)
+        # The row's length instead of a mask tensor: CUDA's fused kernels take it, and nothing of size S² is made.
+        # Scores are scaled by 1/√d, the operator's default.
+        no = None
+        heads = {"q_num_heads": self.heads, "kv_num_heads": self.kv_heads}
+        x = graph.op("Attention", q, k, v, no, no, no, lengths, is_causal=0, **heads)
+        return self.o_proj(graph, x)
+
+
+class MLP:
+    """SwiGLU (arXiv 2002.05202): down(silu(gate x) ⊙ up x)."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str):
+        self.gate_proj = Linear(checkpoint, precision, f"{name}.gate_proj")
+        self.up_proj = Linear(checkpoint, precision, f"{name}.up_proj")
+        self.down_proj = Linear(checkpoint, precision, f"{name}.down_proj")
+
+    def __call__(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        gate, up = self.gate_proj(graph, x), self.up_proj(graph, x)
+        silu = graph.op("Mul", gate, graph.op("Sigmoid", gate))
+        return self.down_proj(graph, graph.op("Mul", silu, up))
+
+
+class DecoderLayer:
+    """Pre-norm block: x + attention(norm x), then x + mlp(norm x); x is the wide residual stream [B, S, D]."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig):
+        eps = config.rms_norm_eps
+        self.precision = precision
+        self.input_layernorm = RMSNorm(checkpoint, precision, f"{name}.input_layernorm", eps)
+        self.self_attn = SelfAttention(checkpoint, precision, f"{name}.self_attn", config)
+        self.post_attention_layernorm = RMSNorm(checkpoint, precision, f"{name}.post_attention_layernorm", eps)
+        self.mlp = MLP(checkpoint, precision, f"{name}.mlp")
+
+    def __call__(self, graph: GraphBuilder, x: ir.Value, *attention_inputs: ir.Value) -> ir.Value:
+        narrowed, widened = self.precision.narrowed, self.precision.widened
+        with graph.scope("self_attn"):
+            y = narrowed(graph, self.input_layernorm(graph, x))
+            x = graph.op("Add", x, widened(graph, self.self_attn(graph, y, *attention_inputs)))
+        with graph.scope("mlp"):
+            y = narrowed(graph, self.post_attention_layernorm(graph, x))
+            return graph.op("Add", x, widened(graph, self.mlp(graph, y)))
+
+
+class MistralModel:
+    """The backbone: ids [B, S] -> wide hidden states [B, S, D]."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int):
+        self.precision = precision
+        self.embed_tokens = Weight.from_checkpoint(checkpoint, f"{BACKBONE}.embed_tokens.weight")
+        self.rotary_emb = RotaryEmbedding(precision, config, max_length)
+        self.layers = [
+            DecoderLayer(checkpoint, precision, f"{BACKBONE}.layers.{index}", config)
+            for index in range(config.num_hidden_layers)
+        ]
+        self.norm = RMSNorm(checkpoint, precision, f"{BACKBONE}.norm", config.rms_norm_eps)
+
+    def __call__(self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
+        positions, lengths = self.positions_and_lengths(graph, attention_mask)
+        cos, sin = self.rotary_emb.tables(graph)
+        table = self.precision.narrow_weight(graph, self.embed_tokens)
+        x = self.precision.widened(graph, graph.op("Gather", table, input_ids, axis=0))
+        for index, layer in enumerate(self.layers):
+            with graph.scope(f"layers.{index}"):
+                x = layer(graph, x, cos, sin, positions, lengths)
+        return self.norm(graph, x)
+
+    def positions_and_lengths(self, graph: GraphBuilder, attention_mask: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Positions [B, S] and real tokens of each row [B], int64, with no `Shape` operator.
+
+        The running count of real tokens less one is a token's index under right padding, and stays at the last real
+        index over the padding, inside the rotary tables. Max keeps a row that breaks the contract inside them too.
+        """
+        running = graph.op("CumSum", attention_mask, graph.constant(1, np.int64))
+        one, zero = graph.constant([1], np.int64), graph.constant([0], np.int64)
+        positions = graph.op("Max", graph.op("Sub", running, one), zero)
+        return positions, graph.op("ReduceSum", attention_mask, one, keepdims=0)
+
+
+class NVEmbedModel:
+    """Ids and masks [B, S] -> one embedding a row [B, D]."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: ModelConfig, max_length: int, pooler: str):
+        self.precision, self.config = precision, config
+        self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length)
+        self.latent_attention_model = POOLERS[pooler](checkpoint, precision, config)
+
+    def __call__(self, graph: GraphBuilder, input_ids, attention_mask, pool_mask) -> ir.Value:
+        with graph.scope("embedding_model"):
+            hidden = self.embedding_model(graph, input_ids, attention_mask)
+        with graph.scope("latent_attention_model"):
+            pooled = self.latent_attention_model(graph, hidden, pool_mask)
+        if self.config.latent_attention.output_normalize:
+            with graph.scope("normalize"):
+                axis = graph.constant([-1], np.int64)
+                length = graph.op("ReduceL2", pooled, axis, keepdims=1)
+                length = graph.op("Max", length, self.precision.scalar(graph, MIN_LENGTH))
+                pooled = graph.op("Div", pooled, length)
+        return self.precision.narrowed(graph, pooled)
+
+
+def build_model(
+    checkpoint: Checkpoint, config: ModelConfig, precision: Precision, max_length: int, pooler: str
+) -> tuple[onnx.ModelProto, ExternalData]:
+    """The graph, and the plan of its data file. No weight has been read yet."""
+    graph = GraphBuilder("nv-embed")
+    int64 = ir.TensorType(ir.DataType.INT64)
+    names = ("input_ids", "attention_mask", "pool_mask")
+    inputs = [ir.Value(name=name, shape=ir.Shape(["batch", "sequence"]), type=int64) for name in names]
+    model = NVEmbedModel(checkpoint, precision, config, max_length, pooler)
+    embeddings = model(graph, *inputs)
+    embeddings.name = "embeddings"
+    embeddings.shape = ir.Shape(["batch", config.text.hidden_size])
+    embeddings.type = ir.TensorType(precision.narrow)
+    return graph.model(inputs, [embeddings]), graph.data

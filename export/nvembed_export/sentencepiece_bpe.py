@@ -1,0 +1,120 @@
+"""Convert a SentencePiece BPE model (tokenizer.model) to a Hugging Face tokenizer.json that gives the same ids.
+
+SentencePiece keeps scores, not merges: it joins the neighbouring pair whose joined piece scores best. A list of merges
+says the same when it holds every pair of pieces whose concatenation is a piece, ordered by that piece's score. Several
+pairs may give one piece; among them the order is that of the parts' ids, as in Mistral's own conversion.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
+
+from nvembed_export.errors import TokenizerError
+
+SPACE = "\u2581"  # SentencePiece's visible stand-in for a space
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # piece types of the format
+BPE = 2  # trainer_spec.model_type
+
+
+def convert(path: Path, bos_token_id: int) -> dict[str, Any]:
+    """tokenizer.json's content for a SentencePiece model; `<s>`, the piece of `bos_token_id`, goes in front.
+
+    Raises TokenizerError when the file is not a SentencePiece BPE model of Mistral's kind: byte fallback, no text
+    normalisation, a space put in front.
+    """
+    model = _load(path)
+    pieces = [piece.piece for piece in model.pieces]
+    if bos_token_id >= len(pieces):
+        raise TokenizerError(f"{path}: found {len(pieces)} pieces, expected one with the bos id {bos_token_id}")
+    special = [id for id, piece in enumerate(model.pieces) if piece.type in (UNKNOWN, CONTROL)]
+    bos = pieces[bos_token_id]
+    begin = {"SpecialToken": {"id": bos, "type_id": 0}}
+    begin_second = {"SpecialToken": {"id": bos, "type_id": 1}}
+    first, second = ({"Sequence": {"id": name, "type_id": side}} for side, name in enumerate("AB"))
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": id, "content": pieces[id], **flags} for id in special],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": SPACE},
+                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [begin, first],
+            "pair": [begin, first, begin_second, second],
+            "special_tokens": {bos: {"id": bos, "ids": [bos_token_id], "tokens": [bos]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": pieces[special[0]],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": {piece: id for id, piece in enumerate(pieces)},
+            "merges": _merges(model),
+        },
+    }
+
+
+def _load(path: Path):
+    model = sentencepiece_model_pb2.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from None
+    except DecodeError as error:
+        raise TokenizerError(f"{path}: found no sentencepiece model ({error}), expected one") from None
+    normalizer, trainer = model.normalizer_spec, model.trainer_spec
+    types = [piece.type for piece in model.pieces]
+    facts = {
+        "model type": (trainer.model_type, BPE),
+        "byte_fallback": (trainer.byte_fallback, True),
+        "normalizer": (normalizer.name, "identity"),
+        "add_dummy_prefix": (normalizer.add_dummy_prefix, True),
+        "remove_extra_whitespaces": (normalizer.remove_extra_whitespaces, False),
+        "number of unknown pieces": (types.count(UNKNOWN), 1),
+        "number of user-defined pieces": (types.count(USER_DEFINED), 0),
+        "number of byte pieces": (types.count(BYTE), 256),
+    }
+    for what, (found, expected) in facts.items():
+        if found != expected:
+            raise TokenizerError(f"{path}: {what} is {found!r}, supported: {expected!r}")
+    return model
+
+
+def _merges(model) -> list[str]:
+    """Every "left right" whose concatenation is a piece, best score first; ties in the order of ids."""
+    ids = {piece.piece: id for id, piece in enumerate(model.pieces)}
+    found = []
+    for id, piece in enumerate(model.pieces):
+        if piece.type != NORMAL:
+            continue
+        text = piece.piece
+        splits = ((text[:cut], text[cut:]) for cut in range(1, len(text)))
+        for left, right in splits:
+            if left in ids and right in ids:
+                found.append((-piece.score, id, ids[left], ids[right], f"{left} {right}"))
+    return [merge for *_, merge in sorted(found)]
