@@ -1,0 +1,182 @@
+//! Texts from files or stdin: plain lines or JSON lines, read one at a time.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use nvembed::Prompt;
+use serde::Deserialize;
+
+use super::exit::CliError;
+
+/// How a line holds a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// JSON lines for files named .jsonl or .ndjson, else plain lines.
+    Auto,
+    /// Each line is a text; an empty line is an empty text.
+    Lines,
+    /// Each line is a JSON object: "text", and if wanted "instruction" or "task", and "id".
+    Jsonl,
+}
+
+/// One text as it was read.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) prompt: Prompt<'static>,
+    /// The record's own identifier, given back with its embedding.
+    pub(crate) id: Option<serde_json::Value>,
+    /// Where it stands, as "FILE:LINE".
+    pub(crate) place: String,
+    /// Bytes of input read so far, over all files.
+    pub(crate) bytes_read: u64,
+}
+
+/// A line of JSON lines input. Unknown fields are refused: a misspelt "instruction" would silently change the result.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonRecord {
+    text: String,
+    instruction: Option<String>,
+    task: Option<String>,
+    id: Option<serde_json::Value>,
+}
+
+/// Reads records from files, in order. An error ends the sequence.
+pub(crate) struct Reader {
+    files: std::vec::IntoIter<PathBuf>,
+    format: InputFormat,
+    default_instruction: String,
+    current: Option<OpenFile>,
+    bytes_read: u64,
+    failed: bool,
+}
+
+struct OpenFile {
+    lines: Box<dyn BufRead + Send>,
+    name: String,
+    is_json: bool,
+    line: u64,
+}
+
+impl Reader {
+    /// Reads `files`, or stdin if there are none or a file is called `-`. Records without an instruction of their own
+    /// get the default one.
+    pub(crate) fn new(mut files: Vec<PathBuf>, format: InputFormat, default_instruction: String) -> Self {
+        if files.is_empty() {
+            files.push(PathBuf::from("-"));
+        }
+        Self { files: files.into_iter(), format, default_instruction, current: None, bytes_read: 0, failed: false }
+    }
+
+    fn read(&mut self) -> Result<Option<Record>, CliError> {
+        loop {
+            if self.current.is_none() {
+                let Some(path) = self.files.next() else { return Ok(None) };
+                self.current = Some(OpenFile::open(&path, self.format)?);
+            }
+            let Some(file) = &mut self.current else { continue };
+            let mut line = Vec::new();
+            let read = file.lines.read_until(b'\n', &mut line).map_err(|error| {
+                CliError::Input(format!("{}: cannot be read after line {}: {error}", file.name, file.line))
+            })?;
+            if read == 0 {
+                self.current = None;
+                continue;
+            }
+            self.bytes_read += read as u64;
+            file.line += 1;
+            let text = file.text(line)?;
+            if file.is_json && text.trim().is_empty() {
+                continue;
+            }
+            let mut record = file.record(text, &self.default_instruction)?;
+            record.bytes_read = self.bytes_read;
+            return Ok(Some(record));
+        }
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Record, CliError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let result = self.read().transpose();
+        self.failed = matches!(result, Some(Err(_)));
+        result
+    }
+}
+
+impl OpenFile {
+    fn open(path: &Path, format: InputFormat) -> Result<Self, CliError> {
+        let is_stdin = path == Path::new("-");
+        let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+        let lines: Box<dyn BufRead + Send> = if is_stdin {
+            Box::new(BufReader::new(std::io::stdin()))
+        } else {
+            let file =
+                File::open(path).map_err(|error| CliError::Input(format!("{name}: cannot be opened: {error}")))?;
+            Box::new(BufReader::with_capacity(1 << 16, file))
+        };
+        let is_json = match format {
+            InputFormat::Lines => false,
+            InputFormat::Jsonl => true,
+            InputFormat::Auto => {
+                path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson")
+            }
+        };
+        Ok(Self { lines, name, is_json, line: 0 })
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.name, self.line)
+    }
+
+    /// The line without its end and without a byte order mark at the start of the file.
+    fn text(&self, mut line: Vec<u8>) -> Result<String, CliError> {
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+        }
+        let text = String::from_utf8(line).map_err(|error| {
+            let at = error.utf8_error().valid_up_to() + 1;
+            CliError::Input(format!("{}: invalid UTF-8 at byte {at} of the line", self.place()))
+        })?;
+        let text = if self.line == 1 { text.trim_start_matches('\u{feff}').to_owned() } else { text };
+        if let Some(at) = text.find('\0') {
+            // Legal for the model, but in practice a UTF-16 or binary file; a text that means it can say \u0000 in JSON.
+            return Err(CliError::Input(format!(
+                "{}: NUL byte at byte {} of the line: is this UTF-16 or binary? A text that holds one can be given as \
+                 \\u0000 in JSON lines",
+                self.place(),
+                at + 1
+            )));
+        }
+        Ok(text)
+    }
+
+    fn record(&self, line: String, default_instruction: &str) -> Result<Record, CliError> {
+        let place = self.place();
+        if !self.is_json {
+            let prompt = Prompt::with_instruction(default_instruction.to_owned(), line);
+            return Ok(Record { prompt, id: None, place, bytes_read: 0 });
+        }
+        let record: JsonRecord = serde_json::from_str(&line)
+            .map_err(|error| CliError::Input(format!("{place}: not a valid record: {error}")))?;
+        let instruction = match (record.instruction, record.task) {
+            (Some(_), Some(_)) => {
+                return Err(CliError::Input(format!("{place}: has both \"instruction\" and \"task\", one is allowed")));
+            }
+            (Some(instruction), None) => instruction,
+            (None, Some(task)) => Prompt::instruction_for(&task),
+            (None, None) => default_instruction.to_owned(),
+        };
+        Ok(Record { prompt: Prompt::with_instruction(instruction, record.text), id: record.id, place, bytes_read: 0 })
+    }
+}

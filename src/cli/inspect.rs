@@ -1,0 +1,109 @@
+//! `nvembed inspect`: what is here: model folder, ONNX Runtime library, machine.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use nvembed::{Library, Manifest};
+use serde_json::{Value, json};
+
+use super::LibraryArguments;
+use super::score::print;
+
+/// Describe a model folder, the ONNX Runtime library and this machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Model folder; without one, only the library and the machine are described.
+    #[arg(value_name = "DIR", env = "NVEMBED_MODEL")]
+    model: Option<PathBuf>,
+    /// Compare every file's SHA-256 with the manifest.
+    #[arg(long, requires = "model")]
+    verify_hashes: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    library: LibraryArguments,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut report = serde_json::Map::new();
+    if let Some(folder) = &arguments.model {
+        let manifest = Manifest::open(folder)?;
+        if arguments.verify_hashes {
+            manifest.verify_hashes()?;
+        }
+        report.insert("model".to_owned(), model(&manifest, arguments.verify_hashes));
+    }
+    report.insert("machine".to_owned(), machine());
+    // The library last: what is known without it is worth printing even where it is missing.
+    let library = Library::load(arguments.library.library.as_deref());
+    if let Ok(library) = &library {
+        report.insert("library".to_owned(), describe(library));
+    }
+    print(&if arguments.json { format!("{}\n", Value::Object(report)) } else { table(&report) })?;
+    library?;
+    Ok(())
+}
+
+fn model(manifest: &Manifest, hashes_verified: bool) -> Value {
+    let shape = manifest.architecture();
+    json!({
+        "name": manifest.name(),
+        "source": manifest.source(),
+        "license": manifest.license(),
+        "folder": manifest.folder(),
+        "precision": manifest.precision().to_string(),
+        "pooler": manifest.pooler(),
+        "embedding dimension": manifest.dim(),
+        "max length": manifest.max_length(),
+        "layers": shape.num_hidden_layers,
+        "heads / KV heads": format!("{} / {} of {}", shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim),
+        "MLP": shape.intermediate_size,
+        "latents": format!("{} × {} cross heads of {}", shape.num_latents_value, shape.num_cross_heads, shape.cross_dim_head),
+        "opset": manifest.opset(),
+        "weights": format!("{:.1} MB", manifest.data_bytes() as f64 / 1e6),
+        "exported by": format!("nvembed-export {}", manifest.exporter_version()),
+        "hashes": if hashes_verified { "verified" } else { "not verified (--verify-hashes)" },
+    })
+}
+
+fn describe(library: &Library) -> Value {
+    let providers: Vec<_> = library.providers().into_iter().map(|provider| provider.name()).collect();
+    json!({
+        "path": library.path(),
+        "found": library.origin(),
+        "version": library.version(),
+        "providers": providers.join(", "),
+        "build": library.build_info(),
+    })
+}
+
+fn machine() -> Value {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    json!({
+        "nvembed": env!("CARGO_PKG_VERSION"),
+        "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        "processor": proc_field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
+        "cores": cores,
+        "memory": proc_field("/proc/meminfo", "MemTotal").unwrap_or_else(|| "unknown".to_owned()),
+    })
+}
+
+/// The value of the first line `name : value` of a file of Linux's /proc.
+fn proc_field(file: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn table(report: &serde_json::Map<String, Value>) -> String {
+    let mut text = String::new();
+    for (section, fields) in report {
+        let _ = writeln!(text, "{section}");
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let _ = writeln!(text, "  {name:<20} {value}");
+        }
+    }
+    text
+}

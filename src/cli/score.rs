@@ -1,0 +1,139 @@
+//! `nvembed score`: the similarity of each query to each passage.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use ndarray::Array2;
+use nvembed::{Embedder, EncodeOptions, Prompt};
+
+use super::exit::CliError;
+use super::input::{InputFormat, Reader};
+use super::{EncodeArguments, ModelArguments, interrupt};
+
+/// Print the similarity of each query to each passage: 100 × the dot product of their embeddings, as on the model card.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  nvembed score -m MODEL --queries queries.txt --passages passages.txt
+  nvembed score -m MODEL --query 'who wrote the odyssey?' --passage Homer. --passage Virgil. --json")]
+pub(crate) struct Arguments {
+    /// File of queries, as for embed.
+    #[arg(long, value_name = "FILE")]
+    queries: Vec<PathBuf>,
+    /// One query.
+    #[arg(long, value_name = "TEXT")]
+    query: Vec<String>,
+    /// File of passages, as for embed.
+    #[arg(long, value_name = "FILE")]
+    passages: Vec<PathBuf>,
+    /// One passage.
+    #[arg(long, value_name = "TEXT")]
+    passage: Vec<String>,
+    /// Task of the queries, one English sentence.
+    #[arg(long, default_value = DEFAULT_TASK, value_name = "SENTENCE")]
+    task: String,
+    /// How a line of a file holds a text.
+    #[arg(long, value_enum, default_value = "auto")]
+    format: InputFormat,
+    /// Print JSON: {"scores": [[...], ...]}, one row a query.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    encode: EncodeArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+/// The model card's example of a task.
+pub(crate) const DEFAULT_TASK: &str = "Given a question, retrieve passages that answer the question";
+
+/// Characters of a text that are shown.
+const SHOWN: usize = 60;
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { queries, query, passages, passage, task, format, json, encode, model } = arguments;
+    interrupt::watch()?;
+    let instruction = Prompt::instruction_for(&task);
+    let queries = texts("query", "queries", query, queries, format, &instruction)?;
+    let passages = texts("passage", "passages", passage, passages, format, "")?;
+    let scores = scores(&model.open()?, &queries, &passages, &encode.options())?;
+    let text = if json {
+        let rows: Vec<_> = scores.rows().into_iter().map(|row| row.to_vec()).collect();
+        format!("{}\n", serde_json::json!({ "scores": rows }))
+    } else {
+        matrix(&queries, &passages, &scores)
+    };
+    print(&text)
+}
+
+/// Writes text to stdout; a closed pipe is told apart from other failures.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    Ok(written.map_err(|source| CliError::Output { what: "standard output".to_owned(), source })?)
+}
+
+/// 100 × the dot products of queries and passages, `[queries, passages]`.
+pub(crate) fn scores(
+    embedder: &Embedder,
+    queries: &[Prompt<'_>],
+    passages: &[Prompt<'_>],
+    options: &EncodeOptions,
+) -> nvembed::Result<Array2<f32>> {
+    let all: Vec<_> = queries.iter().chain(passages).cloned().collect();
+    let rows = embedder.embed(&all, options)?.to_f32();
+    let (queries, passages) = rows.view().split_at(ndarray::Axis(0), queries.len());
+    Ok(queries.dot(&passages.t()) * 100.0)
+}
+
+fn texts(
+    one: &str,
+    many: &str,
+    given: Vec<String>,
+    files: Vec<PathBuf>,
+    format: InputFormat,
+    instruction: &str,
+) -> anyhow::Result<Vec<Prompt<'static>>> {
+    let mut texts: Vec<_> =
+        given.into_iter().map(|text| Prompt::with_instruction(instruction.to_owned(), text)).collect();
+    if !files.is_empty() {
+        for record in Reader::new(files, format, instruction.to_owned()) {
+            texts.push(record?.prompt);
+        }
+    }
+    if texts.is_empty() {
+        return Err(
+            CliError::Usage(format!("there is no {one}: give some with --{one} or a file with --{many}")).into()
+        );
+    }
+    Ok(texts)
+}
+
+/// The scores as a table with the texts beside; the best passage of each query is marked.
+fn matrix(queries: &[Prompt<'_>], passages: &[Prompt<'_>], scores: &Array2<f32>) -> String {
+    let mut text = String::new();
+    for (index, passage) in passages.iter().enumerate() {
+        text.push_str(&format!("P{:<3} {}\n", index + 1, shortened(passage.text())));
+    }
+    text.push_str("\n      ");
+    (1..=passages.len()).for_each(|index| text.push_str(&format!("{:>9} ", format!("P{index}"))));
+    text.push('\n');
+    for (index, (query, row)) in queries.iter().zip(scores.rows()).enumerate() {
+        let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        text.push_str(&format!("{:<6}", format!("Q{}", index + 1)));
+        for score in row {
+            text.push_str(&format!("{score:>9.4}{}", if *score == best { '*' } else { ' ' }));
+        }
+        text.push_str(&format!("  {}\n", shortened(query.text())));
+    }
+    text.push_str("\n* the best passage of the query; scores are 100 × cosine\n");
+    text
+}
+
+/// The start of a text on one line, without characters that could control the terminal.
+fn shortened(text: &str) -> String {
+    let mut start: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        start.push('…');
+    }
+    start
+}

@@ -1,0 +1,148 @@
+//! The whole pipeline: prompts in, embeddings out.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::batch::{Batch, Plan};
+use crate::embeddings::{Embeddings, Stats};
+use crate::error::{Error, Result};
+use crate::library::Library;
+use crate::manifest::Manifest;
+use crate::options::{EncodeOptions, LoadOptions};
+use crate::prompt::Prompt;
+use crate::session::Session;
+use crate::stream::EmbedIter;
+use crate::tokenizer::{Encoding, Limits, Tokenizer};
+
+/// An open model.
+///
+/// It is `Send` and `Sync`: share one between threads by reference or in an `Arc`. Calls from several threads tokenize
+/// side by side and take turns on the graph, which uses all of its threads in each run. More than one `Embedder` of the
+/// same model costs its memory again and gains nothing.
+pub struct Embedder {
+    manifest: Manifest,
+    library: Library,
+    tokenizer: Tokenizer,
+    session: Session,
+}
+
+impl Embedder {
+    /// Opens a model folder made by the exporter.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) when the folder, manifest, tokenizer or graph is missing, damaged or
+    /// not of the kind this runtime implements; [`ErrorKind::Library`](crate::ErrorKind::Library) and
+    /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) when ONNX Runtime or the provider asked for cannot be had;
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) when an option is out of range.
+    pub fn open(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        let manifest = Manifest::open(folder)?;
+        if options.verify_hashes {
+            manifest.verify_hashes()?;
+        }
+        let tokenizer = Tokenizer::open(&manifest)?;
+        let library = Library::load(options.library.as_deref())?;
+        let session = Session::open(&manifest, &library, options)?;
+        Ok(Self { manifest, library, tokenizer, session })
+    }
+
+    /// Embeds prompts: row i of the result belongs to `prompts[i]`.
+    ///
+    /// How the prompts are batched does not show in the rows beyond rounding (1e-6 for an fp32 model).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an option out of range;
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) or [`ErrorKind::TooLong`](crate::ErrorKind::TooLong) naming the first
+    /// prompt that cannot be embedded, in which case none is; [`ErrorKind::Inference`](crate::ErrorKind::Inference) when
+    /// a run fails.
+    pub fn embed(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Embeddings> {
+        let start = Instant::now();
+        let encodings = self.encode(prompts, options)?;
+        let encodings: Vec<Encoding> = encodings
+            .into_iter()
+            .enumerate()
+            .map(|(index, encoding)| {
+                encoding
+                    .map_err(|error| Error::new(error.kind(), format!("prompt {index}: {error}")).with_source(error))
+            })
+            .collect::<Result<_>>()?;
+        self.run(&encodings, options, start)
+    }
+
+    /// Embeds a stream of prompts of any length, with bounded memory; the results come in the order of the prompts.
+    ///
+    /// Prompts are taken in windows (some thousand prompts or a few megabytes of text at most), each embedded as by
+    /// [`Embedder::embed`]. A prompt that cannot be embedded yields its error in its place, and the stream goes on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an option out of range.
+    pub fn embed_iter<'a, I>(&'a self, prompts: I, options: &EncodeOptions) -> Result<EmbedIter<'a, I::IntoIter>>
+    where
+        I: IntoIterator<Item = Prompt<'a>>,
+    {
+        options.resolve(self.manifest.max_length())?;
+        Ok(EmbedIter::new(self, prompts.into_iter(), options.clone()))
+    }
+
+    /// The manifest of the open folder.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The ONNX Runtime library in use.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// D, the embedding dimension.
+    pub fn dim(&self) -> usize {
+        self.manifest.dim()
+    }
+
+    /// The token ids of each prompt, cut to the row limit, and the number of leading ids that are not pooled.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn tokenize(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<(Vec<u32>, usize)>> {
+        let encodings = self.encode(prompts, options)?;
+        encodings
+            .into_iter()
+            .map(|encoding| encoding.map(|one| (one.ids().to_vec(), one.instruction_tokens())))
+            .collect()
+    }
+
+    /// Tokenizes; the outer error is of the options, each inner one of its prompt.
+    pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<Result<Encoding>>> {
+        let max_length = options.resolve(self.manifest.max_length())?;
+        let EncodeOptions { truncation, special_tokens, .. } = *options;
+        Ok(self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens }))
+    }
+
+    /// Plans, runs and puts in order.
+    pub(crate) fn run(&self, encodings: &[Encoding], options: &EncodeOptions, start: Instant) -> Result<Embeddings> {
+        let lengths: Vec<usize> = encodings.iter().map(|encoding| encoding.ids().len()).collect();
+        let plan = Plan::new(&lengths, options.max_batch_tokens, options.max_batch_size);
+        let mut embeddings = Embeddings::with_shape(encodings.len(), self.dim(), options.output);
+        let mut stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
+        for rows in plan.batches() {
+            let of_batch: Vec<&Encoding> = rows.iter().map(|row| &encodings[*row]).collect();
+            let batch = Batch::new(&of_batch, self.manifest.pad_token_id());
+            let (output, elapsed) = timed(|| self.session.run(&batch));
+            embeddings.set(rows, &output?)?;
+            let (rows, length) = batch.shape();
+            stats.padded_tokens += rows * length;
+            stats.session_time += elapsed;
+        }
+        for (row, encoding) in encodings.iter().enumerate() {
+            embeddings.set_info(row, encoding.ids().len(), encoding.truncated());
+        }
+        stats.total_time = start.elapsed();
+        embeddings.set_stats(stats);
+        Ok(embeddings)
+    }
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}

@@ -1,0 +1,64 @@
+//! What can go wrong, in two parts: an opaque [`Error`] to read and an [`ErrorKind`] to decide by.
+
+use std::fmt;
+
+/// The result of this library's calls.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of this library.
+///
+/// Its message is one line that names the offending value and the limit. Decide by [`Error::kind`], never by the text.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The classes of errors; each has its own remedy, and its own exit code in the command line program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No usable ONNX Runtime library: none found, not loadable, or too old. The message lists where it was looked for.
+    Library,
+    /// The execution provider asked for is not in the library, or could not be started.
+    Provider,
+    /// The model folder is missing, incomplete, damaged, or of another schema version.
+    Model,
+    /// A prompt cannot be embedded: for example, its instruction fills the whole row and nothing is left to pool.
+    Input,
+    /// A prompt is longer than the limit, and the truncation policy forbids to cut it.
+    TooLong,
+    /// An option is out of its range.
+    Option,
+    /// ONNX Runtime failed during a run, or returned something that is not an embedding.
+    Inference,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

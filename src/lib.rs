@@ -1,0 +1,53 @@
+//! Run NVIDIA NV-Embed text-embedding models on ONNX Runtime.
+//!
+//! ```text
+//! Prompt ──► Encoding ──► Plan ──► Batch ──► Session ──► Embeddings
+//! instruction  ids,        rows of   input_ids       ONNX       [N, D], rows in
+//! + text       masks'      like      attention_mask  Runtime    input order
+//!              lengths     length    pool_mask
+//! ```
+//!
+//! A model folder is made once from a checkpoint by the exporter (`nvembed-export`); [`Embedder::open`] checks and loads
+//! it, [`Embedder::embed`] embeds a slice of prompts, and [`Embedder::embed_iter`] an endless stream of them.
+//!
+//! ```no_run
+//! use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt};
+//!
+//! # fn main() -> nvembed::Result<()> {
+//! let embedder = Embedder::open("build/models/nv-embed-mini-fp32", &LoadOptions::default())?;
+//! let prompts = [
+//!     Prompt::query("Given a question, retrieve passages that answer the question", "who wrote the odyssey?"),
+//!     Prompt::passage("The Odyssey is attributed to Homer."),
+//! ];
+//! let embeddings = embedder.embed(&prompts, &EncodeOptions::default())?;
+//! let rows = embeddings.to_f32();
+//! println!("{}", rows.row(0).dot(&rows.row(1)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! In this crate's documentation B is the number of rows of a batch, S its padded length in tokens, N the number of
+//! prompts of a call and D the embedding dimension (4,096 for NV-Embed).
+
+mod batch;
+mod embedder;
+mod embeddings;
+mod error;
+mod library;
+mod manifest;
+mod options;
+mod prompt;
+mod provider;
+mod session;
+mod stream;
+mod tokenizer;
+
+pub use embedder::Embedder;
+pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
+pub use error::{Error, ErrorKind, Result};
+pub use library::{Library, MINIMUM_VERSION};
+pub use manifest::{Architecture, Manifest, Precision};
+pub use options::{EncodeOptions, LoadOptions, OutputType, SpecialTokens, Truncation};
+pub use prompt::Prompt;
+pub use provider::Provider;
+pub use stream::EmbedIter;

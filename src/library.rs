@@ -1,0 +1,210 @@
+//! Finding and loading ONNX Runtime's shared library, once a process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ort::environment::Environment;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider::Provider;
+
+/// The oldest ONNX Runtime that is accepted, as (major, minor).
+///
+/// 1.31 is the oldest on which the graphs were run: opset 24's `Attention` with `nonpad_kv_seqlen` came to the CPU and
+/// CUDA providers shortly before.
+pub const MINIMUM_VERSION: (u32, u32) = (1, 31);
+
+/// The environment variable that names the library, as in all of `ort`'s users.
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// Where distributions keep shared libraries; the system's own loader is asked after these.
+const SYSTEM_FOLDERS: [&str; 5] =
+    ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+
+/// The library of this process. ONNX Runtime can be loaded only once, so the first success stays.
+static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+
+/// The ONNX Runtime library this process has loaded.
+#[derive(Debug, Clone)]
+pub struct Library {
+    path: PathBuf,
+    origin: &'static str,
+    minor_version: u32,
+    environment: Environment,
+}
+
+/// A place where the library may be, and why that place: a file, a folder of libraries, or a name for the loader.
+struct Place {
+    path: PathBuf,
+    origin: &'static str,
+}
+
+impl Library {
+    /// Loads ONNX Runtime, or returns the library that is loaded already.
+    ///
+    /// Looks in this order: `path` if given; the file that `ORT_DYLIB_PATH` names; beside the executable and in the
+    /// `lib` folder next to its own; the `onnxruntime` wheel of the active virtual environment (`VIRTUAL_ENV`) and of a
+    /// `.venv` in a folder above the executable; the system's library folders. A `path` or variable that is given is
+    /// final: nothing else is tried.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Library`] when no place has a library that loads and is new enough; the message lists each place
+    /// and what was wrong with it. The same kind when another library than `path` is loaded already.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        // A panic in here is a bug elsewhere; the stored value is still whole.
+        let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(library) = &*loaded {
+            return library.clone().matching(path);
+        }
+        let mut tried = String::new();
+        let mut reject = |path: &Path, origin: &str, reason: &str| {
+            tracing::debug!(path = %path.display(), reason, "not usable as ONNX Runtime");
+            tried.push_str(&format!("\n  {} ({origin}): {reason}", path.display()));
+        };
+        for Place { path, origin } in places(path) {
+            let files = if path.is_dir() { libraries_in(&path) } else { vec![path.clone()] };
+            if files.is_empty() {
+                reject(&path, origin, "no ONNX Runtime library in this folder");
+            }
+            for file in files {
+                match try_load(&file, origin) {
+                    Ok(library) => {
+                        tracing::info!(path = %file.display(), version = library.version(), "loaded ONNX Runtime");
+                        return Ok(loaded.insert(library).clone());
+                    }
+                    Err(reason) => reject(&file, origin, &reason),
+                }
+            }
+        }
+        let (major, minor) = MINIMUM_VERSION;
+        Err(Error::new(
+            ErrorKind::Library,
+            format!(
+                "no usable ONNX Runtime library (version {major}.{minor} or newer); looked at:{tried}\nget one with `pip install \
+                 onnxruntime` in a virtual environment, or name one in {VARIABLE}"
+            ),
+        ))
+    }
+
+    fn matching(self, path: Option<&Path>) -> Result<Self> {
+        let same = |one: &Path, other: &Path| match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => one == other,
+        };
+        match path {
+            Some(path) if !same(path, &self.path) => Err(Error::new(
+                ErrorKind::Library,
+                format!(
+                    "{} cannot be loaded: this process has loaded {}, and ONNX Runtime loads once a process",
+                    path.display(),
+                    self.path.display()
+                ),
+            )),
+            _ => Ok(self),
+        }
+    }
+
+    /// The library's file, or its bare name when the system's loader found it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why this file was chosen, for example "virtual environment".
+    pub fn origin(&self) -> &'static str {
+        self.origin
+    }
+
+    /// The version without its patch number, for example "1.32".
+    pub fn version(&self) -> String {
+        format!("1.{}", self.minor_version)
+    }
+
+    /// The build as ONNX Runtime describes itself.
+    pub fn build_info(&self) -> &'static str {
+        ort::info()
+    }
+
+    /// The execution providers this library was built with, of those this crate knows.
+    pub fn providers(&self) -> Vec<Provider> {
+        Provider::ALL.into_iter().filter(|provider| provider.in_library()).collect()
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+fn try_load(path: &Path, origin: &'static str) -> std::result::Result<Library, String> {
+    let by_name = path.components().count() == 1;
+    if !by_name && !path.is_file() {
+        return Err("no such file or folder".to_owned());
+    }
+    let Some(minor_version) = ort::util::probe(path) else {
+        return Err(
+            if by_name { "not known to the system's loader" } else { "not an ONNX Runtime 1.x library" }.to_owned()
+        );
+    };
+    let (major, minor) = MINIMUM_VERSION;
+    if minor_version < minor {
+        return Err(format!("version 1.{minor_version} is too old, {major}.{minor} or newer is needed"));
+    }
+    let builder = ort::init_from(path).map_err(|error| error.to_string())?;
+    let environment = builder.with_name("nvembed").with_telemetry(false).build().map_err(|error| error.to_string())?;
+    Ok(Library { path: path.to_owned(), origin, minor_version, environment })
+}
+
+/// The places to look at, in order. An explicit place is the only one.
+fn places(path: Option<&Path>) -> Vec<Place> {
+    if let Some(path) = path {
+        return vec![Place { path: absolute(path), origin: "given as an option" }];
+    }
+    if let Some(path) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        return vec![Place { path: absolute(Path::new(&path)), origin: VARIABLE }];
+    }
+    let mut places = Vec::new();
+    let mut add = |path: PathBuf, origin| places.push(Place { path, origin });
+    let executable = std::env::current_exe().unwrap_or_default();
+    if let Some(folder) = executable.parent() {
+        add(folder.to_owned(), "beside the executable");
+        add(folder.join("../lib"), "beside the executable");
+    }
+    let active = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
+    let above = executable.ancestors().skip(1).map(|folder| folder.join(".venv"));
+    for environment in active.into_iter().chain(above) {
+        for folder in wheels_in(&environment) {
+            add(folder, "virtual environment");
+        }
+    }
+    for folder in SYSTEM_FOLDERS {
+        add(PathBuf::from(folder), "system");
+    }
+    let name = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    add(PathBuf::from(name), "system");
+    places
+}
+
+/// Relative paths are the caller's, relative to the working directory; `ort` would look beside the executable first.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Where the `onnxruntime` wheel of a virtual environment keeps its library, for each Python version in it.
+fn wheels_in(environment: &Path) -> Vec<PathBuf> {
+    let Ok(pythons) = std::fs::read_dir(environment.join("lib")) else { return Vec::new() };
+    pythons.flatten().map(|python| python.path().join("site-packages/onnxruntime/capi")).collect()
+}
+
+/// Files of a folder named like ONNX Runtime's library, with or without a version behind; the plain name first.
+fn libraries_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let is_library = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name == "onnxruntime.dll"
+            || name == "libonnxruntime.so"
+            || name.starts_with("libonnxruntime.so.")
+            || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
+    };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| is_library(path)).collect();
+    paths.sort();
+    paths
+}

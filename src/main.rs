@@ -1,0 +1,21 @@
+//! The `nvembed` command line program: dispatch and exit codes. Each command is a file in `cli/`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, exit};
+
+fn main() -> ExitCode {
+    let arguments = Cli::parse();
+    cli::log::start(arguments.verbose);
+    let outcome = match arguments.command {
+        Command::Embed(arguments) => cli::embed::run(arguments),
+        Command::Score(arguments) => cli::score::run(arguments),
+        Command::Inspect(arguments) => cli::inspect::run(arguments),
+        Command::Verify(arguments) => cli::verify::run(arguments),
+    };
+    exit::report(outcome)
+}

@@ -1,0 +1,363 @@
+//! What an exported model folder says of itself: `nvembed.json`, described in `docs/model-folder.md`.
+
+use std::fs::File;
+use std::io::{ErrorKind as IoErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::prompt::Prompt;
+
+/// The schema this version reads.
+const SCHEMA_VERSION: u64 = 1;
+/// The name of the manifest inside a model folder.
+const FILE_NAME: &str = "nvembed.json";
+/// The end-of-sequence token's text, which closes every prompt.
+pub(crate) const SUFFIX: &str = "</s>";
+
+/// The manifest of a model folder.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Manifest {
+    exporter_version: String,
+    model: ModelName,
+    architecture: Architecture,
+    precision: Precision,
+    pooler: String,
+    max_length: usize,
+    graph: Graph,
+    tokenizer: TokenizerFile,
+    prompt: PromptFormat,
+    golden: Option<HashedFile>,
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ModelName {
+    name: String,
+    source: String,
+    license: String,
+}
+
+/// The shape of a model, named as in the checkpoint's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the fields carry the names of the checkpoint's config.json, which defines them")]
+pub struct Architecture {
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: usize,
+    pub head_dim: usize,
+    pub intermediate_size: usize,
+    pub vocab_size: usize,
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+    pub num_latents_value: usize,
+    pub num_cross_heads: usize,
+    pub cross_dim_head: usize,
+    pub output_normalize: bool,
+}
+
+/// The arithmetic of an exported graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Precision {
+    /// Everything in 32-bit floats; the graph returns float32.
+    Fp32,
+    /// Matrix products and attention in 16-bit floats, residual stream and statistics in 32; the graph returns float16.
+    Fp16,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Graph {
+    file: String,
+    sha256: String,
+    opset: u32,
+    data_file: String,
+    data_sha256: String,
+    data_bytes: u64,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+}
+
+/// One input or output of the graph as the manifest states it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct TensorSpec {
+    pub(crate) name: String,
+    pub(crate) dtype: String,
+    pub(crate) shape: Vec<Dim>,
+}
+
+/// A dimension: free and named, or fixed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Dim {
+    Fixed(i64),
+    Free(String),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct TokenizerFile {
+    file: String,
+    sha256: String,
+    bos_token_id: u32,
+    eos_token_id: u32,
+    pad_token_id: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PromptFormat {
+    query_template: String,
+    suffix: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct HashedFile {
+    file: String,
+    sha256: String,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest of `folder`, and that the files it names are there with the right size.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] when the folder or a file is missing or unreadable, the schema version differs, or a value
+    /// is not one this runtime implements.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = folder.join(FILE_NAME);
+        let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+            IoErrorKind::NotFound => {
+                let what = if folder.is_dir() { "is not a model folder: it has no" } else { "does not exist: no" };
+                model_error(format!(
+                    "{} {what} {FILE_NAME}; make one with nvembed-export CHECKPOINT OUT",
+                    folder.display()
+                ))
+            }
+            _ => model_error(format!("{} cannot be read: {error}", path.display())),
+        })?;
+        let invalid = |error: serde_json::Error| {
+            model_error(format!("{} is not a valid manifest: {error}", path.display())).with_source(error)
+        };
+        // The version first: a newer manifest may differ anywhere, and its version is then the thing to say.
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(invalid)?;
+        match value.get("schema_version").and_then(serde_json::Value::as_u64) {
+            Some(SCHEMA_VERSION) => {}
+            found => {
+                let found = found.map_or("missing".to_owned(), |version| version.to_string());
+                return Err(model_error(format!(
+                    "{}: schema_version is {found}, this nvembed reads {SCHEMA_VERSION}; export the model again with a \
+                     matching nvembed-export",
+                    path.display()
+                )));
+            }
+        }
+        let mut manifest: Self = serde_json::from_value(value).map_err(invalid)?;
+        manifest.folder = folder.to_owned();
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<()> {
+        let path = self.folder.join(FILE_NAME);
+        let expect = |name: &str, found: &dyn std::fmt::Debug, wanted: &dyn std::fmt::Debug| {
+            model_error(format!("{}: {name} is {found:?}, this nvembed implements {wanted:?}", path.display()))
+        };
+        if self.prompt.query_template != Prompt::query_template() {
+            return Err(expect("prompt.query_template", &self.prompt.query_template, &Prompt::query_template()));
+        }
+        if self.prompt.suffix != SUFFIX {
+            return Err(expect("prompt.suffix", &self.prompt.suffix, &SUFFIX));
+        }
+        if self.max_length == 0 {
+            return Err(model_error(format!("{}: max_length is 0, at least 1 is needed", path.display())));
+        }
+        let (inputs, outputs) = self.contract();
+        if self.graph.inputs != inputs {
+            return Err(expect("graph.inputs", &self.graph.inputs, &inputs));
+        }
+        if self.graph.outputs != outputs {
+            return Err(expect("graph.outputs", &self.graph.outputs, &outputs));
+        }
+        for name in self.files() {
+            // A manifest comes with the model, possibly from a stranger: it must not reach out of its folder.
+            if Path::new(name).components().count() != 1 || name.starts_with("..") {
+                return Err(model_error(format!("{}: file {name:?} is not a plain file name", path.display())));
+            }
+            let file = self.folder.join(name);
+            if !file.is_file() {
+                return Err(model_error(format!("{} is missing from the model folder", file.display())));
+            }
+        }
+        let data = self.folder.join(&self.graph.data_file);
+        let found = data.metadata().map_or(0, |metadata| metadata.len());
+        if found != self.graph.data_bytes {
+            let wanted = self.graph.data_bytes;
+            return Err(model_error(format!("{} has {found} bytes, the manifest says {wanted}", data.display())));
+        }
+        Ok(())
+    }
+
+    /// The inputs and outputs that a graph must have for this runtime to run it.
+    pub(crate) fn contract(&self) -> (Vec<TensorSpec>, Vec<TensorSpec>) {
+        let free = |name: &str| Dim::Free(name.to_owned());
+        let spec =
+            |name: &str, dtype: &str, shape| TensorSpec { name: name.to_owned(), dtype: dtype.to_owned(), shape };
+        let inputs = ["input_ids", "attention_mask", "pool_mask"]
+            .map(|name| spec(name, "int64", vec![free("batch"), free("sequence")]));
+        let dtype = match self.precision {
+            Precision::Fp32 => "float32",
+            Precision::Fp16 => "float16",
+        };
+        let dim = Dim::Fixed(i64::try_from(self.dim()).unwrap_or(i64::MAX));
+        (inputs.to_vec(), vec![spec("embeddings", dtype, vec![free("batch"), dim])])
+    }
+
+    fn files(&self) -> impl Iterator<Item = &str> {
+        let golden = self.golden.as_ref().map(|golden| golden.file.as_str());
+        [self.graph.file.as_str(), &self.graph.data_file, &self.tokenizer.file].into_iter().chain(golden)
+    }
+
+    /// Compares the SHA-256 of every file of the folder with the manifest. Reads the whole model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] naming the first file that differs, and both hashes.
+    pub fn verify_hashes(&self) -> Result<()> {
+        let mut files = vec![
+            (&self.graph.file, &self.graph.sha256),
+            (&self.tokenizer.file, &self.tokenizer.sha256),
+            (&self.graph.data_file, &self.graph.data_sha256),
+        ];
+        files.extend(self.golden.as_ref().map(|golden| (&golden.file, &golden.sha256)));
+        for (name, wanted) in files {
+            let path = self.folder.join(name);
+            let found = sha256(&path).map_err(|error| {
+                model_error(format!("{} cannot be read: {error}", path.display())).with_source(error)
+            })?;
+            if found != *wanted {
+                return Err(model_error(format!(
+                    "{} has sha256 {found}, the manifest says {wanted}; the file was changed or damaged",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder this manifest was read from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The model's name, for example `NV-Embed-v1`.
+    pub fn name(&self) -> &str {
+        &self.model.name
+    }
+
+    /// Where the checkpoint says it comes from, for example `nvidia/NV-Embed-v1`.
+    pub fn source(&self) -> &str {
+        &self.model.source
+    }
+
+    /// The licence of the weights, as an SPDX identifier in lower case. NV-Embed's is `cc-by-nc-4.0`: not commercial.
+    pub fn license(&self) -> &str {
+        &self.model.license
+    }
+
+    /// The version of the exporter that made the folder.
+    pub fn exporter_version(&self) -> &str {
+        &self.exporter_version
+    }
+
+    /// The architecture's numbers.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The arithmetic of the graph.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The form of the pooler: `fused` or `direct`.
+    pub fn pooler(&self) -> &str {
+        &self.pooler
+    }
+
+    /// The embedding dimension D.
+    pub fn dim(&self) -> usize {
+        self.architecture.hidden_size
+    }
+
+    /// The longest row in token ids that the graph accepts.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The ONNX opset of the graph.
+    pub fn opset(&self) -> u32 {
+        self.graph.opset
+    }
+
+    /// The size of the weights file in bytes.
+    pub fn data_bytes(&self) -> u64 {
+        self.graph.data_bytes
+    }
+
+    /// The golden file: texts and the embeddings a float64 reference computed for them, if the export made one.
+    pub fn golden_path(&self) -> Option<PathBuf> {
+        self.golden.as_ref().map(|golden| self.folder.join(&golden.file))
+    }
+
+    pub(crate) fn graph_path(&self) -> PathBuf {
+        self.folder.join(&self.graph.file)
+    }
+
+    pub(crate) fn tokenizer_path(&self) -> PathBuf {
+        self.folder.join(&self.tokenizer.file)
+    }
+
+    pub(crate) fn bos_token_id(&self) -> u32 {
+        self.tokenizer.bos_token_id
+    }
+
+    pub(crate) fn eos_token_id(&self) -> u32 {
+        self.tokenizer.eos_token_id
+    }
+
+    pub(crate) fn pad_token_id(&self) -> u32 {
+        self.tokenizer.pad_token_id
+    }
+}
+
+fn model_error(message: String) -> Error {
+    Error::new(ErrorKind::Model, message)
+}
+
+/// The SHA-256 of a file's bytes in lower-case hex.
+fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,107 @@
+//! What a caller can choose: [`LoadOptions`] once, when a model opens; [`EncodeOptions`] at each call.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider::Provider;
+
+/// The largest padded size of a batch in tokens that a call may ask for: 2²⁰.
+///
+/// Beyond it, one batch of the smallest useful model would already need gigabytes for its activations.
+pub(crate) const MAX_BATCH_TOKENS: usize = 1 << 20;
+
+/// Choices that are fixed while a model is open.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Where the computation runs. Default: the CPU. A provider that is not there is an error, never a silent CPU run.
+    pub provider: Provider,
+    /// The ONNX Runtime library to load. `None` looks for it; see [`crate::Library::load`] for the places.
+    pub library: Option<PathBuf>,
+    /// Threads of one run. `None` lets ONNX Runtime take one for each physical core.
+    pub intra_threads: Option<usize>,
+    /// Compare the SHA-256 of every file with the manifest. Default: false, since it reads the whole model.
+    pub verify_hashes: bool,
+}
+
+/// Choices of one call.
+#[derive(Debug, Clone)]
+pub struct EncodeOptions {
+    /// Longest row in token ids, `<s>` and `</s>` included. `None`: the model's own limit.
+    pub max_length: Option<usize>,
+    /// What to do with a text that is longer.
+    pub truncation: Truncation,
+    /// How a literal `<s>` or `</s>` inside a prompt is read.
+    pub special_tokens: SpecialTokens,
+    /// Padded tokens of one batch, B × S. A single row longer than this makes a batch of its own. Default: 4,096.
+    pub max_batch_tokens: usize,
+    /// Rows of one batch. Default: 256.
+    pub max_batch_size: usize,
+    /// Element type of the returned embeddings.
+    pub output: OutputType,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            max_length: None,
+            truncation: Truncation::default(),
+            special_tokens: SpecialTokens::default(),
+            max_batch_tokens: 4096,
+            max_batch_size: 256,
+            output: OutputType::default(),
+        }
+    }
+}
+
+impl EncodeOptions {
+    /// Checks every range and returns the row limit in force, in token ids.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`] naming the value and its limits.
+    pub(crate) fn resolve(&self, model_max_length: usize) -> Result<usize> {
+        let max_length = self.max_length.unwrap_or(model_max_length);
+        in_range("max_length", max_length, 1, model_max_length)?;
+        in_range("max_batch_tokens", self.max_batch_tokens, 1, MAX_BATCH_TOKENS)?;
+        in_range("max_batch_size", self.max_batch_size, 1, MAX_BATCH_TOKENS)?;
+        Ok(max_length)
+    }
+}
+
+fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Option, format!("{name} is {value}, allowed are {low} to {high}")))
+}
+
+/// What happens to a text of more token ids than the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Truncation {
+    /// Cut on the right; the closing `</s>` is lost. That is what NVIDIA's code does.
+    #[default]
+    Reference,
+    /// Cut on the right, and make the last id `</s>`.
+    KeepEos,
+    /// Refuse the text with [`ErrorKind::TooLong`].
+    Error,
+}
+
+/// How a literal `<s>`, `</s>` or `<unk>` inside a prompt is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SpecialTokens {
+    /// As the special token. That is what NVIDIA's code does.
+    #[default]
+    Parse,
+    /// As plain text, in the instruction too: for texts from users who must not be able to write special tokens.
+    Literal,
+}
+
+/// Element type of returned embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutputType {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats (IEEE half precision). An fp16 model returns them as computed; an fp32 model's are rounded.
+    F16,
+}

@@ -1,0 +1,143 @@
+//! The graph: opened, checked against the manifest, and run.
+
+use std::sync::{Mutex, PoisonError};
+
+use half::f16;
+use ndarray::{Array2, Ix2};
+use ort::session::Session as OrtSession;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+
+use crate::batch::Batch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::library::Library;
+use crate::manifest::{Dim, Manifest, Precision, TensorSpec};
+use crate::options::LoadOptions;
+use crate::provider::Provider;
+
+/// What a run returns: one row an input row, `[B, D]`.
+pub(crate) enum RawOutput {
+    F32(Array2<f32>),
+    F16(Array2<f16>),
+}
+
+/// An open graph.
+///
+/// ONNX Runtime's `Run` is documented as thread-safe, but `ort` asks for exclusive access and gives reasons; runs
+/// therefore take turns. Each run uses all of its session's threads, so nothing is gained by running two at once.
+pub(crate) struct Session {
+    session: Mutex<OrtSession>,
+    precision: Precision,
+}
+
+impl Session {
+    /// Opens the graph of a model folder on the provider asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the provider cannot be had, [`ErrorKind::Model`] when ONNX Runtime refuses the graph
+    /// or the graph's inputs and outputs are not those of the manifest.
+    pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Result<Self> {
+        let path = manifest.graph_path();
+        let builder = builder(library, options)?;
+        let provider = options.provider.dispatch()?;
+        let mut builder = builder.with_execution_providers([provider]).map_err(|error| {
+            let message = format!("execution provider {} could not be started: {error}", options.provider);
+            Error::new(ErrorKind::Provider, message)
+        })?;
+        let session = builder.commit_from_file(&path).map_err(|error| {
+            Error::new(ErrorKind::Model, format!("ONNX Runtime cannot open {}: {error}", path.display()))
+                .with_source(error)
+        })?;
+        let (inputs, outputs) = manifest.contract();
+        check("input", session.inputs(), &inputs)?;
+        check("output", session.outputs(), &outputs)?;
+        Ok(Self { session: Mutex::new(session), precision: manifest.precision() })
+    }
+
+    /// Runs one batch. Waits while another thread runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`.
+    pub(crate) fn run(&self, batch: &Batch) -> Result<RawOutput> {
+        let failed = |error: ort::Error| {
+            let (rows, length) = batch.shape();
+            let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens: {error}");
+            Error::new(ErrorKind::Inference, message).with_source(error)
+        };
+        let mut inputs = Vec::with_capacity(3);
+        for (name, array) in batch.inputs() {
+            inputs.push((name, TensorRef::from_array_view(array.view()).map_err(failed)?));
+        }
+        // A thread that panicked while holding the lock left the session itself whole: it is not ours to change.
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let outputs = session.run(inputs).map_err(failed)?;
+        let output = &outputs[0];
+        match self.precision {
+            Precision::Fp32 => Ok(RawOutput::F32(rows(output).map_err(failed)?)),
+            Precision::Fp16 => Ok(RawOutput::F16(rows(output).map_err(failed)?)),
+        }
+    }
+}
+
+fn builder(library: &Library, options: &LoadOptions) -> Result<SessionBuilder> {
+    let failed = |error: ort::Error<SessionBuilder>| {
+        Error::new(ErrorKind::Library, format!("ONNX Runtime refused a session option: {error}"))
+    };
+    let mut builder = OrtSession::builder(library.environment())
+        .map_err(|error| Error::new(ErrorKind::Library, format!("ONNX Runtime made no session: {error}")))?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(failed)?
+        // Every batch has its own shape: a memory plan for each would only grow.
+        .with_memory_pattern(false)
+        .map_err(failed)?;
+    if let Some(threads) = options.intra_threads {
+        if threads == 0 {
+            return Err(Error::new(ErrorKind::Option, "intra_threads is 0, at least 1 is needed"));
+        }
+        builder = builder.with_intra_threads(threads).map_err(failed)?;
+    }
+    if options.provider != Provider::Cpu {
+        builder = builder.with_disable_cpu_fallback().map_err(failed)?;
+    }
+    Ok(builder)
+}
+
+fn rows<T: PrimitiveTensorElementType + Clone>(value: &ort::value::DynValue) -> ort::Result<Array2<T>> {
+    let array = value.try_extract_array::<T>()?;
+    array.to_owned().into_dimensionality::<Ix2>().map_err(ort::Error::wrap)
+}
+
+/// Compares the graph's own inputs or outputs with those the runtime needs: names in order, types and dimensions.
+fn check(what: &str, found: &[Outlet], wanted: &[TensorSpec]) -> Result<()> {
+    let found: Vec<_> = found.iter().map(spec).collect();
+    if found == wanted {
+        return Ok(());
+    }
+    let list = |specs: &[TensorSpec]| specs.iter().map(show).collect::<Vec<_>>().join(", ");
+    let message = format!("the graph's {what}s are {}, the runtime needs {}", list(&found), list(wanted));
+    Err(Error::new(ErrorKind::Model, message))
+}
+
+fn spec(outlet: &Outlet) -> TensorSpec {
+    let name = outlet.name().to_owned();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return TensorSpec { name, dtype: outlet.dtype().to_string(), shape: Vec::new() };
+    };
+    let dtype = match ty {
+        TensorElementType::Int64 => "int64".to_owned(),
+        TensorElementType::Float32 => "float32".to_owned(),
+        TensorElementType::Float16 => "float16".to_owned(),
+        other => other.to_string(),
+    };
+    let dims = shape.iter().zip(dimension_symbols.iter());
+    let shape = dims.map(|(size, symbol)| if *size < 0 { Dim::Free(symbol.to_string()) } else { Dim::Fixed(*size) });
+    TensorSpec { name, dtype, shape: shape.collect() }
+}
+
+fn show(spec: &TensorSpec) -> String {
+    let dims = spec.shape.iter().map(|dim| match dim {
+        Dim::Fixed(size) => size.to_string(),
+        Dim::Free(name) => name.clone(),
+    });
+    format!("{} {} [{}]", spec.name, spec.dtype, dims.collect::<Vec<_>>().join(", "))
+}

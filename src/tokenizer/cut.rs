@@ -1,0 +1,79 @@
+//! Where a long text can be cut without changing the tokens before the cut.
+//!
+//! A byte-pair tokenizer without pre-tokenization, as Mistral's, merges neighbours anywhere in a text, so that in general
+//! a token depends on all of the text. But a merge always yields a piece of the vocabulary. If no piece has the
+//! characters x and y next to each other, then no merge ever joins across a place where x is followed by y, and what
+//! is on its left is tokenized as if the right were not there. Mistral's vocabulary knows some 2,900 pairs of
+//! neighbours, none of them with a space on the right of another character, so in ordinary text every word begins at
+//! such a place. A stretch without one (a million times the same letter) is tokenized whole.
+
+use std::collections::HashSet;
+
+use tokenizers::{ModelWrapper, Tokenizer};
+
+/// What Mistral's normalizer turns spaces into.
+const SPACE: char = '\u{2581}';
+
+/// Finds the places where a text can be cut.
+pub(super) struct Cutter {
+    /// Characters next to each other in some piece of the vocabulary.
+    neighbours: HashSet<(char, char)>,
+    /// Texts of the special tokens: they are found before anything else, and must not be cut in two.
+    specials: Vec<String>,
+}
+
+impl Cutter {
+    /// The cutter of a tokenizer, or `None` if it is not of the kind for which the argument above holds.
+    pub(super) fn new(tokenizer: &Tokenizer) -> Option<Self> {
+        let normalizer = serde_json::to_value(tokenizer.get_normalizer()?).ok()?;
+        let known = serde_json::json!({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": SPACE},
+            {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]});
+        let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
+        let vocabulary = tokenizer.get_vocab(false);
+        // With all bytes in the vocabulary there is no unknown token, whose runs would be joined across any place.
+        let has_all_bytes = (0..=u8::MAX).all(|byte| vocabulary.contains_key(&format!("<0x{byte:02X}>")));
+        let plain_merges = model.dropout.is_none()
+            && !model.ignore_merges
+            && model.continuing_subword_prefix.is_none()
+            && model.end_of_word_suffix.is_none();
+        let added = tokenizer.get_added_tokens_decoder();
+        let plain_specials =
+            added.values().all(|token| !(token.normalized || token.single_word || token.lstrip || token.rstrip));
+        if normalizer != known
+            || tokenizer.get_pre_tokenizer().is_some()
+            || !(model.byte_fallback && has_all_bytes && plain_merges && plain_specials)
+        {
+            return None;
+        }
+        let neighbours = vocabulary.keys().flat_map(|piece| piece.chars().zip(piece.chars().skip(1))).collect();
+        Some(Self { neighbours, specials: added.into_values().map(|token| token.content).collect() })
+    }
+
+    /// The first place at or behind byte `from` where `text` can be cut, as a byte index inside the text; `None` if
+    /// there is none before its end.
+    pub(super) fn boundary(&self, text: &str, from: usize) -> Option<usize> {
+        let from = (from.max(1)..text.len()).find(|index| text.is_char_boundary(*index))?;
+        let mut left = text[..from].chars().next_back()?;
+        for (offset, right) in text[from..].char_indices() {
+            let index = from + offset;
+            let pair = (spaced(left), spaced(right));
+            if !self.neighbours.contains(&pair) && !self.splits_special(text, index) {
+                return Some(index);
+            }
+            left = right;
+        }
+        None
+    }
+
+    fn splits_special(&self, text: &str, index: usize) -> bool {
+        self.specials.iter().any(|special| {
+            (1..special.len().min(index + 1))
+                .any(|back| text.as_bytes()[index - back..].starts_with(special.as_bytes()))
+        })
+    }
+}
+
+fn spaced(character: char) -> char {
+    if character == ' ' { SPACE } else { character }
+}
