@@ -1,0 +1,81 @@
+# Two commands matter: `make demo` and `make test`. Each sets up all it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MINI := models/nv-embed-mini
+MODELS := build/models
+REFERENCE := build/reference
+EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
+
+.PHONY: help demo test test-rust test-export test-eval lint format models reference release venv venv-test prerequisites clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model and score the model card's example
+	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
+	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
+
+test: test-export test-rust test-eval ## Everything that is tested
+
+test-rust: models reference ## Unit and integration tests of the runtime
+	cargo test --locked
+
+test-export: venv-test ## Tests of the exporter
+	$(BIN)/python -m pytest export/tests -q
+
+test-eval: venv-test models ## The mini model's retrieval and similarity figures, through the runtime
+	cargo build --locked --quiet
+	$(BIN)/python tests/eval/score.py --check --nvembed target/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
+
+lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	$(BIN)/ruff format --check export tests
+	$(BIN)/ruff check export tests
+
+format: venv-test ## Apply the formatting
+	cargo fmt
+	$(BIN)/ruff format export tests
+	$(BIN)/ruff check --fix export tests
+
+release: prerequisites
+	cargo build --locked --release
+
+models: $(MODELS)/nv-embed-mini-fp32/nvembed.json $(MODELS)/nv-embed-mini-fp16/nvembed.json ## Export the mini model
+
+$(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
+	@mkdir -p $(MODELS)
+	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $* --force
+
+reference: $(REFERENCE)/.done ## What the Hugging Face tokenizer and PyTorch say, for the runtime's tests
+
+$(REFERENCE)/.done: $(wildcard tests/reference/*.py export/tests/*.py) $(EXPORTER) | venv-test
+	$(BIN)/python tests/reference/tokens.py $(REFERENCE)/tokens.jsonl
+	$(BIN)/python tests/reference/numerics.py $(REFERENCE)/numerics
+	@touch $@
+
+venv: $(VENV)/.exporter
+venv-test: $(VENV)/.test
+
+$(VENV)/.exporter: export/requirements.txt export/pyproject.toml | prerequisites
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement export/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable export
+	@touch $@
+
+$(VENV)/.test: export/requirements-test.txt $(VENV)/.exporter
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement export/requirements-test.txt
+	@touch $@
+
+prerequisites:
+	@command -v cargo >/dev/null || { echo 'nvembed needs Rust (cargo), see https://rustup.rs' >&2; exit 1; }
+	@command -v cc >/dev/null || { echo 'nvembed needs a C compiler for linking (cc, for example from gcc)' >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo 'nvembed needs Python 3.11 or newer ($(PYTHON) not found; name one with make PYTHON=...)' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "nvembed needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'nvembed needs Python with venv (on Debian: apt install python3-venv)' >&2; exit 1; }
+
+clean: ## Remove all that was made
+	rm -rf target build $(VENV)
