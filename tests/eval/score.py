@@ -124,8 +124,10 @@ def run_nvembed(program, model, requests, options=()):
             for instruction, text in requests
         )
         source.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        command = [program, "embed", "--model", model, "--input", source, "--output", target, *options]
-        subprocess.run(command, check=True)
+        command = [program, "embed", "--quiet", "--model", model, *options, "--output", target, source]
+        status = subprocess.run(command, check=False).returncode
+        if status != 0:
+            sys.exit(f"{program} embed: exit status {status}")
         embeddings = np.load(target)
     if embeddings.ndim != 2 or len(embeddings) != len(requests):
         sys.exit(f"nvembed wrote an array {embeddings.shape} for {len(requests)} texts")
