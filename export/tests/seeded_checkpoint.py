@@ -1,0 +1,237 @@
+"""Random checkpoints in Hugging Face layout, the same for the same seed on every machine.
+
+Importable by other test suites. The writer of safetensors is this module's own, so that it can also write files that
+are wrong on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+BACKBONE, POOLER = "embedding_model", "latent_attention_model"
+CROSS, FEED_FORWARD = f"{POOLER}.cross_attend_blocks.0", f"{POOLER}.cross_attend_blocks.1"
+SPACE = "\u2581"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The sizes of a random model. `outliers` puts a few large channels into the residual stream, as Mistral has."""
+
+    name: str = "seeded"
+    seed: int = 0
+    hidden: int = 64
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int | None = None
+    intermediate: int = 128
+    latents: int = 9
+    cross_heads: int = 2
+    cross_dim: int = 24
+    vocab: int = 384
+    positions: int = 512
+    theta: float = 10000.0
+    theta_in_parameters: bool = False
+    eps: float = 1e-5
+    normalize: bool = True
+    dtype: str = "F16"
+    shards: int = 1
+    outliers: float = 0.0
+    extra_config: dict = field(default_factory=dict)
+
+    def but(self, **changes) -> Spec:
+        return replace(self, **changes)
+
+
+def write_checkpoint(directory, spec: Spec, tokenizer_json=None) -> Path:
+    """Write config.json, weights, tokenizer.json (a small one unless given) and README.md; returns the folder."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config_values(spec), indent=2))
+    write_weights(directory, random_tensors(spec), spec.dtype, spec.shards)
+    if tokenizer_json is None:
+        (directory / "tokenizer.json").write_text(json.dumps(small_tokenizer(), ensure_ascii=False))
+    else:
+        shutil.copyfile(tokenizer_json, directory / "tokenizer.json")
+    (directory / "README.md").write_text("---\nlicense: apache-2.0\n---\n# random weights\n")
+    return directory
+
+
+def config_values(spec: Spec) -> dict:
+    """config.json's content."""
+    rope = {"rope_theta": spec.theta}
+    if spec.theta_in_parameters:
+        rope = {"rope_parameters": {"rope_type": "default", "rope_theta": spec.theta}}
+    head_dim = {} if spec.head_dim is None else {"head_dim": spec.head_dim}
+    return {
+        "_name_or_path": f"example/{spec.name}",
+        "architectures": ["NVEmbedModel"],
+        "model_type": "nvembed",
+        "padding_side": "right",
+        "mask_type": "b",
+        "is_mask_instruction": True,
+        "add_eos": True,
+        "hidden_size": spec.hidden,
+        "text_config": {
+            "model_type": "bidir_mistral",
+            "vocab_size": spec.vocab,
+            "hidden_size": spec.hidden,
+            "intermediate_size": spec.intermediate,
+            "num_hidden_layers": spec.layers,
+            "num_attention_heads": spec.heads,
+            "num_key_value_heads": spec.kv_heads,
+            "hidden_act": "silu",
+            "max_position_embeddings": spec.positions,
+            "rms_norm_eps": spec.eps,
+            "sliding_window": 4,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            **head_dim,
+            **rope,
+        },
+        "latent_attention_config": {
+            "model_type": "latent_attention",
+            "num_latents_value": spec.latents,
+            "num_cross_heads": spec.cross_heads,
+            "cross_dim_head": spec.cross_dim,
+            "hidden_dim": spec.hidden,
+            "latent_dim": spec.hidden,
+            "output_normalize": spec.normalize,
+        },
+        **spec.extra_config,
+    }
+
+
+def random_tensors(spec: Spec) -> dict[str, np.ndarray]:
+    """Name -> float32 array. Projections keep the scale of what they are given, so that activations are realistic.
+
+    Queries and keys are a little larger: attention that is nearly uniform would hide mistakes in positions and masks.
+    """
+    rng = np.random.default_rng(spec.seed)
+    hidden, dim = spec.hidden, spec.head_dim or spec.hidden // spec.heads
+    cross = spec.cross_heads * spec.cross_dim
+    tensors: dict[str, np.ndarray] = {}
+
+    def normal(name, *shape, scale):
+        tensors[name] = rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+
+    def projection(name, out, fan_in, gain=1.0):
+        normal(f"{name}.weight", out, fan_in, scale=gain / np.sqrt(fan_in))
+
+    def norm(name, bias=False):
+        tensors[f"{name}.weight"] = 1 + 0.2 * rng.standard_normal(hidden, dtype=np.float32)
+        if bias:
+            normal(f"{name}.bias", hidden, scale=0.2)
+
+    normal(f"{BACKBONE}.embed_tokens.weight", spec.vocab, hidden, scale=0.5)
+    for index in range(spec.layers):
+        layer = f"{BACKBONE}.layers.{index}"
+        projection(f"{layer}.self_attn.q_proj", spec.heads * dim, hidden, 1.4)
+        projection(f"{layer}.self_attn.k_proj", spec.kv_heads * dim, hidden, 1.4)
+        projection(f"{layer}.self_attn.v_proj", spec.kv_heads * dim, hidden)
+        projection(f"{layer}.self_attn.o_proj", hidden, spec.heads * dim)
+        projection(f"{layer}.mlp.gate_proj", spec.intermediate, hidden)
+        projection(f"{layer}.mlp.up_proj", spec.intermediate, hidden)
+        projection(f"{layer}.mlp.down_proj", hidden, spec.intermediate)
+        norm(f"{layer}.input_layernorm")
+        norm(f"{layer}.post_attention_layernorm")
+    norm(f"{BACKBONE}.norm")
+    normal(f"{POOLER}.latents", spec.latents, hidden, scale=1.0)
+    norm(f"{CROSS}.norm", bias=True)
+    norm(f"{CROSS}.norm_context", bias=True)
+    norm(f"{FEED_FORWARD}.norm", bias=True)
+    projection(f"{CROSS}.fn.to_q", cross, hidden, 1.4)
+    projection(f"{CROSS}.fn.to_kv", 2 * cross, hidden, 1.4)
+    projection(f"{CROSS}.fn.to_out", hidden, cross)
+    projection(f"{FEED_FORWARD}.fn.net.0", 8 * hidden, hidden)
+    normal(f"{FEED_FORWARD}.fn.net.0.bias", 8 * hidden, scale=0.2)
+    projection(f"{FEED_FORWARD}.fn.net.2", hidden, 4 * hidden)
+    normal(f"{FEED_FORWARD}.fn.net.2.bias", hidden, scale=0.2)
+    if spec.outliers:
+        channels = rng.choice(hidden, size=max(1, hidden // 128), replace=False)
+        tensors[f"{BACKBONE}.embed_tokens.weight"][:, channels] += np.float32(spec.outliers)
+    return tensors
+
+
+def write_weights(directory, tensors: dict[str, np.ndarray], dtype: str = "F16", shards: int = 1) -> None:
+    """One model.safetensors, or `shards` files and an index."""
+    directory, names = Path(directory), list(tensors)
+    if shards == 1:
+        write_safetensors(directory / "model.safetensors", tensors, dtype)
+        return
+    weight_map = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        part = names[number::shards]
+        write_safetensors(directory / file, {name: tensors[name] for name in part}, dtype)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def write_safetensors(path, tensors: dict[str, np.ndarray], dtype: str | dict[str, str] = "F16") -> None:
+    """8 bytes of header length, the JSON header, the data. `dtype` for all, or by name with F16 for the rest."""
+    header, position, parts = {"__metadata__": {"format": "pt"}}, 0, []
+    for name, array in tensors.items():
+        kind = dtype if isinstance(dtype, str) else dtype.get(name, "F16")
+        data = encode(array, kind)
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [position, position + len(data)]}
+        position += len(data)
+        parts.append(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with Path(path).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.writelines(parts)
+
+
+def encode(array: np.ndarray, kind: str) -> bytes:
+    """float32 -> stored bytes; BF16 keeps the upper half of the bits (random weights need no better rounding)."""
+    if kind == "BF16":
+        return (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    with np.errstate(over="ignore"):
+        return array.astype({"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}[kind]).tobytes()
+
+
+def small_tokenizer() -> dict:
+    """A tokenizer of Mistral's form with 384 ids at most: three special tokens, 256 bytes, letters, some merges."""
+    letters = [SPACE, *"etaoinshrdlucmfwypvbgkjqxzITAQ:.?"]
+    joined = ["th", "he", "in", "er", "an", "re", f"{SPACE}t", f"{SPACE}a", "st", "en", f"{SPACE}th", "ing", "ed"]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *joined]
+    merges = [f"{a[:1]} {a[1:]}" for a in joined if len(a) == 2] + [f"{SPACE}t h", "in g", "e d"]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    bos = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": id, "content": pieces[id], **flags} for id in range(3)],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": SPACE},
+                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [bos, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [bos, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+        },
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {piece: id for id, piece in enumerate(pieces)},
+            "merges": list(dict.fromkeys(merges)),
+        },
+    }

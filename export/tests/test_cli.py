@@ -1,0 +1,109 @@
+"""The command line: what goes to stdout and stderr, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from seeded_checkpoint import write_checkpoint
+
+from nvembed_export.cli import main
+
+
+def manifest(out) -> dict:
+    return json.loads((out / "nvembed.json").read_text())
+
+
+def test_success_prints_the_folder_and_the_licence(small, out, capsys):
+    assert main([str(small), str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}\n"
+    assert "licence of the weights: apache-2.0" in printed.err
+    assert "commercial" not in printed.err
+    assert manifest(out)["precision"] == "fp16"
+
+
+def test_weights_that_are_not_for_commercial_use_are_said_to_be(small, out, capsys):
+    (small / "README.md").unlink()
+    assert main([str(small), str(out)]) == 0
+    assert "cc-by-nc-4.0 - not for commercial use" in capsys.readouterr().err
+    assert manifest(out)["model"]["license"] == "cc-by-nc-4.0"
+
+
+def test_quiet_prints_only_the_folder(small, out, capsys):
+    assert main([str(small), str(out), "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == (f"{out}\n", "")
+
+
+def test_name_licence_golden_and_length_can_be_chosen(small, out):
+    options = ["--name", "mine", "--license", "MIT", "--no-golden", "--max-length", "64", "--precision", "fp32"]
+    assert main([str(small), str(out), "--pooler", "direct", *options]) == 0
+    found = manifest(out)
+    assert found["model"] == {"name": "mine", "source": "example/small", "license": "mit"}
+    assert (found["golden"], found["max_length"], found["pooler"]) == (None, 64, "direct")
+    assert not (out / "golden.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "positions", "expected"),
+    [
+        ("NV-Embed-v1", 32768, 4096),
+        ("NV-Embed-v2", 32768, 32768),
+        ("NV-Embed-v2", 1024, 1024),
+        ("other", 32768, 4096),
+        ("other", 100, 100),
+    ],
+)
+def test_default_length_follows_the_name_and_the_positions(tmp_path, out, small_spec, name, positions, expected):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(name=name, positions=positions))
+    assert main([str(checkpoint), str(out), "--no-golden"]) == 0
+    assert manifest(out)["max_length"] == expected
+
+
+def test_name_falls_back_to_the_folders(small, out):
+    config = json.loads((small / "config.json").read_text())
+    del config["_name_or_path"]
+    (small / "config.json").write_text(json.dumps(config))
+    assert main([str(small), str(out), "--no-golden"]) == 0
+    assert manifest(out)["model"]["name"] == manifest(out)["model"]["source"] == "checkpoint"
+
+
+def test_bad_checkpoint_exits_with_3(small, out, capsys):
+    (small / "config.json").unlink()
+    assert main([str(small), str(out)]) == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("nvembed-export: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_existing_output_exits_with_4(small, out):
+    assert main([str(small), str(out), "--no-golden"]) == 0
+    assert main([str(small), str(out), "--no-golden"]) == 4
+    assert main([str(small), str(out), "--no-golden", "--force"]) == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "--precision", "fp8"], ["a", "b", "--max-length", "x"]])
+def test_usage_error_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_length_beyond_the_model_exits_with_2(small, out):
+    assert main([str(small), str(out), "--max-length", "100000"]) == 2
+
+
+def test_help_has_examples_and_exit_codes():
+    result = subprocess.run([sys.executable, "-m", "nvembed_export", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "examples:" in result.stdout
+    assert "exit codes:" in result.stdout
+
+
+def test_exporter_does_not_import_torch():
+    code = "import sys, nvembed_export.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

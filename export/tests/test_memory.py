@@ -1,0 +1,63 @@
+"""The exporter's memory does not grow with the checkpoint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tolerances
+from seeded_checkpoint import Spec, random_tensors, write_checkpoint, write_weights
+
+MIB = 1 << 20
+PROBE = """
+import sys
+from pathlib import Path
+from nvembed_export.export import ExportOptions, export
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+
+before = peak()
+export(Path(sys.argv[1]), Path(sys.argv[2]), ExportOptions(precision=sys.argv[3]))
+print(before, peak())
+"""
+
+
+def deep_checkpoint(directory, layers: int) -> int:
+    """A checkpoint of many layers that share their random weights; returns its size in bytes."""
+    spec = Spec("deep", 0, 640, 1, 8, 2, None, 2240, 64, 4, 160, vocab=384)
+    write_checkpoint(directory, spec.but(layers=layers, hidden=32))
+    from seeded_checkpoint import config_values
+
+    spec = spec.but(layers=1)
+    tensors = random_tensors(spec)
+    prefix = "embedding_model.layers.0."
+    layer = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    for index in range(1, layers):
+        tensors |= {f"embedding_model.layers.{index}.{name}": array for name, array in layer.items()}
+    import json
+
+    (directory / "config.json").write_text(json.dumps(config_values(spec.but(layers=layers))))
+    write_weights(directory, tensors, "F16", shards=2)
+    (directory / "model.safetensors").unlink()
+    return sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_peak_memory_does_not_follow_the_size(tmp_path, precision, measured):
+    sizes, peaks = [], []
+    for layers in (4, 40):
+        checkpoint = tmp_path / f"checkpoint-{layers}"
+        sizes.append(deep_checkpoint(checkpoint, layers))
+        command = [sys.executable, "-c", PROBE, str(checkpoint), str(tmp_path / f"out-{layers}"), precision]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        before, peak = (int(word) * 1024 for word in result.stdout.split())
+        peaks.append(peak)
+        measured(
+            f"memory {precision}, {layers:2} layers: checkpoint {sizes[-1] / MIB:6.1f} MiB, peak {peak / MIB:6.1f} MiB "
+            f"({(peak - before) / MIB:.1f} above the imports)"
+        )
+    assert peaks[1] - peaks[0] <= tolerances.MEMORY_GROWTH * (sizes[1] - sizes[0])

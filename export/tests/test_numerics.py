@@ -1,0 +1,135 @@
+"""The exported graph, run by ONNX Runtime, computes NV-Embed: against torch, fused against direct, alone or batched."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tolerances
+import torch
+from reference_torch import ReferenceModel, pack, tokenize
+from running import Model, cosines
+from seeded_checkpoint import BACKBONE, Spec, random_tensors, write_checkpoint, write_weights
+
+from nvembed_export.export import ExportOptions, export
+
+CASES = [
+    Spec("one-layer", 1, 64, 1, 4, 4, None, 96, 7, 2, 24, dtype="F32"),
+    Spec("groups-of-4", 2, 64, 2, 8, 2, None, 160, 13, 3, 40, dtype="F32", shards=3),
+    Spec("groups-of-8-bf16", 3, 128, 3, 8, 1, None, 192, 33, 3, 40, dtype="BF16"),
+    Spec("explicit-head-dim", 4, 96, 2, 4, 2, 64, 160, 5, 1, 96, dtype="F32", theta_in_parameters=True),
+    Spec("eight-layers", 5, 128, 8, 8, 2, None, 256, 31, 4, 32, dtype="F16", shards=2),
+    Spec("wide", 6, 1024, 2, 16, 4, None, 1792, 65, 8, 64, dtype="F16"),
+    Spec("one-cross-head", 7, 256, 6, 8, 2, None, 448, 129, 1, 320, dtype="F16", theta=1e6),
+    Spec("outliers", 8, 512, 4, 8, 8, None, 896, 63, 4, 128, dtype="F16", outliers=60.0),
+    Spec("not-normalised", 9, 64, 3, 2, 1, 16, 64, 1, 2, 16, dtype="F32", normalize=False),
+    Spec("large-eps", 10, 192, 12, 6, 3, None, 256, 21, 2, 64, dtype="F16", eps=1e-3),
+]
+
+TEXTS = [
+    ("", "the red rat"),
+    ("Instruct: tell it\nQuery: ", "who is there?"),
+    ("", ""),
+    ("Instruct: another task, rather a longer one than that of the other row\nQuery: ", "a"),
+    ("", "it is in the ear. " * 5),
+    ("Find: ", "Ünï \U0001f600 \u65e5\u672c"),
+]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to unit length, so that bounds mean the same for a model that does not normalise."""
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda spec: spec.name)
+def case(request, tmp_path_factory):
+    """One random checkpoint, exported three ways, with the reference's answer."""
+    spec, folder = request.param, tmp_path_factory.mktemp(request.param.name)
+    checkpoint = write_checkpoint(folder / "checkpoint", spec)
+    rng = np.random.default_rng(spec.seed)
+    rows = tokenize(checkpoint / "tokenizer.json", TEXTS)
+    rows += [(rng.integers(3, 300, length).tolist(), length // 3) for length in (1, 2, 40)]
+    models = {}
+    for precision, pooler in (("fp32", "fused"), ("fp32", "direct"), ("fp16", "fused"), ("fp16", "direct")):
+        target = folder / f"{precision}-{pooler}"
+        export(checkpoint, target, ExportOptions(precision=precision, pooler=pooler, golden=False))
+        models[precision, pooler] = Model(target)
+    return SimpleNamespace(spec=spec, rows=rows, models=models, reference=ReferenceModel(checkpoint).embed(*pack(rows)))
+
+
+def test_fp32_graph_equals_the_torch_reference(case, measured):
+    found = case.models["fp32", "fused"](case.rows)
+    worst, bound = np.abs(unit(found) - unit(case.reference)).max(), tolerances.fp32(case.spec.layers)
+    measured(f"{case.spec.name:18} fp32 against torch, largest difference  {worst:.2e} (bound {bound:.1e})")
+    assert worst <= bound
+    assert np.abs(np.linalg.norm(found, axis=-1) / np.linalg.norm(case.reference, axis=-1) - 1).max() <= bound
+
+
+def test_fp16_graph_points_where_the_torch_reference_does(case, measured):
+    for pooler in ("fused", "direct"):
+        least = cosines(case.models["fp16", pooler](case.rows), case.reference).min()
+        measured(f"{case.spec.name:18} fp16 {pooler} against torch, least cosine  {least:.7f}")
+        assert least >= tolerances.FP16_COSINE
+
+
+def test_fused_pooler_equals_direct_pooler(case, measured):
+    fused, direct = (unit(case.models["fp32", pooler](case.rows)) for pooler in ("fused", "direct"))
+    worst = np.abs(fused - direct).max()
+    measured(f"{case.spec.name:18} fused against direct, largest difference {worst:.2e}")
+    assert worst <= tolerances.FUSED_AGAINST_DIRECT
+
+
+def test_a_row_does_not_depend_on_its_batch(case, measured):
+    model = case.models["fp32", "fused"]
+    together = unit(model(case.rows))
+    alone = unit(np.concatenate([model([row]) for row in case.rows]))
+    reversed_rows = unit(model(case.rows[::-1]))[::-1]
+    padded_more = unit(model(case.rows, width=max(len(ids) for ids, _ in case.rows) + 17))
+    worst = max(np.abs(other - together).max() for other in (alone, reversed_rows, padded_more))
+    measured(f"{case.spec.name:18} alone, reordered, padded more           {worst:.2e}")
+    assert worst <= tolerances.BATCH_INVARIANCE
+
+
+def test_padding_ids_do_not_matter(case):
+    model, width = case.models["fp32", "fused"], max(len(ids) for ids, _ in case.rows) + 3
+    input_ids, attention_mask, pool_mask = pack(case.rows, width)
+    feeds = {"attention_mask": attention_mask, "pool_mask": pool_mask}
+    a, b = (
+        model.session.run(None, feeds | {"input_ids": np.where(attention_mask == 1, input_ids, pad)})[0]
+        for pad in (2, 99)
+    )
+    assert np.array_equal(a, b)
+
+
+def test_every_part_of_the_input_matters(case):
+    """Guards the tests above: inputs to which the model is deaf would hide mistakes."""
+    model = case.models["fp32", "fused"]
+    ids = list(range(20, 44))
+    base = unit(model([(ids, 0)]))
+    for other in ((ids[::-1], 0), (ids, 5), (ids[:-1], 0)):
+        assert np.abs(unit(model([other])) - base).max() > 100 * tolerances.fp32(case.spec.layers)
+
+
+def test_residual_beyond_the_range_of_fp16_stays_finite(tmp_path):
+    """Only an fp32 residual stream can hold it: a channel that starts near fp16's limit and is added to."""
+    spec = Spec("beyond", 11, 64, 3, 4, 2, None, 96, 7, 2, 24, dtype="F32", outliers=65000.0)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", spec)
+    tensors = random_tensors(spec)
+    channel = int(np.abs(tensors[f"{BACKBONE}.embed_tokens.weight"]).mean(0).argmax())
+    for layer in range(spec.layers):  # grows by what the attention passes on, about 8 times the row
+        tensors[f"{BACKBONE}.layers.{layer}.self_attn.v_proj.weight"][:, channel] = 4
+        tensors[f"{BACKBONE}.layers.{layer}.self_attn.o_proj.weight"][channel] = 8
+    write_weights(checkpoint, tensors, "F32")
+    rows = tokenize(checkpoint / "tokenizer.json", TEXTS)
+    reference = ReferenceModel(checkpoint)
+    ids, mask, _ = pack(rows)
+    residual = []
+    reference.backbone.layers[-1].register_forward_hook(lambda *_args: residual.append(_args[-1]))
+    with torch.inference_mode():
+        reference._hidden(torch.as_tensor(ids), torch.as_tensor(mask).bool())
+    assert float(residual[0].abs().max()) > float(np.finfo(np.float16).max)
+    export(checkpoint, tmp_path / "fp16", ExportOptions(golden=False))
+    found = Model(tmp_path / "fp16")(rows)
+    assert np.isfinite(found).all()
+    assert cosines(found, reference.embed(*pack(rows))).min() >= tolerances.FP16_COSINE

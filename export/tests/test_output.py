@@ -1,0 +1,226 @@
+"""The model folder appears whole or not at all, whatever goes wrong while it is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from failing import FP32, assert_fails
+from seeded_checkpoint import write_checkpoint
+
+import nvembed_export.external_data
+import nvembed_export.output
+from nvembed_export.errors import OutputError
+from nvembed_export.export import ExportOptions, export
+
+FORCE = ExportOptions(precision="fp32", force=True)
+DEAD_PID = 2**22 + 1  # above Linux's largest
+
+
+def test_folder_that_exists_is_kept(small, out):
+    export(small, out, FP32)
+    before = (out / "nvembed.json").stat()
+    assert_fails(small, out, OutputError, str(out), "exists", "no such folder", "--force")
+    assert (out / "nvembed.json").stat() == before
+
+
+def test_force_replaces_a_model_folder(small, out):
+    export(small, out, FP32)
+    (out / "stray").write_text("from before")
+    export(small, out, ExportOptions(precision="fp16", force=True))
+    assert not (out / "stray").exists()
+    assert '"fp16"' in (out / "nvembed.json").read_text()
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_force_fills_an_empty_folder(small, out):
+    out.mkdir()
+    export(small, out, FORCE)
+    assert (out / "nvembed.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_force_replaces_nothing_but_model_folders(small, out, kind):
+    if kind == "folder":
+        out.mkdir()
+        (out / "thesis.txt").write_text("years of work")
+    elif kind == "file":
+        out.write_text("years of work")
+    else:
+        out.symlink_to(small)
+    assert_fails(small, out, OutputError, str(out), "no nvembed.json", "model folder", options=FORCE)
+
+
+def test_force_keeps_the_old_folder_when_the_export_fails(small, out):
+    export(small, out, FP32)
+    (small / "model.safetensors").write_bytes(b"")
+    with pytest.raises(Exception, match="found 0 bytes"):
+        export(small, out, FORCE)
+    assert (out / "nvembed.json").exists()
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_force_keeps_the_old_folder_when_the_last_rename_fails(small, out, monkeypatch):
+    export(small, out, FP32)
+    rename = os.rename
+
+    def failing(self, target):
+        if ".partial-" in self.name:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(self, target)
+
+    monkeypatch.setattr("pathlib.Path.rename", failing)
+    assert_fails(small, out, OutputError, str(out), "input/output error", options=FORCE)
+    assert (out / "nvembed.json").exists()
+
+
+def test_output_may_not_hold_the_checkpoint(small):
+    for target in (small, small.parent):
+        with pytest.raises(OutputError, match="holds the checkpoint"):
+            export(small, target, FORCE)
+    assert (small / "config.json").exists()
+
+
+def test_missing_parents_are_made_and_taken_away_again(small, out):
+    deep = out / "a" / "b"
+    export(small, deep, FP32)
+    assert (deep / "nvembed.json").exists()
+    shutil.rmtree(out)
+    (small / "model.safetensors").write_bytes((small / "model.safetensors").read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(Exception, match="finite"):
+        export(small, deep, FP32)
+    assert not out.exists()
+
+
+def test_parent_that_is_a_file(small, out):
+    out.write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        export(small, out / "model", FP32)
+
+
+def test_parent_without_permission(small, out):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    out.parent.chmod(0o500)
+    try:
+        assert_fails(small, out, OutputError, str(out), "permission denied")
+    finally:
+        out.parent.chmod(0o700)
+
+
+def test_too_little_space_is_found_before_anything_is_written(small, out, monkeypatch):
+    usage = shutil.disk_usage(out.parent)
+    monkeypatch.setattr(nvembed_export.output.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(nvembed_export.external_data.ExternalData, "write", None)
+    message = assert_fails(small, out, OutputError, "1000 bytes free", "needed")
+    needed = int(message.rsplit(" ", 1)[-1])
+    monkeypatch.undo()
+    export(small, out, FP32)
+    written = sum(file.stat().st_size for file in out.iterdir())
+    assert written <= needed <= written + 200_000
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_disk_that_fills_up_while_weights_are_written(small, out, monkeypatch, code):
+    count = 0
+
+    def failing(file, data):
+        nonlocal count
+        count += 1
+        if count > 9:
+            raise OSError(code, os.strerror(code))
+        file.write(data)
+
+    monkeypatch.setattr(nvembed_export.external_data, "_write_all", failing)
+    assert_fails(small, out, OutputError, str(out), "disk full after", "needed")
+
+
+def test_file_size_limit(small, out):
+    """A true short write and a true error from the system, without needing a small disk."""
+    resource = pytest.importorskip("resource", reason="no file size limits on this system")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert_fails(small, out, OutputError, str(out), "disk full after", "needed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk(small, tmp_path, monkeypatch):
+    """On a file system of 64 KiB, with the check beforehand blinded so that the disk itself says no."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
+    if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here (needs root and the right to mount)")
+    try:
+        assert_fails(small, mount / "model", OutputError, "bytes free", "needed")
+        usage = shutil.disk_usage(mount)
+        monkeypatch.setattr(nvembed_export.output.shutil, "disk_usage", lambda _: usage._replace(free=1 << 40))
+        assert_fails(small, mount / "model", OutputError, "disk full after", "needed", "no space left")
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_nothing_is_left_when_anything_else_stops_it(small, out, monkeypatch, stop):
+    def failing(file, data):
+        raise stop
+
+    monkeypatch.setattr(nvembed_export.external_data, "_write_all", failing)
+    with pytest.raises(stop):
+        export(small, out, FP32)
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signal_in_the_middle_leaves_nothing(tmp_path, small_spec, out, number):
+    """A real process and a real signal, sent once its partial folder is there."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(hidden=256, heads=8, layers=24))
+    command = [sys.executable, "-m", "nvembed_export", str(checkpoint), str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(out.parent.iterdir()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    assert [path.name for path in out.parent.iterdir()] == [f".model.partial-{process.pid}"]
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    assert list(out.parent.iterdir()) == []
+
+
+def test_what_a_dead_exporter_left_is_taken_away(small, out):
+    stale = out.with_name(f".model.partial-{DEAD_PID}")
+    stale.mkdir()
+    (stale / "model.onnx.data").write_bytes(b"half")
+    other = out.with_name(f".another.partial-{DEAD_PID}")
+    running = out.with_name(f".model.partial-{os.getppid()}")
+    other.mkdir()
+    running.mkdir()
+    export(small, out, FP32)
+    assert sorted(out.parent.iterdir()) == sorted([other, running, out])
+
+
+def test_folder_a_dead_exporter_had_set_aside_comes_back(small, out):
+    export(small, out, FP32)
+    out.rename(out.with_name(f".model.old-{DEAD_PID}"))
+    (small / "README.md").unlink()
+    message = assert_restored(small, out)
+    assert "appeared" in message
+    assert '"apache-2.0"' in (out / "nvembed.json").read_text()
+
+
+def assert_restored(small, out) -> str:
+    with pytest.raises(OutputError) as caught:
+        export(small, out, FP32)
+    assert list(out.parent.iterdir()) == [out]
+    return str(caught.value)

@@ -1,0 +1,233 @@
+"""The graph keeps the contract of docs/model-folder.md and stays within what every execution provider can take."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, shape_inference
+from seeded_checkpoint import write_checkpoint
+
+from nvembed_export.export import ExportOptions, export
+
+ALLOWED = set(
+    """Add Attention Cast CumSum Div Gather Gelu LayerNormalization MatMul Max Mul RMSNormalization ReduceL2 ReduceSum
+    Reshape RotaryEmbedding Sigmoid Softmax Split Squeeze Sub Transpose Unsqueeze""".split()
+)
+VARIANTS = [(precision, pooler) for precision in ("fp32", "fp16") for pooler in ("fused", "direct")]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, small_spec):
+    root = tmp_path_factory.mktemp("structure")
+    checkpoint = write_checkpoint(root / "checkpoint", small_spec.but(layers=3))
+    for precision, pooler in VARIANTS:
+        export(checkpoint, root / f"{precision}-{pooler}", ExportOptions(precision=precision, pooler=pooler))
+    return root
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
+def folder(request, folders):
+    return folders / "-".join(request.param)
+
+
+@pytest.fixture(scope="module")
+def fp16_graph(folders):
+    return TypedGraph(folders / "fp16-fused" / "model.onnx")
+
+
+class TypedGraph:
+    """A graph with the dtype of every value and the node that makes it."""
+
+    def __init__(self, path):
+        self.model = shape_inference.infer_shapes(onnx.load(path, load_external_data=False), strict_mode=True)
+        graph = self.model.graph
+        values = [*graph.value_info, *graph.input, *graph.output]
+        self.dtype = {value.name: value.type.tensor_type.elem_type for value in values}
+        self.dtype |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        self.maker = {output: node for node in graph.node for output in node.output}
+
+    def nodes(self, *op_types):
+        return [node for node in self.model.graph.node if node.op_type in op_types]
+
+
+def test_the_checker_accepts_the_graph(folder):
+    onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
+
+
+def test_only_standard_operators_of_opset_24(folder):
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 24)]
+    assert model.ir_version == 12
+    assert {node.domain for node in model.graph.node} == {""}
+    assert {node.op_type for node in model.graph.node} <= ALLOWED
+    assert not model.functions
+
+
+def test_inputs_and_output_are_the_contract(folder):
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+
+    def describe(value):
+        dims = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        return value.name, value.type.tensor_type.elem_type, dims
+
+    masks = [(name, TensorProto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask", "pool_mask")]
+    assert [describe(value) for value in graph.input] == masks
+    dtype = TensorProto.FLOAT if "fp32" in folder.name else TensorProto.FLOAT16
+    assert [describe(value) for value in graph.output] == [("embeddings", dtype, ["batch", 32])]
+
+
+def test_attention_is_full_and_has_lengths_but_no_mask(folder):
+    graph = TypedGraph(folder / "model.onnx")
+    nodes = graph.nodes("Attention")
+    assert len(nodes) == 3
+    for node in nodes:
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert attributes == {"is_causal": 0, "q_num_heads": 4, "kv_num_heads": 2}
+        assert list(node.input[3:6]) == ["", "", ""]
+        assert graph.maker[node.input[6]].op_type == "ReduceSum"
+
+
+def test_norms_take_their_statistics_in_fp32(folder):
+    graph = TypedGraph(folder / "model.onnx")
+    norms = graph.nodes("RMSNormalization", "LayerNormalization")
+    assert len(norms) == 3 * 2 + 1 + (2 if "fused" in folder.name else 3)
+    for node in norms:
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert attributes["stash_type"] == TensorProto.FLOAT
+        assert attributes["axis"] == -1
+        assert {graph.dtype[name] for name in [*node.input, *node.output]} == {TensorProto.FLOAT}
+
+
+def test_fp32_graph_has_no_fp16_and_no_needless_cast(folders):
+    graph = TypedGraph(folders / "fp32-fused" / "model.onnx")
+    assert TensorProto.FLOAT16 not in graph.dtype.values()
+    assert len(graph.nodes("Cast")) == 1  # pool_mask
+
+
+def test_fp16_graph_keeps_the_residual_stream_in_fp32(fp16_graph):
+    """Walk back from the pooler's input to the embedding table: one Add a sublayer, all fp32."""
+    graph = fp16_graph
+    final = next(node for node in graph.nodes("RMSNormalization") if node.input[1] == "embedding_model.norm.weight")
+    value, additions = final.input[0], 0
+    while graph.maker[value].op_type == "Add":
+        node = graph.maker[value]
+        assert [graph.dtype[name] for name in (*node.input, value)] == [TensorProto.FLOAT] * 3
+        assert graph.maker[node.input[1]].op_type == "Cast"
+        value, additions = node.input[0], additions + 1
+    assert additions == 2 * 3
+    assert graph.maker[value].op_type == "Cast"
+    assert graph.maker[graph.maker[value].input[0]].op_type == "Gather"
+
+
+def test_fp16_graph_multiplies_and_attends_in_fp16(fp16_graph):
+    graph = fp16_graph
+    for node in graph.nodes("MatMul", "Attention", "RotaryEmbedding", "Sigmoid", "Gelu"):
+        wide = node.op_type == "MatMul" and node.name.startswith("latent_attention_model/mean/MatMul")
+        wide = wide and node.input[1] != "latent_attention_model.cross_attend_blocks.1.fn.net.2.weight"
+        expected = TensorProto.FLOAT if wide else TensorProto.FLOAT16
+        dtypes = [graph.dtype[name] for name in node.input if name]
+        assert set(dtypes) - {TensorProto.INT64} == {expected}, node.name
+
+
+def test_fp16_graph_takes_softmax_mean_and_length_in_fp32(fp16_graph):
+    graph = fp16_graph
+    for node in graph.nodes("Softmax", "ReduceL2"):
+        assert graph.dtype[node.input[0]] == TensorProto.FLOAT
+    sums = [node for node in graph.nodes("ReduceSum") if graph.dtype[node.input[0]] != TensorProto.INT64]
+    assert len(sums) == 2
+    assert {graph.dtype[node.input[0]] for node in sums} == {TensorProto.FLOAT}
+
+
+def test_every_weight_is_external_aligned_and_used(folder):
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    used = {name for node in model.graph.node for name in node.input}
+    end, size = 0, (folder / "model.onnx.data").stat().st_size
+    for tensor in model.graph.initializer:
+        assert tensor.name in used
+        if tensor.data_location != TensorProto.EXTERNAL:
+            assert int(np.prod(tensor.dims)) <= 4
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        offset, length = int(place["offset"]), int(place["length"])
+        assert place["location"] == "model.onnx.data"
+        assert offset % (65536 if length >= 1 << 20 else 4096) == 0
+        assert offset >= end
+        end = offset + length
+    assert end == size
+    assert (folder / "model.onnx").stat().st_size < 1 << 20
+
+
+def test_fused_pooler_drops_the_projections_it_replaces(folders):
+    names = {
+        pooler: {
+            tensor.name
+            for tensor in onnx.load(
+                folders / f"fp16-{pooler}" / "model.onnx", load_external_data=False
+            ).graph.initializer
+        }
+        for pooler in ("fused", "direct")
+    }
+    replaced = ("to_q", "to_kv", "to_out", "latents", "norm_context")
+    assert not any(part in name for name in names["fused"] for part in replaced)
+    assert all(any(part in name for name in names["direct"]) for part in replaced)
+
+
+def test_manifest_describes_the_files(folder):
+    import hashlib
+
+    manifest = json.loads((folder / "nvembed.json").read_text())
+    precision, pooler = folder.name.split("-")
+
+    def digest(file):
+        return hashlib.sha256((folder / file).read_bytes()).hexdigest()
+
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["golden.json", "model.onnx", "model.onnx.data", "nvembed.json", "tokenizer.json"]
+    )
+    assert manifest["schema_version"] == 1
+    assert manifest["model"] == {"name": "small", "source": "example/small", "license": "apache-2.0"}
+    assert (manifest["precision"], manifest["pooler"], manifest["max_length"]) == (precision, pooler, 512)
+    assert manifest["architecture"] == {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 48,
+        "vocab_size": 384,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "num_latents_value": 5,
+        "num_cross_heads": 2,
+        "cross_dim_head": 8,
+        "output_normalize": True,
+    }
+    graph = manifest["graph"]
+    assert graph["sha256"] == digest("model.onnx")
+    assert graph["data_sha256"] == digest("model.onnx.data")
+    assert graph["data_bytes"] == (folder / "model.onnx.data").stat().st_size
+    assert graph["opset"] == 24
+    assert [entry["name"] for entry in graph["inputs"]] == ["input_ids", "attention_mask", "pool_mask"]
+    dtype = {"fp32": "float32", "fp16": "float16"}[precision]
+    assert graph["outputs"] == [{"name": "embeddings", "dtype": dtype, "shape": ["batch", 32]}]
+    assert manifest["tokenizer"] == {
+        "file": "tokenizer.json",
+        "sha256": digest("tokenizer.json"),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
+    assert manifest["prompt"] == {"query_template": "Instruct: {task}\nQuery: ", "suffix": "</s>"}
+    assert manifest["golden"] == {"file": "golden.json", "sha256": digest("golden.json")}
+
+
+def test_rotary_tables_are_max_length_long(tmp_path, small_spec):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
+    export(checkpoint, tmp_path / "model", ExportOptions(max_length=33, golden=False))
+    model = onnx.load(tmp_path / "model" / "model.onnx", load_external_data=False)
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    assert shapes["rotary_emb.cos"] == shapes["rotary_emb.sin"] == [33, 4]
+    assert json.loads((tmp_path / "model" / "nvembed.json").read_text())["max_length"] == 33

@@ -1,0 +1,98 @@
+"""tokenizer.model converts to a tokenizer.json with the same ids, and a tokenizer.json is taken over as it is."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from seeded_checkpoint import small_tokenizer
+from tokenizers import Tokenizer
+
+from nvembed_export.config import load_config
+from nvembed_export.sentencepiece_bpe import convert
+from nvembed_export.tokenizer import load_tokenizer
+
+# Ranges of letters, marks and signs that exercise pieces, byte fallback and joined characters.
+RANGES = [(0x20, 0x250), (0x370, 0x600), (0x900, 0xA00), (0x2000, 0x2100), (0x3040, 0x30FF), (0x4E00, 0x5200)]
+RANGES += [(0xAC00, 0xAE00), (0x1F600, 0x1F680)]
+HARD = [
+    *("", " ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", " a", "a ", "  a  b  ", "a\u2581b", "\u2581", "Hello  world"),
+    *("\u00a0x\u00a0", "cafe\u0301 caf\u00e9", "\u0301\u0301", "\x00", "a\x00b", "\x7f\x1b[0m", "\ufeffBOM", "\u200b"),
+    *("\U0001f469\u200d\U0001f52c", "\u202eRTL", "\U0001d573\U00020814", "\ufb01 \u00bd", "&amp;", "1,000,000 3.14"),
+    *("a" * 700, " " * 200, "ab " * 300, "\n" * 40, "...!!!???---___", "def f(x):\n\treturn x  # y\n", '{"a": [1]}'),
+]
+
+
+@pytest.fixture(scope="module")
+def spm() -> Path:
+    """The SentencePiece model of Mistral-7B-v0.1, as mistral-common ships it."""
+    return Path(str(resources.files("mistral_common") / "data" / "tokenizer.model.v1"))
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    rng = random.Random(0)
+    characters = [chr(code) for first, last in RANGES for code in range(first, last)]
+    words = """the of and to in instruct query retrieve passages that answer question given wrestling Michigan
+        radiology technology don't it's e.g. http://example.org/?q=a&b=c#d snake_case CamelCase 42 3.14159""".split()
+    made = []
+    for _ in range(2500):
+        made.append(
+            "".join(rng.choice(characters if rng.random() < 0.7 else " \n\t") for _ in range(rng.randint(1, 50)))
+        )
+        spaces = (" ", " ", " ", "  ", "\n", ", ")
+        made.append("".join(rng.choice(words) + rng.choice(spaces) for _ in range(rng.randint(1, 25))))
+    return HARD + made
+
+
+@pytest.fixture(scope="module")
+def converted(spm) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(convert(spm, 1)))
+
+
+def test_converted_ids_equal_mistrals_tokenizer_json(converted, mini, texts):
+    original = Tokenizer.from_file(str(mini / "tokenizer.json"))
+    with_special = [*texts, "x</s>", "</s>", "a</s>b", "<s>a", "<unk>", "q: </s> </s>"]
+    for special in (True, False):
+        a = converted.encode_batch(with_special, add_special_tokens=special)
+        b = original.encode_batch(with_special, add_special_tokens=special)
+        assert [encoding.ids for encoding in a] == [encoding.ids for encoding in b]
+
+
+def test_converted_ids_equal_sentencepiece(converted, spm, texts):
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(spm))
+    found = [encoding.ids for encoding in converted.encode_batch(texts, add_special_tokens=False)]
+    differing = [text for text, a, b in zip(texts, found, processor.encode(texts), strict=True) if a != b]
+    assert differing == []
+
+
+def test_converted_file_equals_mistrals_in_every_field(spm, mini):
+    assert convert(spm, 1) == json.loads((mini / "tokenizer.json").read_text())
+
+
+def test_checkpoint_with_only_tokenizer_model_gets_the_converted_one(tmp_path, spm, mini):
+    shutil.copy(mini / "config.json", tmp_path)
+    shutil.copy(spm, tmp_path / "tokenizer.model")
+    found = load_tokenizer(tmp_path, load_config(tmp_path).text)
+    assert found.content == (mini / "tokenizer.json").read_bytes()
+
+
+def test_tokenizer_json_is_copied_byte_for_byte(mini):
+    assert load_tokenizer(mini, load_config(mini).text).content == (mini / "tokenizer.json").read_bytes()
+
+
+def test_truncation_and_padding_left_in_the_file_are_taken_out(small):
+    values = small_tokenizer()
+    tokenizer = Tokenizer.from_str(json.dumps(values))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=4)
+    tokenizer.save(str(small / "tokenizer.json"))
+    found = load_tokenizer(small, load_config(small).text)
+    assert json.loads(found.content)["truncation"] is None
+    assert json.loads(found.content)["padding"] is None
+    assert len(found.tokenizer.encode("a b c d e f").ids) > 4

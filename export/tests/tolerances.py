@@ -1,0 +1,38 @@
+"""Every numeric bound of these tests, with its reason.
+
+Differences are between rows of unit length, so an absolute bound is one relative to the whole vector.
+"""
+
+import math
+
+
+def fp32(layers: int) -> float:
+    """Largest entry of |graph - float64 reference| for the fp32 graph.
+
+    fp32 rounds to 6e-8; a layer is a chain of about a dozen roundings and a few products whose sums of thousands of
+    terms lose a digit, hence 2e-6 to begin with. Layers add independent errors to the residual stream, which grows as
+    the square root of their number. Never looser than 1e-5: a real mistake in a formula shows as 1e-3 and more.
+    """
+    return min(1e-5, 2e-6 * math.sqrt(layers))
+
+
+# fp16 rounds to 5e-4. Errors of independent entries make a vector of about that relative length, and the cosine falls
+# by half its square, 1e-7 a rounding; some hundreds of them in a row stay above this.
+FP16_COSINE = 0.9999
+
+# The two poolers are the same function; the constants of the fused one are rounded once, from float64, where the direct
+# one rounds each intermediate product. What is left is fp32 noise of one block, without any growth by depth.
+FUSED_AGAINST_DIRECT = 1e-6
+
+# Other rows of a batch change no value of a row, only how kernels cut their sums.
+BATCH_INVARIANCE = 1e-6
+
+# The two references both compute in float64, but transformers makes rotary angles and norms in float32.
+GOLDEN_AGAINST_TORCH = 1e-6
+
+# The fused constants against the unfused formulas, both in float64 from the same weights: rounding only.
+FOLDING = 1e-12
+
+# Share of additional checkpoint bytes that may show in the peak memory of the export: allocator noise, and the graph
+# itself, whose nodes do grow with depth.
+MEMORY_GROWTH = 0.10
