@@ -103,9 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
         golden=not args.no_golden,
         force=args.force,
     )
-    # A polite kill must clean up too; the default action would leave the partial folder behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bar = Bar(enabled=not args.quiet and sys.stderr.isatty())
+    # A polite kill must clean up too; the default action would leave the partial folder behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         summary = export(args.checkpoint, args.output, options, bar)
     except ExportError as error:
@@ -116,6 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
         bar.close()
         print("nvembed-export: interrupted, nothing was written", file=sys.stderr)
         return EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     bar.close()
     if not args.quiet:
         print(describe(summary), file=sys.stderr)

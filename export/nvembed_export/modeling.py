@@ -79,9 +79,9 @@ class SelfAttention:
         k = graph.op("RotaryEmbedding", k, cos, sin, positions, num_heads=self.kv_heads)
         # The row's length instead of a mask tensor: CUDA's fused kernels take it, and nothing of size S² is made.
         # Scores are scaled by 1/√d, the operator's default.
-        no = None
+        mask = past_key = past_value = None
         heads = {"q_num_heads": self.heads, "kv_num_heads": self.kv_heads}
-        x = graph.op("Attention", q, k, v, no, no, no, lengths, is_causal=0, **heads)
+        x = graph.op("Attention", q, k, v, mask, past_key, past_value, lengths, is_causal=0, **heads)
         return self.o_proj(graph, x)
 
 

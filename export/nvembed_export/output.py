@@ -25,13 +25,20 @@ def check_output(target: Path, checkpoint_dir: Path, force: bool) -> None:
         return
     if not force:
         raise OutputError(f"{target}: output exists, expected no such folder (--force replaces it)")
-    # --force must not be a way to delete a home directory.
-    is_model = target.is_dir() and not target.is_symlink() and (target / MANIFEST_FILE).is_file()
-    is_empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
-    if not is_model and not is_empty:
+    if not _may_replace(target):
         raise OutputError(
             f"{target}: found no {MANIFEST_FILE} in it, expected a model folder; --force replaces no other"
         )
+
+
+def _may_replace(target: Path) -> bool:
+    """Only a model folder or an empty one: --force must not be a way to delete a home directory."""
+    if target.is_symlink() or not target.is_dir():
+        return False
+    try:
+        return (target / MANIFEST_FILE).is_file() or not any(target.iterdir())
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be read: {(error.strerror or str(error)).lower()}") from None
 
 
 @contextmanager

@@ -48,6 +48,21 @@ class Spec:
         return replace(self, **changes)
 
 
+# For numeric tests: 1, 2, 4 and 8 query heads a KV head, odd numbers of latents, cross heads of any size.
+CASES = [
+    Spec("one-layer", 1, 64, 1, 4, 4, None, 96, 7, 2, 24, dtype="F32"),
+    Spec("groups-of-4", 2, 64, 2, 8, 2, None, 160, 13, 3, 40, dtype="F32", shards=3),
+    Spec("groups-of-8-bf16", 3, 128, 3, 8, 1, None, 192, 33, 3, 40, dtype="BF16"),
+    Spec("explicit-head-dim", 4, 96, 2, 4, 2, 64, 160, 5, 1, 96, dtype="F32", theta_in_parameters=True),
+    Spec("eight-layers", 5, 128, 8, 8, 2, None, 256, 31, 4, 32, dtype="F16", shards=2),
+    Spec("wide", 6, 1024, 2, 16, 4, None, 1792, 65, 8, 64, dtype="F16"),
+    Spec("one-cross-head", 7, 256, 6, 8, 2, None, 448, 129, 1, 320, dtype="F16", theta=1e6),
+    Spec("outliers", 8, 512, 4, 8, 8, None, 896, 63, 4, 128, dtype="F16", outliers=60.0),
+    Spec("not-normalised", 9, 64, 3, 2, 1, 16, 64, 1, 2, 16, dtype="F32", normalize=False),
+    Spec("large-eps", 10, 192, 12, 6, 3, None, 256, 21, 2, 64, dtype="F16", eps=1e-3),
+]
+
+
 def write_checkpoint(directory, spec: Spec, tokenizer_json=None) -> Path:
     """Write config.json, weights, tokenizer.json (a small one unless given) and README.md; returns the folder."""
     directory = Path(directory)

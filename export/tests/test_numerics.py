@@ -5,27 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import tolerances
 import torch
+from onnx.reference import ReferenceEvaluator
 from reference_torch import ReferenceModel, pack, tokenize
 from running import Model, cosines
-from seeded_checkpoint import BACKBONE, Spec, random_tensors, write_checkpoint, write_weights
+from seeded_checkpoint import BACKBONE, CASES, Spec, random_tensors, write_checkpoint, write_weights
 
 from nvembed_export.export import ExportOptions, export
-
-CASES = [
-    Spec("one-layer", 1, 64, 1, 4, 4, None, 96, 7, 2, 24, dtype="F32"),
-    Spec("groups-of-4", 2, 64, 2, 8, 2, None, 160, 13, 3, 40, dtype="F32", shards=3),
-    Spec("groups-of-8-bf16", 3, 128, 3, 8, 1, None, 192, 33, 3, 40, dtype="BF16"),
-    Spec("explicit-head-dim", 4, 96, 2, 4, 2, 64, 160, 5, 1, 96, dtype="F32", theta_in_parameters=True),
-    Spec("eight-layers", 5, 128, 8, 8, 2, None, 256, 31, 4, 32, dtype="F16", shards=2),
-    Spec("wide", 6, 1024, 2, 16, 4, None, 1792, 65, 8, 64, dtype="F16"),
-    Spec("one-cross-head", 7, 256, 6, 8, 2, None, 448, 129, 1, 320, dtype="F16", theta=1e6),
-    Spec("outliers", 8, 512, 4, 8, 8, None, 896, 63, 4, 128, dtype="F16", outliers=60.0),
-    Spec("not-normalised", 9, 64, 3, 2, 1, 16, 64, 1, 2, 16, dtype="F32", normalize=False),
-    Spec("large-eps", 10, 192, 12, 6, 3, None, 256, 21, 2, 64, dtype="F16", eps=1e-3),
-]
 
 TEXTS = [
     ("", "the red rat"),
@@ -50,12 +39,13 @@ def case(request, tmp_path_factory):
     rng = np.random.default_rng(spec.seed)
     rows = tokenize(checkpoint / "tokenizer.json", TEXTS)
     rows += [(rng.integers(3, 300, length).tolist(), length // 3) for length in (1, 2, 40)]
-    models = {}
+    models, folders = {}, {}
     for precision, pooler in (("fp32", "fused"), ("fp32", "direct"), ("fp16", "fused"), ("fp16", "direct")):
         target = folder / f"{precision}-{pooler}"
         export(checkpoint, target, ExportOptions(precision=precision, pooler=pooler, golden=False))
-        models[precision, pooler] = Model(target)
-    return SimpleNamespace(spec=spec, rows=rows, models=models, reference=ReferenceModel(checkpoint).embed(*pack(rows)))
+        models[precision, pooler], folders[precision, pooler] = Model(target), target
+    reference = ReferenceModel(checkpoint).embed(*pack(rows))
+    return SimpleNamespace(spec=spec, rows=rows, models=models, folders=folders, reference=reference)
 
 
 def test_fp32_graph_equals_the_torch_reference(case, measured):
@@ -71,6 +61,25 @@ def test_fp16_graph_points_where_the_torch_reference_does(case, measured):
         least = cosines(case.models["fp16", pooler](case.rows), case.reference).min()
         measured(f"{case.spec.name:18} fp16 {pooler} against torch, least cosine  {least:.7f}")
         assert least >= tolerances.FP16_COSINE
+
+
+def test_onnx_reference_runtime_agrees(case, measured):
+    """A second runtime, which rounds every fp16 product to fp16 (ONNX Runtime's CPU kernels may keep more)."""
+    if case.spec.hidden > 128:
+        pytest.skip("ONNX's reference runtime is too slow for this size")
+    rows = case.rows[:4]
+    for precision in ("fp32", "fp16"):
+        model = onnx.load(case.folders[precision, "fused"] / "model.onnx")
+        inputs = dict(zip(("input_ids", "attention_mask", "pool_mask"), pack(rows), strict=True))
+        found = ReferenceEvaluator(model).run(None, inputs)[0].astype(np.float64)
+        if precision == "fp32":
+            worst = np.abs(unit(found) - unit(case.reference[:4])).max()
+            measured(f"{case.spec.name:18} fp32 in ONNX's reference runtime        {worst:.2e}")
+            assert worst <= tolerances.fp32(case.spec.layers)
+        else:
+            least = cosines(found, case.reference[:4]).min()
+            measured(f"{case.spec.name:18} fp16 in ONNX's reference runtime, cosine {least:.7f}")
+            assert least >= tolerances.FP16_COSINE
 
 
 def test_fused_pooler_equals_direct_pooler(case, measured):
@@ -109,6 +118,18 @@ def test_every_part_of_the_input_matters(case):
     base = unit(model([(ids, 0)]))
     for other in ((ids[::-1], 0), (ids, 5), (ids[:-1], 0)):
         assert np.abs(unit(model([other])) - base).max() > 100 * tolerances.fp32(case.spec.layers)
+
+
+def test_rows_may_be_exactly_max_length_long(tmp_path, small_spec):
+    """The last position of the rotary tables is used, and one more token is an error rather than a wrong answer."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
+    export(checkpoint, tmp_path / "model", ExportOptions(precision="fp32", max_length=20, golden=False))
+    model, ids = Model(tmp_path / "model"), list(range(30, 51))
+    rows = [(ids[:20], 0), (ids[:3], 0)]
+    difference = np.abs(model(rows) - ReferenceModel(checkpoint).embed(*pack(rows))).max()
+    assert difference <= tolerances.fp32(small_spec.layers)
+    with pytest.raises(Exception, match="RotaryEmbedding"):
+        model([(ids, 0)])
 
 
 def test_residual_beyond_the_range_of_fp16_stays_finite(tmp_path):

@@ -53,7 +53,9 @@ def test_force_replaces_nothing_but_model_folders(small, out, kind):
     elif kind == "file":
         out.write_text("years of work")
     else:
-        out.symlink_to(small)
+        elsewhere = small.parent / "elsewhere"
+        export(small, elsewhere, FP32)
+        out.symlink_to(elsewhere)
     assert_fails(small, out, OutputError, str(out), "no nvembed.json", "model folder", options=FORCE)
 
 
