@@ -167,8 +167,12 @@ impl OpenFile {
             let prompt = Prompt::with_instruction(default_instruction.to_owned(), line);
             return Ok(Record { prompt, id: None, place, bytes_read: 0 });
         }
-        let record: JsonRecord = serde_json::from_str(&line)
-            .map_err(|error| CliError::Input(format!("{place}: not a valid record: {error}")))?;
+        let record: JsonRecord = serde_json::from_str(&line).map_err(|error| {
+            // The parser counts lines within the record, which is always one line; the file's line stands in front.
+            let (reason, column) = (error.to_string(), error.column());
+            let reason = reason.trim_end_matches(&format!(" at line 1 column {column}"));
+            CliError::Input(format!("{place}: not a valid record: {reason} at byte {column} of the line"))
+        })?;
         let instruction = match (record.instruction, record.task) {
             (Some(_), Some(_)) => {
                 return Err(CliError::Input(format!("{place}: has both \"instruction\" and \"task\", one is allowed")));

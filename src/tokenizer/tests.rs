@@ -1,5 +1,5 @@
 //! Tokenization against the Hugging Face tokenizer run on the whole text, and the rules of truncation.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 use std::cell::Cell;
 
@@ -186,4 +186,51 @@ fn a_cut_never_goes_through_a_special_token_or_a_pair_of_the_vocabulary() {
     assert_eq!(cutter.boundary("thethe", 1), None);
     assert_eq!(cutter.boundary("short", 100), None);
     assert_eq!(cutter.boundary("", 0), None);
+}
+
+/// One padded batch as `tests/reference/tokens.py` writes it.
+#[derive(serde::Deserialize)]
+struct ReferenceBatch {
+    max_length: usize,
+    rows: Vec<(String, String)>,
+    input_ids: Vec<Vec<i64>>,
+    attention_mask: Vec<Vec<i64>>,
+    pool_mask: Vec<Vec<i64>>,
+}
+
+#[test]
+fn ids_and_masks_equal_those_of_transformers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/build/reference/tokens.jsonl");
+    let lines = std::fs::read_to_string(path).expect("build/reference is made by `make reference`");
+    let tokenizer = tokenizer();
+    let (mut rows, mut different) = (0, Vec::new());
+    for line in lines.lines() {
+        let reference: ReferenceBatch = serde_json::from_str(line).unwrap();
+        let prompts: Vec<_> = reference
+            .rows
+            .iter()
+            .map(|(instruction, text)| Prompt::with_instruction(&**instruction, &**text))
+            .collect();
+        let encodings: Vec<_> =
+            tokenizer.encode(&prompts, limits(reference.max_length)).into_iter().map(Result::unwrap).collect();
+        let batch = crate::batch::Batch::new(&encodings.iter().collect::<Vec<_>>(), 2);
+        let wanted = [&reference.input_ids, &reference.attention_mask, &reference.pool_mask];
+        for (index, prompt) in prompts.iter().enumerate() {
+            let is_same = |((_, found), wanted): ((&str, &ndarray::Array2<i64>), &&Vec<Vec<i64>>)| {
+                found.row(index).as_slice() == Some(&wanted[index][..])
+            };
+            if !batch.inputs().into_iter().zip(&wanted).all(is_same) {
+                different.push(format!("{:?} + {:.40?}", prompt.instruction(), prompt.text()));
+            }
+        }
+        rows += prompts.len();
+    }
+    println!("{rows} rows compared with transformers, {} different", different.len());
+    assert!(rows > 6000, "{rows} rows");
+    assert!(
+        different.is_empty(),
+        "{} of {rows} rows differ: {:?}",
+        different.len(),
+        &different[..different.len().min(5)]
+    );
 }

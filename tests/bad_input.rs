@@ -1,0 +1,268 @@
+//! Bad input to the program: each case has its exit code and one line that says what and where; nothing that looks like a
+//! finished result is left behind.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{mini, nvembed, run};
+
+/// A case: what is wrong, the arguments behind `embed -m MODEL -o OUT`, stdin, exit code, and what the message must name.
+type Case<'a> = (&'a str, Vec<&'a str>, &'a [u8], i32, &'a [&'a str]);
+
+fn one_line(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+#[test]
+fn embed_refuses_bad_texts_and_options() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let empty = path("empty.txt", b"");
+    let latin1 = path("latin1.txt", b"fine\ncaf\xe9\n");
+    let utf16 = path("utf16.txt", b"h\0i\0\n\0");
+    let half = path("half.jsonl", b"{\"text\": \"whole\"}\n{\"text\": \"ha");
+    let long_line = path("long.jsonl", format!("{{\"text\": \"{}\"}}", "many words ".repeat(9000)).as_bytes());
+    let long_instruction = "a very long instruction ".repeat(2000);
+    let cases: Vec<Case<'_>> = vec![
+        ("empty file", vec![&empty], b"", 3, &["input is empty"]),
+        ("empty stdin", vec![], b"", 3, &["input is empty"]),
+        ("missing file", vec!["no/such.txt"], b"", 3, &["no/such.txt: cannot be opened", "No such file"]),
+        ("a folder", vec!["/"], b"", 3, &["/: cannot be read", "directory"]),
+        ("invalid UTF-8", vec![&latin1], b"", 3, &["latin1.txt:2: invalid UTF-8 at byte 4"]),
+        ("invalid UTF-8 on stdin", vec![], b"\xff\n", 3, &["standard input:1: invalid UTF-8 at byte 1"]),
+        ("NUL byte", vec![], b"ok\na\0b\n", 3, &["standard input:2: NUL byte at byte 2"]),
+        ("UTF-16", vec![&utf16], b"", 3, &["utf16.txt:1: NUL byte", "UTF-16"]),
+        ("truncated JSON", vec![&half], b"", 3, &["half.jsonl:2: not a valid record", "EOF"]),
+        ("no text", vec!["--format", "jsonl"], b"{\"id\": 1}", 3, &["input:1", "missing field `text`"]),
+        ("text not a string", vec!["--format", "jsonl"], b"{\"text\": 5}", 3, &["input:1", "expected a string"]),
+        (
+            "unknown field",
+            vec!["--format", "jsonl"],
+            b"{\"text\": \"a\", \"instrution\": \"b\"}",
+            3,
+            &["unknown field `instrution`"],
+        ),
+        (
+            "both prefixes",
+            vec!["--format", "jsonl"],
+            b"{\"text\": \"a\", \"task\": \"b\", \"instruction\": \"c\"}",
+            3,
+            &["both"],
+        ),
+        (
+            "half a surrogate",
+            vec!["--format", "jsonl"],
+            b"{\"text\": \"\\ud800\"}",
+            3,
+            &["input:1: not a valid record: unexpected end of hex escape at byte 17"],
+        ),
+        (
+            "too long by policy",
+            vec![&long_line, "--truncation", "error"],
+            b"",
+            3,
+            &["long.jsonl:1", "more than 4096 tokens"],
+        ),
+        (
+            "instruction fills the row",
+            vec!["--instruction", &long_instruction],
+            b"x\n",
+            3,
+            &["input:1", "nothing is left to pool"],
+        ),
+        (
+            "max length too large",
+            vec!["--max-length", "5000"],
+            b"x\n",
+            2,
+            &["max_length is 5000, allowed are 1 to 4096"],
+        ),
+        ("max length zero", vec!["--max-length", "0"], b"x\n", 2, &["max_length is 0"]),
+        (
+            "huge batch",
+            vec!["--batch-tokens", "99999999999"],
+            b"x\n",
+            2,
+            &["max_batch_tokens is 99999999999", "1048576"],
+        ),
+        ("batch not a number", vec!["--batch-size", "many"], b"x\n", 2, &["invalid value 'many'"]),
+        ("no threads", vec!["--threads", "0"], b"x\n", 2, &["intra_threads is 0"]),
+        ("unknown provider", vec!["--provider", "rocm"], b"x\n", 2, &["rocm", "cpu, cuda, tensorrt, nv-tensorrt-rtx"]),
+        ("provider not there", vec!["--provider", "cuda"], b"x\n", 5, &["cuda is not in the loaded", "has cpu"]),
+        (
+            "library not there",
+            vec!["--library", "/no/libonnxruntime.so"],
+            b"x\n",
+            5,
+            &["/no/libonnxruntime.so", "no such file"],
+        ),
+        ("library no library", vec!["--library", &empty], b"x\n", 5, &["empty.txt", "not an ONNX Runtime 1.x library"]),
+        ("task and instruction", vec!["--task", "a", "--instruction", "b"], b"x\n", 2, &["cannot be used with"]),
+        ("unknown option", vec!["--fast"], b"x\n", 2, &["--fast"]),
+    ];
+    assert!(cases.len() >= 25);
+    let out = folder.path().join("out.npy");
+    let files = std::fs::read_dir(folder.path()).unwrap().count();
+    for (name, arguments, input, code, wanted) in cases {
+        let output = run(nvembed().args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&out).args(arguments), input);
+        let message = one_line(&output);
+        assert_eq!(output.status.code(), Some(code), "{name}: {message}");
+        assert!(wanted.iter().all(|part| message.contains(part)), "{name}: {message}");
+        assert!(output.stdout.is_empty(), "{name}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), files, "{name} left a file");
+    }
+}
+
+#[test]
+fn a_bad_line_in_the_middle_keeps_the_name_of_the_output_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    let mut input = b"good line\n".repeat(3000);
+    input.extend(b"bad \xff line\n");
+    let output = run(nvembed().args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&out), &input);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(one_line(&output).contains("standard input:3001: invalid UTF-8 at byte 5"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn model_folders_that_are_not_there_or_not_one_have_exit_code_4() {
+    for (model, message) in [("no/model", "no/model does not exist"), ("src", "src is not a model folder")] {
+        for arguments in [vec!["embed", "-m", model], vec!["verify", "-m", model], vec!["inspect", model]] {
+            let output = run(nvembed().current_dir(common::root()).args(arguments), b"x\n");
+            assert_eq!(output.status.code(), Some(4));
+            assert!(one_line(&output).contains(message) && output.stdout.is_empty());
+        }
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written_have_exit_code_7() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("no/such/out.npy");
+    let existing = folder.path().to_owned();
+    let device = PathBuf::from("/dev/null");
+    for (path, message) in [(missing, "No such file"), (existing, "it is a folder"), (device, "not a regular file")] {
+        let output = run(nvembed().args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&path), b"x\n");
+        assert_eq!(output.status.code(), Some(7));
+        let found = one_line(&output);
+        assert!(found.contains(message) && found.contains(&path.display().to_string()), "{found}");
+    }
+    let output = run(nvembed().args(["embed", "--output-format", "npy", "-m"]).arg(mini("fp32")), b"x\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(one_line(&output).contains(".npy cannot go to standard output"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_reported_and_leaves_no_file() {
+    // /dev/full fails each write with "no space left"; a file size limit fails in the middle of a file.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = nvembed_on_lines().stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert!(one_line(&output).contains("standard output cannot be written: No space left"), "{}", one_line(&output));
+
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["out.npy", "out.jsonl"] {
+        let script = format!("trap '' XFSZ; ulimit -f 64; exec \"$0\" embed -m \"$1\" \"$2\" -o \"$3/{name}\"");
+        let mut limited = Command::new("sh");
+        limited.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_nvembed")).arg(mini("fp32")).arg(lines_file());
+        let output = limited.arg(folder.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(7), "{}", one_line(&output));
+        assert!(one_line(&output).contains("cannot be written: File too large"), "{}", one_line(&output));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+fn lines_file() -> PathBuf {
+    common::root().join("tests/eval/README.md")
+}
+
+fn nvembed_on_lines() -> Command {
+    let mut command = nvembed();
+    command.args(["embed", "-m"]).arg(mini("fp32")).arg(lines_file());
+    command
+}
+
+/// Builds a shared library that says it is ONNX Runtime of some version.
+fn fake_library(folder: &Path, version: &str) -> PathBuf {
+    let source = folder.join("fake.c");
+    let library = folder.join(format!("libonnxruntime.so.{version}"));
+    let code = format!(
+        "static const char *version(void) {{ return \"{version}\"; }}\n\
+         static const void *api(unsigned v) {{ (void)v; return 0; }}\n\
+         static const struct {{ const void *(*a)(unsigned); const char *(*v)(void); }} base = {{ api, version }};\n\
+         const void *OrtGetApiBase(void) {{ return &base; }}\n"
+    );
+    std::fs::write(&source, code).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap();
+    assert!(built.success());
+    library
+}
+
+#[test]
+fn a_library_that_is_too_old_is_refused_with_both_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    for (version, message) in [
+        ("1.30.2", "version 1.30 is too old, 1.31 or newer is needed"),
+        ("1.17.0", "version 1.17 is too old"),
+        ("0.5.0", "not an ONNX Runtime 1.x library"),
+    ] {
+        let library = fake_library(folder.path(), version);
+        for explicit in [true, false] {
+            let mut command = nvembed();
+            if explicit {
+                command.args(["inspect", "--library"]).arg(&library);
+            } else {
+                command.arg("inspect").env("ORT_DYLIB_PATH", &library);
+            }
+            let output = command.output().unwrap();
+            let text = one_line(&output);
+            assert_eq!(output.status.code(), Some(5), "{text}");
+            assert!(text.contains(message) && text.contains(&library.display().to_string()), "{text}");
+        }
+    }
+}
+
+#[test]
+fn where_no_library_is_every_place_is_listed() {
+    // A copy outside of the project finds neither its virtual environment nor, here, a library of the system.
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("nvembed");
+    std::fs::copy(env!("CARGO_BIN_EXE_nvembed"), &program).unwrap();
+    let bare = || {
+        let mut command = Command::new(&program);
+        command.env_clear().arg("inspect");
+        command
+    };
+    let output = bare().output().unwrap();
+    let text = one_line(&output);
+    if output.status.success() {
+        println!("SKIPPED: this system has an ONNX Runtime library of its own");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(5));
+    for place in
+        [&*folder.path().display().to_string(), "/usr/lib (system)", "libonnxruntime.so", "pip install onnxruntime"]
+    {
+        assert!(text.contains(place), "{place}: {text}");
+    }
+    // And it is found beside the program, and in the active virtual environment.
+    let venv = common::root().join(".venv");
+    let found = bare().env("VIRTUAL_ENV", &venv).output().unwrap();
+    assert!(String::from_utf8_lossy(&found.stdout).contains("virtual environment"), "{}", one_line(&found));
+    let library = String::from_utf8_lossy(&found.stdout).into_owned();
+    let library = library.lines().find_map(|line| line.trim().strip_prefix("path")).unwrap().trim();
+    std::os::unix::fs::symlink(library, folder.path().join("libonnxruntime.so")).unwrap();
+    let found = bare().output().unwrap();
+    assert!(String::from_utf8_lossy(&found.stdout).contains("beside the executable"), "{}", one_line(&found));
+}

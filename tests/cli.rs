@@ -1,0 +1,198 @@
+//! The program as a user calls it: what goes in, what comes out.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use common::{mini, nvembed, root, run};
+use serde_json::Value;
+
+fn json_lines(bytes: &[u8]) -> Vec<Value> {
+    String::from_utf8_lossy(bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The numbers of a .npy file [N, D] of 32-bit floats, after a check of its header.
+fn npy(path: &std::path::Path, rows: usize, dim: usize) -> Vec<f32> {
+    let bytes = std::fs::read(path).unwrap();
+    let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
+    let shape = format!("'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim})");
+    assert!(bytes.starts_with(b"\x93NUMPY\x01\x00\x76\x00") && header.contains(&shape), "{header}");
+    bytes[128..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+}
+
+#[test]
+fn lines_from_stdin_become_json_lines() {
+    let output = run(nvembed().args(["embed", "-m"]).arg(mini("fp32")), b"first text\r\n\nthird");
+    assert!(output.status.success());
+    let rows = json_lines(&output.stdout);
+    assert_eq!(rows.len(), 3, "an empty line is an empty text");
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!((&row["index"], &row["truncated"]), (&index.into(), &false.into()));
+        assert_eq!(row["embedding"].as_array().unwrap().len(), 256);
+        assert!(row.get("id").is_none());
+    }
+    assert_eq!(rows[1]["tokens"], 2, "<s> and </s>");
+    let summary = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(summary.starts_with("3 texts, ") && summary.lines().count() == 1, "{summary}");
+}
+
+#[test]
+fn json_records_carry_their_own_instruction_task_and_id() {
+    let input = br#"{"text": "who?", "id": 17}
+{"text": "who?", "task": "find it", "id": {"any": "json"}}
+
+{"text": "who?", "instruction": "Instruct: find it\nQuery: "}
+{"text": "a\u0000b", "instruction": ""}"#;
+    let command = || {
+        let mut command = nvembed();
+        command.args(["embed", "--format", "jsonl", "--quiet", "-m"]).arg(mini("fp32"));
+        command
+    };
+    let output = run(command().args(["--task", "find it"]), input);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows = json_lines(&output.stdout);
+    assert_eq!(rows.len(), 4);
+    assert_eq!((&rows[0]["id"], &rows[1]["id"]["any"]), (&17.into(), &"json".into()));
+    for row in &rows[..3] {
+        assert_eq!(row["tokens"], rows[0]["tokens"], "the same instruction given in three ways");
+    }
+    let plain = json_lines(&run(&mut command(), input).stdout);
+    assert!(plain[0]["tokens"].as_u64() < plain[1]["tokens"].as_u64());
+    assert_eq!(plain[3]["embedding"], rows[3]["embedding"], "an empty instruction overrides the default");
+}
+
+#[test]
+fn files_become_one_npy_array_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("a.txt"), "\u{feff}one\ntwo\n").unwrap();
+    std::fs::write(path("b.jsonl"), "{\"text\": \"three\"}\n").unwrap();
+    let all = nvembed()
+        .args(["embed", "-m"])
+        .arg(mini("fp32"))
+        .args([path("a.txt"), path("b.jsonl")])
+        .arg("-o")
+        .arg(path("out.npy"))
+        .output()
+        .unwrap();
+    assert!(all.status.success() && all.stdout.is_empty(), "{}", String::from_utf8_lossy(&all.stderr));
+    let array = npy(&path("out.npy"), 3, 256);
+    let lines = json_lines(&run(nvembed().args(["embed", "-m"]).arg(mini("fp32")), b"one\ntwo\nthree\n").stdout);
+    for (row, line) in array.chunks(256).zip(&lines) {
+        let line: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
+        assert_eq!(row, line, "a byte order mark is not part of the text");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+}
+
+#[test]
+fn the_model_cards_right_pairs_score_highest() {
+    for precision in ["fp32", "fp16"] {
+        let mut command = nvembed();
+        command.args(["score", "--json", "-m"]).arg(mini(precision));
+        command.arg("--queries").arg(root().join("examples/model-card/queries.txt"));
+        command.arg("--passages").arg(root().join("examples/model-card/passages.txt"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let scores: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let score = |query: usize, passage: usize| scores["scores"][query][passage].as_f64().unwrap();
+        assert!(score(0, 0) > score(0, 1) + 20.0 && score(1, 1) > score(1, 0) + 20.0, "{scores}");
+    }
+}
+
+#[test]
+fn the_score_matrix_marks_the_best_passage_and_hides_control_characters() {
+    let mut command = nvembed();
+    command.args(["score", "-m"]).arg(mini("fp32")).args(["--query", "what is rain?"]);
+    command.args(["--passage", "water that falls from clouds\u{1b}[2J", "--passage", "a kind of dance"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let query = text.lines().find(|line| line.starts_with("Q1")).unwrap();
+    assert!(query.split_whitespace().nth(1).unwrap().ends_with('*'), "{text}");
+    assert!(text.contains("P2   a kind of dance") && !text.contains('\u{1b}'));
+}
+
+#[test]
+fn inspect_describes_model_library_and_machine() {
+    let output = nvembed().args(["inspect", "--verify-hashes"]).arg(mini("fp32")).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in ["nv-embed-mini", "apache-2.0", "fused", "providers            cpu", "libonnxruntime", "cores"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let output = nvembed().args(["inspect", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report.get("model").is_none() && report["library"]["version"].is_string());
+}
+
+#[test]
+fn verify_accepts_the_golden_embeddings_and_refuses_changed_ones() {
+    for precision in ["fp32", "fp16"] {
+        let output = nvembed().args(["verify", "-m"]).arg(mini(precision)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("golden embeddings agree"), "{text}");
+    }
+    let copy = common::mini_copy();
+    let path = copy.path().join("golden.json");
+    let mut golden: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let first = golden["rows"][0]["embedding"][0].as_f64().unwrap();
+    golden["rows"][0]["embedding"][0] = (first + 3e-5).into();
+    golden["rows"][1]["input_ids"][3] = 5.into();
+    std::fs::write(&path, golden.to_string()).unwrap();
+    let output = nvembed().args(["verify", "-m"]).arg(copy.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(8));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text.lines().filter(|line| line.ends_with("WRONG")).count(), 2, "{text}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("2 of "), "{:?}", output.stderr);
+}
+
+#[test]
+fn the_model_card_is_compared_only_where_scores_were_published() {
+    let output = nvembed().args(["verify", "--model-card", "-m"]).arg(mini("fp32")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no published scores for \"nv-embed-mini\""));
+    // The mini model's scores are other ones, so the comparison itself must say so.
+    let output = nvembed().args(["verify", "--model-card=v1", "-m"]).arg(mini("fp32")).output().unwrap();
+    assert_eq!(output.status.code(), Some(8));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("77.9402") && text.matches("WRONG").count() >= 3, "{text}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let input: Vec<u8> = (0..20_000).flat_map(|index| format!("text {index}\n").into_bytes()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.txt");
+    std::fs::write(&path, input).unwrap();
+    let mut command = nvembed();
+    command.args(["embed", "-m"]).arg(mini("fp32")).arg(path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""));
+    assert!(first.starts_with("{\"index\":0,"));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_program_leaves_whole_rows_and_no_file() {
+    for signal in ["INT", "TERM"] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out.npy");
+        let mut command = nvembed();
+        command.args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&out);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // The program waits for its input for ever; once its unfinished file is there, it is at work.
+        while std::fs::read_dir(folder.path()).unwrap().count() == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{signal}");
+    }
+}

@@ -1,0 +1,208 @@
+//! The library as a service uses it, on the mini model.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{BATCH_INVARIANCE, difference, mini, open};
+use ndarray::Array2;
+use nvembed::{Embedder, EmbeddingsView, EncodeOptions, ErrorKind, LoadOptions, OutputType, Prompt, Provider};
+
+const TASK: &str = "Given a question, retrieve passages that answer the question";
+
+/// Texts of very different lengths, with and without instruction.
+fn prompts() -> Vec<Prompt<'static>> {
+    (0..60)
+        .map(|index| {
+            let text = format!("text {index}: {}", "rain falls on the plain ".repeat(index % 13));
+            if index % 3 == 0 { Prompt::query(TASK, text) } else { Prompt::passage(text) }
+        })
+        .collect()
+}
+
+fn embed(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Array2<f32> {
+    embedder.embed(prompts, options).unwrap().to_f32()
+}
+
+#[test]
+fn rows_come_in_input_order_and_do_not_depend_on_the_plan() {
+    let embedder = open("fp32");
+    let prompts = prompts();
+    let reference = embed(&embedder, &prompts, &EncodeOptions::default());
+    for (max_batch_tokens, max_batch_size) in [(1, 1), (64, 3), (300, 256), (1 << 20, 1 << 20)] {
+        let options = EncodeOptions { max_batch_tokens, max_batch_size, ..EncodeOptions::default() };
+        let found = difference(&embed(&embedder, &prompts, &options), &reference);
+        assert!(found <= BATCH_INVARIANCE, "budget {max_batch_tokens}, {max_batch_size} rows: {found}");
+    }
+    for (index, prompt) in prompts.iter().enumerate() {
+        let alone = embed(&embedder, std::slice::from_ref(prompt), &EncodeOptions::default());
+        let row = reference.slice(ndarray::s![index..=index, ..]).to_owned();
+        assert!(difference(&alone, &row) <= BATCH_INVARIANCE, "row {index}");
+    }
+}
+
+#[test]
+fn rows_are_unit_vectors_with_their_token_counts() {
+    let embedder = open("fp32");
+    let prompts = prompts();
+    let embeddings = embedder.embed(&prompts, &EncodeOptions::default()).unwrap();
+    assert_eq!((embeddings.len(), embeddings.dim(), embedder.dim()), (60, 256, 256));
+    for row in embeddings.to_f32().rows() {
+        assert!((row.dot(&row).sqrt() - 1.0).abs() < 1e-5);
+    }
+    let ids = embedder.tokenize(&prompts, &EncodeOptions::default()).unwrap();
+    let counts: Vec<_> = ids.iter().map(|(ids, _)| ids.len()).collect();
+    assert_eq!(embeddings.token_counts(), counts);
+    assert_eq!(embeddings.stats().tokens, counts.iter().sum::<usize>());
+    assert!(embeddings.truncated().iter().all(|truncated| !truncated));
+}
+
+#[test]
+fn the_instruction_changes_the_embedding_and_is_not_pooled() {
+    let embedder = open("fp32");
+    let text = "how do plants eat?";
+    let prompts = [Prompt::passage(text), Prompt::query(TASK, text), Prompt::with_instruction("", text)];
+    let rows = embed(&embedder, &prompts, &EncodeOptions::default());
+    assert!(rows.row(0).dot(&rows.row(1)) < 0.999);
+    assert_eq!(rows.row(0), rows.row(2), "an empty instruction is none");
+}
+
+#[test]
+fn truncated_texts_are_reported_row_by_row() {
+    let options = EncodeOptions { max_length: Some(16), ..EncodeOptions::default() };
+    let long = "rain ".repeat(50);
+    let prompts = [Prompt::passage("short"), Prompt::passage(&*long), Prompt::passage("short again")];
+    let embeddings = open("fp32").embed(&prompts, &options).unwrap();
+    assert_eq!(embeddings.truncated(), [false, true, false]);
+    assert_eq!(embeddings.token_counts()[1], 16);
+}
+
+#[test]
+fn half_precision_output_is_the_rounded_one() {
+    let prompts = prompts();
+    for precision in ["fp32", "fp16"] {
+        let embedder = open(precision);
+        let single = embed(&embedder, &prompts, &EncodeOptions::default());
+        let options = EncodeOptions { output: OutputType::F16, ..EncodeOptions::default() };
+        let half = embedder.embed(&prompts, &options).unwrap();
+        let EmbeddingsView::F16(view) = half.view() else { unreachable!("asked for 16 bits") };
+        assert_eq!(view.dim(), (60, 256));
+        assert_eq!(half.to_f32(), single.mapv(|value| f32::from(half::f16::from_f32(value))), "{precision}");
+    }
+}
+
+#[test]
+fn no_prompts_make_no_rows() {
+    let embeddings = open("fp32").embed(&[], &EncodeOptions::default()).unwrap();
+    assert!(embeddings.is_empty() && embeddings.to_f32().dim() == (0, 256));
+}
+
+#[test]
+fn many_threads_share_one_embedder() {
+    let embedder = open("fp32");
+    let prompts = prompts();
+    let reference = embed(&embedder, &prompts, &EncodeOptions::default());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (embedder, prompts, reference) = (&embedder, &prompts, &reference);
+            scope.spawn(move || {
+                let some: Vec<_> = prompts.iter().skip(thread).step_by(3).cloned().collect();
+                let wanted = reference.slice(ndarray::s![thread..;3, ..]).to_owned();
+                for _ in 0..3 {
+                    let found = embed(embedder, &some, &EncodeOptions::default());
+                    assert!(difference(&found, &wanted) <= BATCH_INVARIANCE);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_endless_stream_is_embedded_with_bounded_reading_ahead() {
+    let embedder = open("fp32");
+    let read = AtomicUsize::new(0);
+    let endless = (0..).map(|index: usize| {
+        read.fetch_add(1, Ordering::Relaxed);
+        Prompt::passage(format!("number {}", index % 7))
+    });
+    let rows: Vec<_> =
+        embedder.embed_iter(endless, &EncodeOptions::default()).unwrap().take(5000).map(Result::unwrap).collect();
+    assert!(read.load(Ordering::Relaxed) <= 5000 + 2048, "{read:?} prompts read for 5000 results");
+    for (index, row) in rows.iter().enumerate() {
+        let gap = |(one, other): (&f32, &f32)| (one - other).abs();
+        let worst = row.values.iter().zip(&rows[index % 7].values).map(gap).fold(0.0, f32::max);
+        assert!(worst <= BATCH_INVARIANCE, "row {index}: {worst}");
+    }
+}
+
+#[test]
+fn a_bad_prompt_in_a_stream_fails_in_its_place_and_the_others_go_on() {
+    let embedder = open("fp32");
+    let options = EncodeOptions { max_length: Some(24), ..EncodeOptions::default() };
+    let long_instruction = "follow this rather long rule ".repeat(9);
+    let prompts = (0..10).map(|index| match index % 4 {
+        3 => Prompt::with_instruction(&*long_instruction, "text"),
+        _ => Prompt::passage(format!("text {index}")),
+    });
+    let results: Vec<_> = embedder.embed_iter(prompts, &options).unwrap().collect();
+    assert_eq!(results.len(), 10);
+    for (index, result) in results.iter().enumerate() {
+        match result {
+            Ok(_) => assert_ne!(index % 4, 3),
+            Err(error) => assert_eq!((index % 4, error.kind()), (3, ErrorKind::Input)),
+        }
+    }
+}
+
+#[test]
+fn a_provider_the_library_lacks_is_an_error_and_not_a_cpu_run() {
+    for provider in [Provider::Cuda, Provider::TensorRt, Provider::NvTensorRtRtx] {
+        let options = LoadOptions { provider, ..LoadOptions::default() };
+        let error = Embedder::open(mini("fp32"), &options).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Provider);
+        let message = error.to_string();
+        assert!(message.contains(provider.name()) && message.contains("has cpu"), "{message}");
+    }
+}
+
+#[test]
+fn options_out_of_range_name_the_value_and_the_limits() {
+    let embedder = open("fp32");
+    let base = EncodeOptions::default;
+    let table = [
+        (EncodeOptions { max_length: Some(0), ..base() }, "max_length is 0, allowed are 1 to 4096"),
+        (EncodeOptions { max_length: Some(4097), ..base() }, "max_length is 4097, allowed are 1 to 4096"),
+        (EncodeOptions { max_batch_tokens: 0, ..base() }, "max_batch_tokens is 0, allowed are 1 to 1048576"),
+        (EncodeOptions { max_batch_tokens: usize::MAX, ..base() }, "allowed are 1 to 1048576"),
+        (EncodeOptions { max_batch_size: 0, ..base() }, "max_batch_size is 0"),
+        (EncodeOptions { max_batch_size: 1 << 40, ..base() }, "max_batch_size is 1099511627776"),
+    ];
+    for (options, message) in table {
+        let error = embedder.embed(&[Prompt::passage("x")], &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Option);
+        assert!(error.to_string().contains(message), "{error}");
+    }
+    let options = LoadOptions { intra_threads: Some(0), ..LoadOptions::default() };
+    assert_eq!(Embedder::open(mini("fp32"), &options).err().unwrap().kind(), ErrorKind::Option);
+}
+
+#[test]
+fn a_bad_prompt_of_a_call_is_named_by_its_number() {
+    let prompts = [Prompt::passage("good"), Prompt::query(TASK, "who?")];
+    let options = EncodeOptions { max_length: Some(10), ..EncodeOptions::default() };
+    let error = open("fp32").embed(&prompts, &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    assert!(error.to_string().starts_with("prompt 1: the instruction has 18 tokens"), "{error}");
+}
+
+#[test]
+fn a_word_of_a_million_characters_is_embedded_or_refused_by_policy() {
+    let embedder = open("fp32");
+    let word = "a".repeat(1_000_000);
+    let prompt = [Prompt::passage(&*word)];
+    let options = EncodeOptions { max_length: Some(128), ..EncodeOptions::default() };
+    assert_eq!(embedder.embed(&prompt, &options).unwrap().token_counts(), [128]);
+    let options = EncodeOptions { truncation: nvembed::Truncation::Error, ..options };
+    assert_eq!(embedder.embed(&prompt, &options).unwrap_err().kind(), ErrorKind::TooLong);
+}

@@ -1,0 +1,135 @@
+//! Model folders that are damaged, each in one way: a typed error that says what and where, and never a panic.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{change_manifest, mini, mini_copy};
+use nvembed::{Embedder, ErrorKind, LoadOptions};
+use serde_json::json;
+
+/// Opens a damaged copy of the mini model and returns the message of the model error.
+fn refused(damage: impl Fn(&Path), verify_hashes: bool) -> String {
+    let copy = mini_copy();
+    damage(copy.path());
+    let options = LoadOptions { verify_hashes, ..LoadOptions::default() };
+    let error = Embedder::open(copy.path(), &options).err().expect("the damaged folder is refused");
+    assert_eq!(error.kind(), ErrorKind::Model, "{error}");
+    error.to_string()
+}
+
+/// Replaces a file that may be a hard link to the intact model's.
+fn replace(path: &Path, content: &[u8]) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+#[test]
+fn a_missing_folder_or_manifest_says_how_to_make_one() {
+    let error = Embedder::open("no/such/folder", &LoadOptions::default()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Model);
+    assert!(error.to_string().contains("no/such/folder does not exist"), "{error}");
+    let message = refused(|folder| fs::remove_file(folder.join("nvembed.json")).unwrap(), false);
+    assert!(message.contains("is not a model folder") && message.contains("nvembed-export"), "{message}");
+}
+
+#[test]
+fn a_manifest_with_a_wrong_value_is_refused_by_name() {
+    let table = [
+        ("/schema_version", json!(2), "schema_version is 2, this nvembed reads 1"),
+        ("/schema_version", json!("one"), "schema_version is missing"),
+        ("/max_length", json!(0), "max_length is 0"),
+        ("/max_length", json!(-5), "not a valid manifest"),
+        ("/precision", json!("fp12"), "unknown variant `fp12`"),
+        ("/prompt/query_template", json!("Q: {task}"), "prompt.query_template is \"Q: {task}\""),
+        ("/prompt/suffix", json!(""), "prompt.suffix is \"\""),
+        ("/graph/inputs/2/name", json!("mask"), "graph.inputs is"),
+        ("/graph/inputs/0/dtype", json!("int32"), "graph.inputs is"),
+        ("/graph/outputs/0/dtype", json!("float16"), "graph.outputs is"),
+        ("/graph/file", json!("../model.onnx"), "is not a plain file name"),
+        ("/graph/file", json!("/etc/passwd"), "is not a plain file name"),
+        ("/graph/data_bytes", json!(7), "the manifest says 7"),
+        ("/tokenizer/file", json!("other.json"), "other.json is missing from the model folder"),
+        ("/tokenizer/eos_token_id", json!(9), "the manifest needs [1, 9]"),
+        ("/architecture/vocab_size", json!(31999), "largest token id is 31999"),
+        ("/architecture/hidden_size", json!(128), "graph.outputs is"),
+    ];
+    for (pointer, value, message) in table {
+        let found = refused(|folder| change_manifest(folder, pointer, value.clone()), false);
+        assert!(found.contains(message), "{pointer} = {value}: {found}");
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_json_names_the_place() {
+    let message = refused(|folder| fs::write(folder.join("nvembed.json"), "{\"schema_version\": 1,").unwrap(), false);
+    assert!(message.contains("not a valid manifest") && message.contains("line 1"), "{message}");
+}
+
+#[test]
+fn missing_and_truncated_files_are_found_before_the_graph_is_opened() {
+    for name in ["model.onnx", "model.onnx.data", "tokenizer.json", "golden.json"] {
+        let message = refused(|folder| fs::remove_file(folder.join(name)).unwrap(), false);
+        assert!(message.contains(&format!("{name} is missing")), "{message}");
+    }
+    let cut = |folder: &Path, name: &str| {
+        let content = fs::read(folder.join(name)).unwrap();
+        replace(&folder.join(name), &content[..content.len() / 2]);
+    };
+    let message = refused(|folder| cut(folder, "model.onnx.data"), false);
+    assert!(message.contains("model.onnx.data has 23003648 bytes, the manifest says 46007296"), "{message}");
+    let message = refused(|folder| cut(folder, "tokenizer.json"), false);
+    assert!(message.contains("cannot be read as a tokenizer"), "{message}");
+    let message = refused(|folder| cut(folder, "model.onnx"), false);
+    assert!(message.contains("ONNX Runtime cannot open"), "{message}");
+}
+
+#[test]
+fn a_graph_that_is_not_what_the_manifest_says_is_refused() {
+    let fp16 = mini("fp16").join("model.onnx");
+    let message = refused(
+        |folder| {
+            replace(&folder.join("model.onnx"), &fs::read(&fp16).unwrap());
+            replace(&folder.join("model.onnx.data"), &fs::read(fp16.with_extension("onnx.data")).unwrap());
+            let size = folder.join("model.onnx.data").metadata().unwrap().len();
+            change_manifest(folder, "/graph/data_bytes", json!(size));
+        },
+        false,
+    );
+    assert!(message.contains("embeddings float16") && message.contains("needs embeddings float32"), "{message}");
+}
+
+#[test]
+fn a_changed_byte_is_found_when_hashes_are_verified() {
+    for name in ["model.onnx", "model.onnx.data", "tokenizer.json", "golden.json"] {
+        let message = refused(
+            |folder| {
+                let mut content = fs::read(folder.join(name)).unwrap();
+                let middle = content.len() / 2;
+                content[middle] ^= 1;
+                replace(&folder.join(name), &content);
+            },
+            true,
+        );
+        assert!(message.contains(&format!("{name} has sha256")), "{message}");
+    }
+    let options = LoadOptions { verify_hashes: true, ..LoadOptions::default() };
+    assert!(Embedder::open(mini("fp32"), &options).is_ok(), "the intact model passes");
+}
+
+#[test]
+fn a_tokenizer_without_the_special_tokens_is_refused() {
+    let message = refused(
+        |folder| {
+            let path = folder.join("tokenizer.json");
+            let text = fs::read_to_string(&path).unwrap();
+            let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            value["post_processor"] = json!(null);
+            fs::write(path, value.to_string()).unwrap();
+        },
+        false,
+    );
+    assert!(message.contains("reads \"</s>\" as ids [2], the manifest needs [1, 2]"), "{message}");
+}

@@ -1,0 +1,173 @@
+"""What NVIDIA's code would give the model for thousands of texts: ids and masks, through transformers' tokenizer.
+
+Usage: python tests/reference/tokens.py OUT.jsonl
+
+Each line is one padded batch: {"max_length", "rows": [[instruction, text], ...], "input_ids", "attention_mask",
+"pool_mask"}. The runtime's tests demand the same ids and masks. The committed tokenizer is checked against
+SentencePiece on the way, which is the tokenizer Mistral was trained with.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import unicodedata
+from importlib import resources
+from pathlib import Path
+
+import sentencepiece
+from transformers import PreTrainedTokenizerFast
+
+TOKENIZER = Path(__file__).parents[2] / "models" / "nv-embed-mini" / "tokenizer.json"
+INSTRUCTIONS = [
+    "Instruct: Given a question, retrieve passages that answer the question\nQuery: ",
+    "Instruct: Retrieve semantically similar text.\nQuery: ",
+    "Represent this: ",
+    "no trailing space",
+    "  two  spaces  ",
+    "日本語の指示: ",
+    "ends in a tab\t",
+    "x",
+    " ",
+    "</s> inside ",
+]
+SCRIPTS = {
+    "Latin": "ÀÉîõüßøłžğ",
+    "Greek": "αβγΔΩλπ",
+    "Cyrillic": "привет мир ЁЖ",
+    "Armenian": "Բարեւ",
+    "Hebrew": "שלום עולם",
+    "Arabic": "مرحبا بالعالم",
+    "Devanagari": "नमस्ते दुनिया",
+    "Bengali": "ওহে বিশ্ব",
+    "Tamil": "வணக்கம்",
+    "Thai": "สวัสดีชาวโลก",
+    "Georgian": "გამარჯობა",
+    "Ethiopic": "ሰላም ልዑል",
+    "Khmer": "សួស្តី",
+    "Hangul": "안녕 세상",
+    "Hiragana": "こんにちは",
+    "Katakana": "カタカナ",
+    "Han": "你好世界漢字",
+    "Cherokee": "ᎣᏏᏲ",
+    "Gothic": "𐌰𐌱𐌲",
+    "Math": "𝕳𝖊𝖑𝖑𝖔∑∫√",
+    "Braille": "⠓⠑⠇",
+    "Tibetan": "བོད་སྐད",
+}
+WHITESPACE = [
+    *" \t\n\r\v\f",
+    *"\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2003\u2009\u200a\u2028\u2029\u202f\u205f\u3000",
+    *"\u200b\u200c\u200d\u2060\ufeff\u2581",
+]
+EMOJI = ["😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇫🇷", "❤️", "☃", "🫠", "1️⃣"]
+SPECIALS = ["</s>", "<s>", "<unk>", "<", "</", "</s", "s>", "<pad>", "<0x41>", "[INST]", "▁", "<s", "< /s>"]
+WORDS = """the quick brown fox jumps over a lazy dog while naïve café owners e-mail résumés to O'Brien & sons (est. 1987)
+    for $3.14 or 2,718 units; http://example.org/?q=a&b=c#d def f(x): return x**2 # comment {"key": [1, null]} ...!?""".split()
+
+
+def texts(rng: random.Random) -> list[str]:
+    """At least 2,000 texts: each kind alone, and all kinds mixed."""
+    made = ["", *WHITESPACE, *EMOJI, *SPECIALS, *SCRIPTS.values(), *WORDS]
+    made += [chr(code) for code in [*range(0x80), *range(0xA0, 0x180, 3), *range(0x2000, 0x2070, 2)]]
+    made += [a + b for a in SPECIALS for b in [*SPECIALS, " ", "a", " a", "\n", "é"]]
+    made += [
+        f"{before}{special}{after}"
+        for special in SPECIALS[:6]
+        for before in ("a", " ", "")
+        for after in ("b", " ", "  b")
+    ]
+    made += [space * count for space in WHITESPACE for count in (2, 3, 4, 7, 16, 33)]
+    made += [f"a{space}b{space}{space}c{space}" for space in WHITESPACE]
+    made += ["a" * count for count in (2, 15, 16, 17, 100, 1000)] + ["ab " * 500, "\n" * 50, "=" * 77, "-" * 99]
+    made += [unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD") for text in SCRIPTS.values()]
+    everything = [*WORDS, *EMOJI, *SCRIPTS.values(), *WHITESPACE, *SPECIALS]
+    made += [
+        "".join(rng.choice(everything) + rng.choice(["", " ", " "]) for _ in range(rng.randint(1, 40)))
+        for _ in range(900)
+    ]
+    made += [" ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 120))) for _ in range(300)]
+    pool = [
+        *range(0x20, 0x250),
+        *range(0x370, 0x600),
+        *range(0x900, 0xA00),
+        *range(0x4E00, 0x5200),
+        *range(0x1F600, 0x1F680),
+    ]
+    made += ["".join(chr(rng.choice(pool)) for _ in range(rng.randint(1, 80))) for _ in range(500)]
+    made += ["".join(map(chr, rng.choices(range(0x20), k=rng.randint(1, 20)))) for _ in range(50)]
+    return made
+
+
+def long_texts(rng: random.Random) -> list[str]:
+    """Far longer than any row."""
+    return [
+        " ".join(rng.choice(WORDS) for _ in range(60_000)),
+        "".join(rng.choice("".join(SCRIPTS.values())) for _ in range(60_000)),
+        "".join(rng.choice(["ab", " ", "  ", "</s>", "<", "x"]) for _ in range(60_000)),
+        "".join(rng.choice("ACGT") for _ in range(60_000)),
+        "a" * 60_000,
+        " " * 60_000,
+        "\n\n" * 30_000,
+    ]
+
+
+def check_sentencepiece(tokenizer: PreTrainedTokenizerFast, strings: list[str]) -> None:
+    """SentencePiece knows no special tokens in texts, so texts without them must agree."""
+    model = resources.files("mistral_common") / "data" / "tokenizer.model.v1"
+    original = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    compared = 0
+    for text in strings:
+        if any(special in text for special in ("<s>", "</s>", "<unk>", "\0")):
+            continue
+        compared += 1
+        found, wanted = tokenizer(text, add_special_tokens=False)["input_ids"], original.encode(text)
+        if found != wanted:
+            sys.exit(f"tokenizer.json and SentencePiece differ on {text[:40]!r}: {found[:9]} and {wanted[:9]}")
+    print(f"{compared} texts: tokenizer.json and SentencePiece agree", file=sys.stderr)
+
+
+def batch(tokenizer: PreTrainedTokenizerFast, rows: list[tuple[str, str]], max_length: int) -> dict:
+    """As NVIDIA's `encode`: `</s>` behind each text, padded on the right, the instruction's positions not pooled."""
+    strings = [instruction + text + tokenizer.eos_token for instruction, text in rows]
+    encoded = tokenizer(strings, max_length=max_length, truncation=True, padding=True)
+    pool_mask = [mask.copy() for mask in encoded["attention_mask"]]
+    for mask, (instruction, _) in zip(pool_mask, rows, strict=True):
+        skipped = len(tokenizer.tokenize(instruction)) if instruction else 0
+        mask[:skipped] = [0] * min(skipped, len(mask))
+    return {
+        "max_length": max_length,
+        "rows": rows,
+        "input_ids": encoded["input_ids"],
+        "attention_mask": encoded["attention_mask"],
+        "pool_mask": pool_mask,
+    }
+
+
+def main() -> None:
+    """Write the file."""
+    rng = random.Random(20240527)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(TOKENIZER), bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+    tokenizer.padding_side = "right"
+    short, long = texts(rng), long_texts(rng)
+    check_sentencepiece(tokenizer, short)
+    out = Path(sys.argv[1])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with out.open("w", encoding="utf-8") as file:
+        for instructions, max_length in (([""], 4096), (INSTRUCTIONS, 4096), (["", *INSTRUCTIONS], 64)):
+            rows = [(rng.choice(instructions), text) for text in short]
+            rng.shuffle(rows)
+            batches = [rows[start : start + 16] for start in range(0, len(rows), 16)]
+            batches += [[(rng.choice(instructions), text)] for text in long]
+            for group in batches:
+                file.write(json.dumps(batch(tokenizer, group, max_length)) + "\n")
+                count += len(group)
+    print(f"{len(short) + len(long)} texts, {count} rows in {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
