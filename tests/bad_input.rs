@@ -1,6 +1,6 @@
 //! Bad input to the program: each case has its exit code and one line that says what and where; nothing that looks like a
 //! finished result is left behind.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

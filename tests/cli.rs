@@ -1,5 +1,5 @@
 //! The program as a user calls it: what goes in, what comes out.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

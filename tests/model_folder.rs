@@ -1,5 +1,5 @@
 //! Model folders that are damaged, each in one way: a typed error that says what and where, and never a panic.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

@@ -2,7 +2,7 @@
 //!
 //! `tests/reference/numerics.py` makes the models and the references; every bound comes with them from the exporter's
 //! `tolerances.py`, where its reason stands.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

@@ -107,7 +107,7 @@ fn embed(
     };
     let mut summary = Summary::default();
     let mut results = embedder.embed_iter(prompts, &encode.options())?;
-    while let Some(result) = results.next() {
+    for result in results.by_ref() {
         let (record, window_done) = {
             let mut pending = lock(&pending);
             (pending.pop_front(), pending.is_empty())

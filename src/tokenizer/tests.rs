@@ -1,5 +1,4 @@
 //! Tokenization against the Hugging Face tokenizer run on the whole text, and the rules of truncation.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 use std::cell::Cell;
 

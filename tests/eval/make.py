@@ -83,8 +83,8 @@ class Synset:
         self.lemmas = [re.sub(r"\(\w+\)$", "", w).replace("_", " ") for w in fields[4 : 4 + 2 * lemma_count : 2]]
         self.gloss = squash(re.split(r';?\s*"', text)[0]).rstrip("; ")
         self.examples = [squash(e) for e in re.findall(r'"([^"]+)"', text)]
-        # Pointers come in fours: symbol, target offset, part of speech, source/target word numbers. `@` is a hypernym and
-        # `@i` the class of an instance; both stay within their part of speech.
+        # Pointers come in fours: symbol, target offset, part of speech, source/target word numbers. `@` is a hypernym
+        # and `@i` the class of an instance; both stay within their part of speech.
         pointers = fields[5 + 2 * lemma_count : 5 + 2 * lemma_count + 4 * int(fields[4 + 2 * lemma_count])]
         self.hypernyms = [
             (part_of_speech, target)
@@ -106,8 +106,8 @@ def read_synsets(root):
 def split(synsets):
     """(held out, used in training), the split nv-embed-mini was trained with.
 
-    Shuffled with seed 1; held out are the first 2,000 with a one-word first lemma and a gloss of more than 40 characters.
-    A remaining synset that shares a held-out gloss was kept out of training too.
+    Shuffled with seed 1; held out are the first 2,000 with a one-word first lemma and a gloss of more than 40
+    characters. A remaining synset that shares a held-out gloss was kept out of training too.
     """
     shuffled = list(synsets)
     random.Random(1).shuffle(shuffled)
@@ -140,7 +140,7 @@ def distances_up(hypernyms, start):
 
 
 def wu_palmer(a, b, depth):
-    """2·depth(c) / (up(a, c) + up(b, c) + 2·depth(c)), for the common ancestor c where that is largest; root depth is 1.
+    """2·depth(c) / (up(a, c) + up(b, c) + 2·depth(c)), for the common ancestor c where that is largest; roots: 1.
 
     Wu and Palmer, "Verb semantics and lexical selection", ACL 1994.
     """

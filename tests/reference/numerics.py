@@ -18,10 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "tests"))
 
 import tolerances
+from nvembed_export.export import ExportOptions, export
 from reference_torch import reference_embeddings
 from seeded_checkpoint import CASES, Spec, write_checkpoint
-
-from nvembed_export.export import ExportOptions, export
 
 MISTRAL_TOKENIZER = Path(__file__).parents[2] / "models" / "nv-embed-mini" / "tokenizer.json"
 FORMS = {"fp32": ("fp32", "fused"), "fp16": ("fp16", "fused"), "direct": ("fp32", "direct")}

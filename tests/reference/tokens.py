@@ -63,8 +63,9 @@ WHITESPACE = [
 ]
 EMOJI = ["😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇫🇷", "❤️", "☃", "🫠", "1️⃣"]
 SPECIALS = ["</s>", "<s>", "<unk>", "<", "</", "</s", "s>", "<pad>", "<0x41>", "[INST]", "▁", "<s", "< /s>"]
-WORDS = """the quick brown fox jumps over a lazy dog while naïve café owners e-mail résumés to O'Brien & sons (est. 1987)
-    for $3.14 or 2,718 units; http://example.org/?q=a&b=c#d def f(x): return x**2 # comment {"key": [1, null]} ...!?""".split()
+WORDS = """the quick brown fox jumps over a lazy dog while naïve café owners e-mail résumés to O'Brien & sons (est.
+    1987) for $3.14 or 2,718 units; http://example.org/?q=a&b=c#d def f(x): return x**2 # comment {"key": [1, null]}
+    ...!?""".split()
 
 
 def texts(rng: random.Random) -> list[str]:
