@@ -53,7 +53,7 @@ CASES = [
     Spec("one-layer", 1, 64, 1, 4, 4, None, 96, 7, 2, 24, dtype="F32"),
     Spec("groups-of-4", 2, 64, 2, 8, 2, None, 160, 13, 3, 40, dtype="F32", shards=3),
     Spec("groups-of-8-bf16", 3, 128, 3, 8, 1, None, 192, 33, 3, 40, dtype="BF16"),
-    Spec("explicit-head-dim", 4, 96, 2, 4, 2, 64, 160, 5, 1, 96, dtype="F32", theta_in_parameters=True),
+    Spec("explicit-head-dim", 4, 96, 2, 4, 2, 64, 160, 5, 1, 96, dtype="F32", theta=5e5, theta_in_parameters=True),
     Spec("eight-layers", 5, 128, 8, 8, 2, None, 256, 31, 4, 32, dtype="F16", shards=2),
     Spec("wide", 6, 1024, 2, 16, 4, None, 1792, 65, 8, 64, dtype="F16"),
     Spec("one-cross-head", 7, 256, 6, 8, 2, None, 448, 129, 1, 320, dtype="F16", theta=1e6),

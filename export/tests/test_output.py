@@ -12,7 +12,6 @@ import time
 
 import pytest
 from failing import FP32, assert_fails
-from seeded_checkpoint import write_checkpoint
 
 import nvembed_export.external_data
 import nvembed_export.output
@@ -181,20 +180,38 @@ def test_nothing_is_left_when_anything_else_stops_it(small, out, monkeypatch, st
     assert list(out.parent.iterdir()) == []
 
 
+# A process that stops for a minute once it has written part of the weights, so that a signal finds it there.
+SLOW_EXPORT = """
+import sys, time
+import nvembed_export.external_data as external_data
+from nvembed_export.cli import main
+
+write_all = external_data._write_all
+
+def slow(file, data):
+    write_all(file, data)
+    if file.tell() > 50_000:
+        time.sleep(60)
+
+external_data._write_all = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_signal_in_the_middle_leaves_nothing(tmp_path, small_spec, out, number):
-    """A real process and a real signal, sent once its partial folder is there."""
-    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(hidden=256, heads=8, layers=24))
-    command = [sys.executable, "-m", "nvembed_export", str(checkpoint), str(out)]
+def test_signal_in_the_middle_leaves_nothing(small, out, number):
+    """A real process and a real signal. The times allowed are long because a busy disk can hold a process up."""
+    command = [sys.executable, "-c", SLOW_EXPORT, str(small), str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not any(out.parent.iterdir()):
+    partial = out.with_name(f".model.partial-{process.pid}")
+    deadline = time.monotonic() + 120
+    while not (partial / "model.onnx.data").exists() or (partial / "model.onnx.data").stat().st_size <= 50_000:
         assert process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.002)
-    assert [path.name for path in out.parent.iterdir()] == [f".model.partial-{process.pid}"]
+        time.sleep(0.01)
+    assert list(out.parent.iterdir()) == [partial]
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "interrupted" in stderr
     assert list(out.parent.iterdir()) == []
