@@ -16,10 +16,9 @@ const SPACE: char = '\u{2581}';
 
 /// Finds the places where a text can be cut.
 pub(super) struct Cutter {
-    /// Characters next to each other in some piece of the vocabulary.
+    /// Characters next to each other in some piece of the vocabulary, or in a special token: those are found before
+    /// anything else, and must not be cut in two either.
     neighbours: HashSet<(char, char)>,
-    /// Texts of the special tokens: they are found before anything else, and must not be cut in two.
-    specials: Vec<String>,
 }
 
 impl Cutter {
@@ -30,7 +29,7 @@ impl Cutter {
             {"type": "Prepend", "prepend": SPACE},
             {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]});
         let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
-        let vocabulary = tokenizer.get_vocab(false);
+        let vocabulary = tokenizer.get_vocab(true);
         // With all bytes in the vocabulary there is no unknown token, whose runs would be joined across any place.
         let has_all_bytes = (0..=u8::MAX).all(|byte| vocabulary.contains_key(&format!("<0x{byte:02X}>")));
         let plain_merges = model.dropout.is_none()
@@ -46,8 +45,9 @@ impl Cutter {
         {
             return None;
         }
-        let neighbours = vocabulary.keys().flat_map(|piece| piece.chars().zip(piece.chars().skip(1))).collect();
-        Some(Self { neighbours, specials: added.into_values().map(|token| token.content).collect() })
+        let pairs = |piece: &String| -> Vec<_> { piece.chars().zip(piece.chars().skip(1)).collect() };
+        let neighbours = vocabulary.keys().flat_map(pairs).map(|(left, right)| (spaced(left), spaced(right))).collect();
+        Some(Self { neighbours })
     }
 
     /// The first place at or behind byte `from` where `text` can be cut, as a byte index inside the text; `None` if
@@ -58,19 +58,12 @@ impl Cutter {
         for (offset, right) in text[from..].char_indices() {
             let index = from + offset;
             let pair = (spaced(left), spaced(right));
-            if !self.neighbours.contains(&pair) && !self.splits_special(text, index) {
+            if !self.neighbours.contains(&pair) {
                 return Some(index);
             }
             left = right;
         }
         None
-    }
-
-    fn splits_special(&self, text: &str, index: usize) -> bool {
-        self.specials.iter().any(|special| {
-            (1..special.len().min(index + 1))
-                .any(|back| text.as_bytes()[index - back..].starts_with(special.as_bytes()))
-        })
     }
 }
 

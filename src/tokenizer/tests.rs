@@ -69,6 +69,27 @@ fn the_start_of_a_long_text_has_the_ids_of_the_whole() {
 }
 
 #[test]
+fn at_every_boundary_the_ids_before_it_are_the_first_ids_of_the_whole() {
+    let tokenizer = tokenizer();
+    let cutter = tokenizer.cutter.as_ref().unwrap();
+    let ids = |text: &str| tokenizer.parsing.encode_fast(text, true).unwrap().get_ids().to_vec();
+    let specials = "in <unk> and<unk>, or k>x <unk>".to_owned();
+    for text in long_texts().into_iter().map(|text| text.chars().take(1500).collect()).chain([specials]) {
+        let text: String = text;
+        let whole = ids(&text);
+        let mut boundaries = 0;
+        let mut from = 1;
+        while let Some(end) = cutter.boundary(&text, from) {
+            let start = ids(&text[..end]);
+            assert!(whole.starts_with(&start), "cut at {end} of {:?}", &text[..end.min(80)]);
+            boundaries += 1;
+            from = end + 1;
+        }
+        println!("{boundaries} boundaries in {} bytes", text.len());
+    }
+}
+
+#[test]
 fn a_cut_text_that_almost_fits_is_not_called_truncated() {
     let tokenizer = tokenizer();
     for text in long_texts() {
