@@ -30,8 +30,10 @@ impl Cutter {
             {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]});
         let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
         let vocabulary = tokenizer.get_vocab(true);
-        // With all bytes in the vocabulary there is no unknown token, whose runs would be joined across any place.
-        let has_all_bytes = (0..=u8::MAX).all(|byte| vocabulary.contains_key(&format!("<0x{byte:02X}>")));
+        // With all bytes in the vocabulary there is no unknown token, whose runs would be joined across any place; and
+        // bytes must not be merged, since the merged piece's name would not show the characters.
+        let has_all_bytes = (0..=u8::MAX).all(|byte| vocabulary.contains_key(&format!("<0x{byte:02X}>")))
+            && vocabulary.keys().all(|piece| piece.len() == "<0x00>".len() || !piece.contains("<0x"));
         let plain_merges = model.dropout.is_none()
             && !model.ignore_merges
             && model.continuing_subword_prefix.is_none()
