@@ -63,7 +63,7 @@ venv-test: $(VENV)/.test
 $(VENV)/.exporter: export/requirements.txt export/pyproject.toml | prerequisites
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement export/requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable export
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable export
 	@touch $@
 
 $(VENV)/.test: export/requirements-test.txt $(VENV)/.exporter
