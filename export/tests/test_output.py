@@ -182,7 +182,7 @@ def test_nothing_is_left_when_anything_else_stops_it(small, out, monkeypatch, st
 
 # A process that stops for a minute once it has written part of the weights, so that a signal finds it there.
 SLOW_EXPORT = """
-import sys, time
+import signal, sys, time
 import nvembed_export.external_data as external_data
 from nvembed_export.cli import main
 
@@ -194,6 +194,8 @@ def slow(file, data):
         time.sleep(60)
 
 external_data._write_all = slow
+# A shell starts background jobs with SIGINT ignored, and children inherit that: set what a terminal would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(sys.argv[1:]))
 """
 
