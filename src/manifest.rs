@@ -81,11 +81,32 @@ impl std::fmt::Display for Precision {
     }
 }
 
+/// Which execution providers a graph is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Target {
+    /// All of them.
+    Any,
+    /// The CPU provider only; its memory grows with a row's length, where that of [`Target::Any`] grows with the square.
+    Cpu,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Any => "any",
+            Self::Cpu => "cpu",
+        })
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 struct Graph {
     file: String,
     sha256: String,
     opset: u32,
+    target: Target,
     data_file: String,
     data_sha256: String,
     data_bytes: u64,
@@ -290,6 +311,11 @@ impl Manifest {
     /// The arithmetic of the graph.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Which execution providers the graph is for.
+    pub fn target(&self) -> Target {
+        self.graph.target
     }
 
     /// The form of the pooler: `fused` or `direct`.

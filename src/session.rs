@@ -11,7 +11,7 @@ use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, TensorRe
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::Library;
-use crate::manifest::{Dim, Manifest, Precision, TensorSpec};
+use crate::manifest::{Dim, Manifest, Precision, Target, TensorSpec};
 use crate::options::LoadOptions;
 use crate::provider::Provider;
 
@@ -28,7 +28,15 @@ pub(crate) enum RawOutput {
 pub(crate) struct Session {
     session: Mutex<OrtSession>,
     precision: Precision,
+    /// Bytes of attention scores for each row and squared token, where the provider stores them.
+    score_bytes: Option<u64>,
 }
+
+/// The most attention scores a batch may need on a provider that stores them all, in bytes: 8 GiB.
+///
+/// It is there so that one long text ends in an error and not in the system's killing the process. 32 heads reach it
+/// at 8,192 tokens.
+const MAX_SCORE_BYTES: u64 = 8 << 30;
 
 impl Session {
     /// Opens the graph of a model folder on the provider asked for.
@@ -38,6 +46,14 @@ impl Session {
     /// or the graph's inputs and outputs are not those of the manifest.
     pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Result<Self> {
         let path = manifest.graph_path();
+        if manifest.target() == Target::Cpu && options.provider != Provider::Cpu {
+            let message = format!(
+                "{} is exported for the CPU only, provider {} cannot run it; export it with --target any",
+                path.display(),
+                options.provider
+            );
+            return Err(Error::new(ErrorKind::Provider, message));
+        }
         let builder = builder(library, options)?;
         let provider = options.provider.dispatch()?;
         let mut builder = builder.with_execution_providers([provider]).map_err(|error| {
@@ -51,19 +67,42 @@ impl Session {
         let (inputs, outputs) = manifest.contract();
         check("input", session.inputs(), &inputs)?;
         check("output", session.outputs(), &outputs)?;
-        Ok(Self { session: Mutex::new(session), precision: manifest.precision() })
+        // GPU kernels and the graph for the CPU go through the scores in blocks; the CPU's kernel for any graph does not.
+        let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
+        let score_bytes = stores_scores.then(|| 4 * manifest.architecture().num_attention_heads as u64);
+        Ok(Self { session: Mutex::new(session), precision: manifest.precision(), score_bytes })
+    }
+
+    /// # Errors
+    /// [`ErrorKind::TooLong`] when the attention scores of a batch would need more than [`MAX_SCORE_BYTES`].
+    fn check_memory(&self, batch: &Batch) -> Result<()> {
+        let Some(score_bytes) = self.score_bytes else { return Ok(()) };
+        let (rows, length) = batch.shape();
+        let bytes = (rows as u64 * score_bytes).saturating_mul((length as u64).saturating_pow(2));
+        if bytes <= MAX_SCORE_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "a batch of {rows} rows of {length} tokens needs {:.1} GiB for attention scores on the CPU, the limit is {} GiB; \
+             lower max_length, or export the model with --target cpu, which does not store them",
+            bytes as f64 / f64::from(1 << 30),
+            MAX_SCORE_BYTES >> 30
+        );
+        Err(Error::new(ErrorKind::TooLong, message))
     }
 
     /// Runs one batch. Waits while another thread runs.
     ///
     /// # Errors
-    /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`.
+    /// [`ErrorKind::TooLong`] when the batch needs too much memory; [`ErrorKind::Inference`] when ONNX Runtime fails or the
+    /// output has another shape than `[B, D]`.
     pub(crate) fn run(&self, batch: &Batch) -> Result<RawOutput> {
         let failed = |error: ort::Error| {
             let (rows, length) = batch.shape();
             let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens: {error}");
             Error::new(ErrorKind::Inference, message).with_source(error)
         };
+        self.check_memory(batch)?;
         let mut inputs = Vec::with_capacity(3);
         for (name, array) in batch.inputs() {
             inputs.push((name, TensorRef::from_array_view(array.view()).map_err(failed)?));

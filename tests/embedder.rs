@@ -167,6 +167,32 @@ fn a_provider_the_library_lacks_is_an_error_and_not_a_cpu_run() {
 }
 
 #[test]
+fn a_graph_for_the_cpu_is_refused_on_other_providers() {
+    let copy = common::mini_copy();
+    common::change_manifest(copy.path(), "/graph/target", "cpu".into());
+    let options = LoadOptions { provider: Provider::Cuda, ..LoadOptions::default() };
+    let error = Embedder::open(copy.path(), &options).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Provider);
+    assert!(error.to_string().contains("exported for the CPU only, provider cuda cannot run it"), "{error}");
+}
+
+#[test]
+fn a_batch_whose_attention_scores_do_not_fit_is_refused_before_it_is_run() {
+    // As if the model had that many heads: the graph is never asked.
+    let copy = common::mini_copy();
+    common::change_manifest(copy.path(), "/architecture/num_attention_heads", (1_u64 << 24).into());
+    let embedder = Embedder::open(copy.path(), &LoadOptions::default()).unwrap();
+    let error = embedder.embed(&[Prompt::passage("rain ".repeat(40))], &EncodeOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLong);
+    let message = error.to_string();
+    assert!(message.contains("1 rows of") && message.contains("the limit is 8 GiB"), "{message}");
+    assert!(embedder.embed(&[Prompt::passage("rain")], &EncodeOptions::default()).is_ok());
+    common::change_manifest(copy.path(), "/graph/target", "cpu".into());
+    let embedder = Embedder::open(copy.path(), &LoadOptions::default()).unwrap();
+    assert!(embedder.embed(&[Prompt::passage("rain ".repeat(40))], &EncodeOptions::default()).is_ok());
+}
+
+#[test]
 fn options_out_of_range_name_the_value_and_the_limits() {
     let embedder = open("fp32");
     let base = EncodeOptions::default;

@@ -50,6 +50,7 @@ fn a_manifest_with_a_wrong_value_is_refused_by_name() {
         ("/graph/outputs/0/dtype", json!("float16"), "graph.outputs is"),
         ("/graph/file", json!("../model.onnx"), "is not a plain file name"),
         ("/graph/file", json!("/etc/passwd"), "is not a plain file name"),
+        ("/graph/target", json!("npu"), "unknown variant `npu`"),
         ("/graph/data_bytes", json!(7), "the manifest says 7"),
         ("/tokenizer/file", json!("other.json"), "other.json is missing from the model folder"),
         ("/tokenizer/eos_token_id", json!(9), "the manifest needs [1, 9]"),

@@ -65,9 +65,15 @@ fn name(folder: &Path) -> String {
 #[test]
 fn fp32_embeddings_equal_pytorchs() {
     for (folder, case) in cases() {
-        let difference = largest(&embed(&folder.join("fp32"), &case.prompts()), &case.reference());
-        println!("{:<20} fp32 largest difference {difference:.2e}, bound {:.1e}", name(&folder), case.fp32_bound);
-        assert!(difference <= case.fp32_bound && case.fp32_bound <= 1e-5, "{}", name(&folder));
+        for form in ["fp32", "cpu"] {
+            let difference = largest(&embed(&folder.join(form), &case.prompts()), &case.reference());
+            println!(
+                "{:<20} {form:<4} largest difference {difference:.2e}, bound {:.1e}",
+                name(&folder),
+                case.fp32_bound
+            );
+            assert!(difference <= case.fp32_bound && case.fp32_bound <= 1e-5, "{} {form}", name(&folder));
+        }
     }
 }
 

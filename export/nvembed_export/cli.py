@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nvembed_export import __version__
+from nvembed_export.attention import TARGETS
 from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
 from nvembed_export.export import ExportOptions, ExportSummary, export
 from nvembed_export.latent_attention import POOLERS
@@ -20,6 +21,7 @@ examples:
   nvembed-export models/nv-embed-mini build/models/nv-embed-mini-fp32 --precision fp32
   nvembed-export ~/checkpoints/NV-Embed-v2 build/models/nv-embed-v2-fp16
   nvembed-export ~/checkpoints/NV-Embed-v1 build/models/nv-embed-v1-fp16 --max-length 512 --force
+  nvembed-export ~/checkpoints/NV-Embed-v2 build/models/nv-embed-v2-cpu --precision fp32 --target cpu
 
 exit codes:
   0 the folder was written    2 usage             3 the checkpoint, its config or tokenizer is not usable
@@ -77,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
         "--pooler", choices=sorted(POOLERS), default="fused", help="fused is exact and faster (default)"
     )
     result.add_argument(
+        "--target",
+        choices=sorted(TARGETS),
+        default="any",
+        help="any: one graph for all execution providers (default); cpu: for the CPU only, whose memory then grows "
+        "with the length of a text and not with its square",
+    )
+    result.add_argument(
         "--max-length",
         type=int,
         metavar="N",
@@ -97,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = ExportOptions(
         precision=args.precision,
         pooler=args.pooler,
+        target=args.target,
         max_length=args.max_length,
         name=args.name,
         license=args.license,

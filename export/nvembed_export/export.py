@@ -30,6 +30,7 @@ class ExportOptions:
 
     precision: str = "fp16"
     pooler: str = "fused"
+    target: str = "any"
     max_length: int | None = None
     name: str | None = None
     license: str | None = None
@@ -90,7 +91,7 @@ def export(
     max_length = _max_length(options.max_length, config, name, source)
     precision = PRECISIONS[options.precision]
 
-    model, data = build_model(checkpoint, config, precision, max_length, options.pooler)
+    model, data = build_model(checkpoint, config, precision, max_length, options.pooler, options.target)
     graph = model.SerializeToString()
     golden_bytes = GOLDEN_ROWS * GOLDEN_NUMBER_BYTES * config.text.hidden_size + MANIFEST_BYTES if options.golden else 0
     needed = data.total_bytes + len(graph) + len(tokenizer.content) + golden_bytes + MANIFEST_BYTES
@@ -106,6 +107,7 @@ def export(
             golden = {"file": GOLDEN_FILE, "sha256": _write_json(folder / GOLDEN_FILE, document)}
         graph_files = {
             "file": GRAPH_FILE,
+            "target": options.target,
             "sha256": hashlib.sha256(graph).hexdigest(),
             "data_file": DATA_FILE,
             "data_sha256": data_sha256,

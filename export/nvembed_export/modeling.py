@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from nvembed_export.attention import TARGETS
 from nvembed_export.checkpoint import BACKBONE, Checkpoint
 from nvembed_export.config import ModelConfig, TextConfig
 from nvembed_export.external_data import ExternalData
@@ -66,22 +67,19 @@ class RotaryEmbedding:
 class SelfAttention:
     """Grouped-query attention in which every token sees every real token of its row."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig):
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig, attention):
         self.q_proj = Linear(checkpoint, precision, f"{name}.q_proj")
         self.k_proj = Linear(checkpoint, precision, f"{name}.k_proj")
         self.v_proj = Linear(checkpoint, precision, f"{name}.v_proj")
         self.o_proj = Linear(checkpoint, precision, f"{name}.o_proj")
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.attention = attention
 
-    def __call__(self, graph: GraphBuilder, x: ir.Value, cos, sin, positions, lengths) -> ir.Value:
+    def __call__(self, graph: GraphBuilder, x: ir.Value, cos, sin, positions, real) -> ir.Value:
         q, k, v = self.q_proj(graph, x), self.k_proj(graph, x), self.v_proj(graph, x)
         q = graph.op("RotaryEmbedding", q, cos, sin, positions, num_heads=self.heads)
         k = graph.op("RotaryEmbedding", k, cos, sin, positions, num_heads=self.kv_heads)
-        # The row's length instead of a mask tensor: CUDA's fused kernels take it, and nothing of size S² is made.
-        # Scores are scaled by 1/√d, the operator's default.
-        mask = past_key = past_value = None
-        heads = {"q_num_heads": self.heads, "kv_num_heads": self.kv_heads}
-        x = graph.op("Attention", q, k, v, mask, past_key, past_value, lengths, is_causal=0, **heads)
+        x = self.attention(graph, q, k, v, real)
         return self.o_proj(graph, x)
 
 
@@ -102,11 +100,11 @@ class MLP:
 class DecoderLayer:
     """Pre-norm block: x + attention(norm x), then x + mlp(norm x); x is the wide residual stream [B, S, D]."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig):
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig, attention):
         eps = config.rms_norm_eps
         self.precision = precision
         self.input_layernorm = RMSNorm(checkpoint, precision, f"{name}.input_layernorm", eps)
-        self.self_attn = SelfAttention(checkpoint, precision, f"{name}.self_attn", config)
+        self.self_attn = SelfAttention(checkpoint, precision, f"{name}.self_attn", config, attention)
         self.post_attention_layernorm = RMSNorm(checkpoint, precision, f"{name}.post_attention_layernorm", eps)
         self.mlp = MLP(checkpoint, precision, f"{name}.mlp")
 
@@ -123,44 +121,52 @@ class DecoderLayer:
 class MistralModel:
     """The backbone: ids [B, S] -> wide hidden states [B, S, D]."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int):
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int, target: str):
         self.precision = precision
+        self.attention = TARGETS[target](precision, config)
         self.embed_tokens = Weight.from_checkpoint(checkpoint, f"{BACKBONE}.embed_tokens.weight")
         self.rotary_emb = RotaryEmbedding(precision, config, max_length)
         self.layers = [
-            DecoderLayer(checkpoint, precision, f"{BACKBONE}.layers.{index}", config)
+            DecoderLayer(checkpoint, precision, f"{BACKBONE}.layers.{index}", config, self.attention)
             for index in range(config.num_hidden_layers)
         ]
         self.norm = RMSNorm(checkpoint, precision, f"{BACKBONE}.norm", config.rms_norm_eps)
 
     def __call__(self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
-        positions, lengths = self.positions_and_lengths(graph, attention_mask)
+        positions, real = self.positions(graph, attention_mask), self.attention.prepare(graph, attention_mask)
         cos, sin = self.rotary_emb.tables(graph)
         table = self.precision.narrow_weight(graph, self.embed_tokens)
         x = self.precision.widened(graph, graph.op("Gather", table, input_ids, axis=0))
         for index, layer in enumerate(self.layers):
             with graph.scope(f"layers.{index}"):
-                x = layer(graph, x, cos, sin, positions, lengths)
+                x = layer(graph, x, cos, sin, positions, real)
         return self.norm(graph, x)
 
-    def positions_and_lengths(self, graph: GraphBuilder, attention_mask: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Positions [B, S] and real tokens of each row [B], int64, with no `Shape` operator.
+    def positions(self, graph: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
+        """Positions, int64 [B, S], with no `Shape` operator.
 
         The running count of real tokens less one is a token's index under right padding, and stays at the last real
         index over the padding, inside the rotary tables. Max keeps a row that breaks the contract inside them too.
         """
         running = graph.op("CumSum", attention_mask, graph.constant(1, np.int64))
         one, zero = graph.constant([1], np.int64), graph.constant([0], np.int64)
-        positions = graph.op("Max", graph.op("Sub", running, one), zero)
-        return positions, graph.op("ReduceSum", attention_mask, one, keepdims=0)
+        return graph.op("Max", graph.op("Sub", running, one), zero)
 
 
 class NVEmbedModel:
     """Ids and masks [B, S] -> one embedding a row [B, D]."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: ModelConfig, max_length: int, pooler: str):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: Precision,
+        config: ModelConfig,
+        max_length: int,
+        pooler: str,
+        target: str,
+    ):
         self.precision, self.config = precision, config
-        self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length)
+        self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length, target)
         self.latent_attention_model = POOLERS[pooler](checkpoint, precision, config)
 
     def __call__(self, graph: GraphBuilder, input_ids, attention_mask, pool_mask) -> ir.Value:
@@ -178,14 +184,14 @@ class NVEmbedModel:
 
 
 def build_model(
-    checkpoint: Checkpoint, config: ModelConfig, precision: Precision, max_length: int, pooler: str
+    checkpoint: Checkpoint, config: ModelConfig, precision: Precision, max_length: int, pooler: str, target: str
 ) -> tuple[onnx.ModelProto, ExternalData]:
     """The graph, and the plan of its data file. No weight has been read yet."""
     graph = GraphBuilder("nv-embed")
     int64 = ir.TensorType(ir.DataType.INT64)
     names = ("input_ids", "attention_mask", "pool_mask")
     inputs = [ir.Value(name=name, shape=ir.Shape(["batch", "sequence"]), type=int64) for name in names]
-    model = NVEmbedModel(checkpoint, precision, config, max_length, pooler)
+    model = NVEmbedModel(checkpoint, precision, config, max_length, pooler, target)
     embeddings = model(graph, *inputs)
     embeddings.name = "embeddings"
     embeddings.shape = ir.Shape(["batch", config.text.hidden_size])

@@ -1,4 +1,4 @@
-"""The exporter's memory does not grow with the checkpoint."""
+"""The exporter's memory does not grow with the checkpoint, nor the CPU graph's with the square of the length."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import tolerances
 from seeded_checkpoint import BACKBONE, Spec, config_values, random_tensors, write_checkpoint, write_weights
+
+from nvembed_export.export import ExportOptions, export
 
 MIB = 1 << 20
 PROBE = """
@@ -57,3 +59,37 @@ def test_peak_memory_does_not_follow_the_size(tmp_path, precision, measured):
             f"({(peak - before) / MIB:.1f} above the imports)"
         )
     assert peaks[1] - peaks[0] <= tolerances.MEMORY_GROWTH * (sizes[1] - sizes[0])
+
+
+RUN = """
+import sys
+import numpy as np
+import onnxruntime
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+
+session = onnxruntime.InferenceSession(sys.argv[1] + "/model.onnx", providers=["CPUExecutionProvider"])
+ids = np.full((1, int(sys.argv[2])), 20)
+before = peak()
+session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids), "pool_mask": np.ones_like(ids)})
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+def test_memory_of_the_cpu_graph_grows_with_the_length_and_not_its_square(tmp_path, measured):
+    spec = Spec("long", 1, 64, 1, 8, 2, None, 96, 7, 2, 24, positions=8192)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", spec)
+    growth = {}
+    for target in ("any", "cpu"):
+        options = ExportOptions(precision="fp32", target=target, golden=False, max_length=8192)
+        export(checkpoint, tmp_path / target, options)
+        used = []
+        for length in (2048, 8192):
+            command = [sys.executable, "-c", RUN, str(tmp_path / target), str(length)]
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
+            used.append(int(result.stdout) * 1024)
+        growth[target] = used[1] / used[0]
+        measured(f"target {target}: {used[0] / MIB:.0f} MiB for 2,048 tokens, {used[1] / MIB:.0f} MiB for 8,192")
+    assert growth["cpu"] <= tolerances.LINEAR_GROWTH < growth["any"]

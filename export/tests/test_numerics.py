@@ -45,6 +45,9 @@ def case(request, tmp_path_factory):
         export(checkpoint, target, ExportOptions(precision=precision, pooler=pooler, golden=False))
         models[precision, pooler], folders[precision, pooler] = Model(target), target
     reference = ReferenceModel(checkpoint).embed(*pack(rows))
+    target = folder / "fp32-cpu"
+    export(checkpoint, target, ExportOptions(precision="fp32", target="cpu", golden=False))
+    models["fp32", "cpu"] = Model(target)
     return SimpleNamespace(spec=spec, rows=rows, models=models, folders=folders, reference=reference)
 
 
@@ -80,6 +83,20 @@ def test_onnx_reference_runtime_agrees(case, measured):
             least = cosines(found, case.reference[:4]).min()
             measured(f"{case.spec.name:18} fp16 in ONNX's reference runtime, cosine {least:.7f}")
             assert least >= tolerances.FP16_COSINE
+
+
+def test_attention_for_the_cpu_equals_the_torch_reference(case, measured):
+    found = case.models["fp32", "cpu"](case.rows)
+    worst, bound = np.abs(unit(found) - unit(case.reference)).max(), tolerances.fp32(case.spec.layers)
+    measured(f"{case.spec.name:18} target cpu against torch, largest difference {worst:.2e} (bound {bound:.1e})")
+    assert worst <= bound
+
+
+def test_attention_for_the_cpu_does_not_see_padding(case):
+    model = case.models["fp32", "cpu"]
+    together = unit(model(case.rows, width=max(len(ids) for ids, _ in case.rows) + 17))
+    alone = unit(np.concatenate([model([row]) for row in case.rows]))
+    assert np.abs(together - alone).max() <= tolerances.BATCH_INVARIANCE
 
 
 def test_fused_pooler_equals_direct_pooler(case, measured):

@@ -36,3 +36,7 @@ FOLDING = 1e-12
 # Share of additional checkpoint bytes that may show in the peak memory of the export: allocator noise, and the graph
 # itself, whose nodes do grow with depth.
 MEMORY_GROWTH = 0.10
+
+# Four times the length: linear memory grows fourfold, memory of all scores sixteenfold; what is allocated once blurs
+# both.
+LINEAR_GROWTH = 6

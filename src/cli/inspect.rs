@@ -54,6 +54,7 @@ fn model(manifest: &Manifest, hashes_verified: bool) -> Value {
         "folder": manifest.folder(),
         "precision": manifest.precision().to_string(),
         "pooler": manifest.pooler(),
+        "target": manifest.target().to_string(),
         "embedding dimension": manifest.dim(),
         "max length": manifest.max_length(),
         "layers": shape.num_hidden_layers,

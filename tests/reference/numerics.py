@@ -2,7 +2,7 @@
 
 Usage: python tests/reference/numerics.py OUT
 
-For each of the exporter's test configurations, writes OUT/NAME/{fp32,fp16,direct}, three model folders, and
+For each of the exporter's test configurations, writes OUT/NAME/{fp32,fp16,direct,cpu}, four model folders, and
 OUT/NAME/rows.json: texts, the float64 embeddings of the original, unfused formulas (transformers' Mistral made
 bidirectional, NVIDIA's pooler), and the bounds that the runtime's tests apply.
 """
@@ -23,7 +23,12 @@ from reference_torch import reference_embeddings
 from seeded_checkpoint import CASES, Spec, write_checkpoint
 
 MISTRAL_TOKENIZER = Path(__file__).parents[2] / "models" / "nv-embed-mini" / "tokenizer.json"
-FORMS = {"fp32": ("fp32", "fused"), "fp16": ("fp16", "fused"), "direct": ("fp32", "direct")}
+FORMS = {
+    "fp32": {"precision": "fp32"},
+    "fp16": {"precision": "fp16"},
+    "direct": {"precision": "fp32", "pooler": "direct"},
+    "cpu": {"precision": "fp32", "target": "cpu"},
+}
 QUERY = "Instruct: Given a question, retrieve passages that answer the question\nQuery: "
 ROWS = [
     ("", "the red rat"),
@@ -42,8 +47,8 @@ def prepare(spec: Spec, out: Path, tokenizer: Path | None) -> None:
     """One configuration: checkpoint, exports, reference."""
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = write_checkpoint(Path(scratch) / spec.name, spec, tokenizer)
-        for form, (precision, pooler) in FORMS.items():
-            export(checkpoint, out / form, ExportOptions(precision=precision, pooler=pooler, golden=False))
+        for form, options in FORMS.items():
+            export(checkpoint, out / form, ExportOptions(**options, golden=False))
         embeddings = reference_embeddings(checkpoint, ROWS)
     expected = {
         "rows": ROWS,
