@@ -32,6 +32,7 @@ test-eval: venv-test models ## The mini model's retrieval and similarity figures
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo check --locked --quiet --no-default-features --lib
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	$(BIN)/ruff format --check export tests
 	$(BIN)/ruff check export tests

@@ -19,18 +19,17 @@ pub(crate) struct Plan {
 impl Plan {
     /// The cheapest way to run rows of the given lengths, in padded tokens.
     ///
-    /// Rows are sorted by length and cut into batches of at most `max_tokens` padded tokens and `max_rows` rows, such
+    /// Rows are sorted by length and cut into batches of at most `max_rows(longest)` rows (one is always allowed), such
     /// that the sum of rows × longest row + [`RUN_COST_TOKENS`] over the batches is smallest (dynamic programming over
-    /// the sorted lengths). A row longer than `max_tokens` makes a batch of its own. Long batches run first, so that
-    /// memory peaks at once.
-    pub(crate) fn new(lengths: &[usize], max_tokens: usize, max_rows: usize) -> Self {
+    /// the sorted lengths). Long batches run first, so that memory peaks at once.
+    pub(crate) fn new(lengths: &[usize], max_rows: impl Fn(usize) -> usize) -> Self {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|row| lengths[*row]);
         // best[i]: the least cost of the i shortest rows, and where the batch that ends there begins.
         let mut best = vec![(0, 0)];
         for end in 1..=order.len() {
             let longest = lengths[order[end - 1]];
-            let fits = (max_tokens / longest.max(1)).clamp(1, max_rows);
+            let fits = max_rows(longest).max(1);
             let cost = |start: usize| best[start].0 + (end - start) * longest + RUN_COST_TOKENS;
             let choice = (end.saturating_sub(fits)..end).map(|start| (cost(start), start)).min();
             best.extend(choice);
@@ -94,6 +93,10 @@ impl Batch {
 mod tests {
     use super::*;
 
+    fn budget(max_tokens: usize, max_rows: usize) -> impl Fn(usize) -> usize {
+        move |longest| (max_tokens / longest).min(max_rows)
+    }
+
     fn padded(plan: &Plan, lengths: &[usize]) -> usize {
         let cost = |rows: &Vec<usize>| rows.len() * rows.iter().map(|row| lengths[*row]).max().unwrap_or(0);
         plan.batches().iter().map(cost).sum()
@@ -112,7 +115,7 @@ mod tests {
     #[test]
     fn every_row_is_in_exactly_one_batch_within_the_limits() {
         let lengths = mixed(777);
-        let plan = Plan::new(&lengths, 1000, 32);
+        let plan = Plan::new(&lengths, budget(1000, 32));
         let mut seen: Vec<usize> = plan.batches().concat();
         seen.sort_unstable();
         assert_eq!(seen, (0..777).collect::<Vec<_>>());
@@ -126,7 +129,7 @@ mod tests {
     fn padding_of_2000_mixed_lengths_is_below_5_percent() {
         let lengths = mixed(2000);
         let real: usize = lengths.iter().sum();
-        let padded = padded(&Plan::new(&lengths, 4096, 256), &lengths);
+        let padded = padded(&Plan::new(&lengths, budget(4096, 256)), &lengths);
         let waste = 1.0 - real as f64 / padded as f64;
         println!("padding waste on 2000 mixed lengths: {:.2} %", 100.0 * waste);
         assert!(waste <= 0.05, "{waste}");
@@ -134,13 +137,13 @@ mod tests {
 
     #[test]
     fn long_rows_run_first_and_alone_when_over_the_budget() {
-        let plan = Plan::new(&[3, 5000, 4, 9000], 4096, 8);
+        let plan = Plan::new(&[3, 5000, 4, 9000], budget(4096, 8));
         assert_eq!(plan.batches(), [vec![3], vec![1], vec![0, 2]]);
     }
 
     #[test]
     fn no_rows_make_no_batches() {
-        assert!(Plan::new(&[], 4096, 8).batches().is_empty());
+        assert!(Plan::new(&[], budget(4096, 8)).batches().is_empty());
     }
 
     #[test]
@@ -158,7 +161,7 @@ mod tests {
             sum
         };
         let best = (0..1 << 6).map(cost).min();
-        let plan = Plan::new(&lengths, usize::MAX, 100);
+        let plan = Plan::new(&lengths, |_| 100);
         assert_eq!(Some(padded(&plan, &lengths) + plan.batches().len() * RUN_COST_TOKENS), best);
     }
 

@@ -61,8 +61,7 @@ impl Embedder {
             .into_iter()
             .enumerate()
             .map(|(index, encoding)| {
-                encoding
-                    .map_err(|error| Error::new(error.kind(), format!("prompt {index}: {error}")).with_source(error))
+                encoding.map_err(|error| Error::new(error.kind(), format!("prompt {index}: {error}")))
             })
             .collect::<Result<_>>()?;
         self.run(&encodings, options, start)
@@ -70,14 +69,15 @@ impl Embedder {
 
     /// Embeds a stream of prompts of any length, with bounded memory; the results come in the order of the prompts.
     ///
-    /// Prompts are taken in windows (some thousand prompts or a few megabytes of text at most), each embedded as by
-    /// [`Embedder::embed`]. A prompt that cannot be embedded yields its error in its place, and the stream goes on.
+    /// Prompts are taken in windows ([`EncodeOptions::window`], and a few megabytes of text at most), each embedded as by
+    /// [`Embedder::embed`]. A prompt that cannot be embedded yields its error in its place, and the stream goes on; a
+    /// run that fails yields its error for every prompt of its window.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an option out of range.
-    pub fn embed_iter<'a, I>(&'a self, prompts: I, options: &EncodeOptions) -> Result<EmbedIter<'a, I::IntoIter>>
+    pub fn embed_iter<'e, 'p, I>(&'e self, prompts: I, options: &EncodeOptions) -> Result<EmbedIter<'e, I::IntoIter>>
     where
-        I: IntoIterator<Item = Prompt<'a>>,
+        I: IntoIterator<Item = Prompt<'p>>,
     {
         options.resolve(self.manifest.max_length())?;
         Ok(EmbedIter::new(self, prompts.into_iter(), options.clone()))
@@ -114,13 +114,18 @@ impl Embedder {
     pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<Result<Encoding>>> {
         let max_length = options.resolve(self.manifest.max_length())?;
         let EncodeOptions { truncation, special_tokens, .. } = *options;
-        Ok(self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens }))
+        let encodings = self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens });
+        let checked = |encoding: Encoding| self.session.check_length(encoding.ids().len()).map(|()| encoding);
+        Ok(encodings.into_iter().map(|encoding| encoding.and_then(checked)).collect())
     }
 
     /// Plans, runs and puts in order.
     pub(crate) fn run(&self, encodings: &[Encoding], options: &EncodeOptions, start: Instant) -> Result<Embeddings> {
         let lengths: Vec<usize> = encodings.iter().map(|encoding| encoding.ids().len()).collect();
-        let plan = Plan::new(&lengths, options.max_batch_tokens, options.max_batch_size);
+        let plan = Plan::new(&lengths, |longest| {
+            let by_budget = (options.max_batch_tokens / longest.max(1)).min(options.max_batch_size);
+            by_budget.min(self.session.max_rows(longest))
+        });
         let mut embeddings = Embeddings::with_shape(encodings.len(), self.dim(), options.output);
         let mut stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
         for rows in plan.batches() {
@@ -138,6 +143,12 @@ impl Embedder {
         stats.total_time = start.elapsed();
         embeddings.set_stats(stats);
         Ok(embeddings)
+    }
+}
+
+impl std::fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedder").field("folder", &self.manifest.folder()).finish_non_exhaustive()
     }
 }
 

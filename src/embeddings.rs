@@ -27,6 +27,7 @@ enum Data {
 
 /// The rows of [`Embeddings`], `[N, D]`, of the element type that was asked for.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum EmbeddingsView<'a> {
     /// 32-bit floats.
     F32(ArrayView2<'a, f32>),
@@ -36,17 +37,19 @@ pub enum EmbeddingsView<'a> {
 
 /// One embedding of a stream.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Embedding {
     /// The D numbers.
     pub values: Vec<f32>,
     /// The number of token ids of the row, `<s>` and instruction included.
     pub tokens: usize,
-    /// Whether the text was cut.
+    /// Whether ids were cut off; of a text that just fills the row that is only the closing `</s>`.
     pub truncated: bool,
 }
 
 /// What a call did. Times are of the wall clock.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Stats {
     /// Runs of the graph.
     pub batches: usize,
@@ -160,6 +163,14 @@ impl Embeddings {
         }
     }
 
+    /// All rows, `[N, D]`, without a copy; `None` when 16-bit floats were asked for.
+    pub fn as_f32(&self) -> Option<ArrayView2<'_, f32>> {
+        match &self.data {
+            Data::F32(data) => Some(data.view()),
+            Data::F16(_) => None,
+        }
+    }
+
     /// All rows as 32-bit floats, `[N, D]`; a copy.
     pub fn to_f32(&self) -> Array2<f32> {
         match &self.data {
@@ -170,9 +181,12 @@ impl Embeddings {
 
     /// The rows one by one, as 32-bit floats, with what happened to each.
     pub fn into_rows(self) -> impl Iterator<Item = Embedding> {
-        let info = self.tokens.clone().into_iter().zip(self.truncated.clone());
-        let rows = self.to_f32();
-        info.enumerate().map(move |(row, (tokens, truncated))| Embedding {
+        let Self { data, tokens, truncated, .. } = self;
+        let rows = match data {
+            Data::F32(data) => data,
+            Data::F16(data) => data.mapv(f32::from),
+        };
+        tokens.into_iter().zip(truncated).enumerate().map(move |(row, (tokens, truncated))| Embedding {
             values: rows.index_axis(Axis(0), row).to_vec(),
             tokens,
             truncated,
@@ -202,7 +216,7 @@ impl Embeddings {
         &self.tokens
     }
 
-    /// Whether each row's text was cut.
+    /// Whether ids of each row were cut off; of a text that just fills the row that is only the closing `</s>`.
     pub fn truncated(&self) -> &[bool] {
         &self.truncated
     }

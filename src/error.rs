@@ -7,12 +7,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error of this library.
 ///
-/// Its message is one line that names the offending value and the limit. Decide by [`Error::kind`], never by the text.
-#[derive(Debug)]
+/// Its message names the offending value and the limit, and the underlying cause where there is one. Decide by
+/// [`Error::kind`], never by the text.
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 /// The classes of errors; each has its own remedy, and its own exit code in the command line program.
@@ -27,7 +27,8 @@ pub enum ErrorKind {
     Model,
     /// A prompt cannot be embedded: for example, its instruction fills the whole row and nothing is left to pool.
     Input,
-    /// A prompt is longer than the limit, and the truncation policy forbids to cut it.
+    /// A prompt is longer than the limit and the truncation policy forbids to cut it, or so long that the provider could
+    /// not hold its attention scores.
     TooLong,
     /// An option is out of its range.
     Option,
@@ -37,12 +38,7 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
-    }
-
-    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
-        self
+        Self { kind, message: message.into() }
     }
 
     /// The class of this error.
@@ -57,8 +53,4 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
-}
+impl std::error::Error for Error {}

@@ -42,6 +42,9 @@ mod session;
 mod stream;
 mod tokenizer;
 
+pub use half;
+pub use ndarray;
+
 pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};

@@ -92,14 +92,16 @@ impl Library {
             _ => one == other,
         };
         match path {
-            Some(path) if !same(path, &self.path) => Err(Error::new(
-                ErrorKind::Library,
-                format!(
-                    "{} cannot be loaded: this process has loaded {}, and ONNX Runtime loads once a process",
-                    path.display(),
-                    self.path.display()
-                ),
-            )),
+            Some(path) if !same(path, &self.path) && !libraries_in(path).iter().any(|file| same(file, &self.path)) => {
+                Err(Error::new(
+                    ErrorKind::Library,
+                    format!(
+                        "{} cannot be loaded: this process has loaded {}, and ONNX Runtime loads once a process",
+                        path.display(),
+                        self.path.display()
+                    ),
+                ))
+            }
             _ => Ok(self),
         }
     }

@@ -14,6 +14,8 @@ use crate::prompt::Prompt;
 const SCHEMA_VERSION: u64 = 1;
 /// The name of the manifest inside a model folder.
 const FILE_NAME: &str = "nvembed.json";
+/// The largest length, width or count of a model that is believed.
+const LARGEST: usize = 1 << 30;
 /// The end-of-sequence token's text, which closes every prompt.
 pub(crate) const SUFFIX: &str = "</s>";
 
@@ -170,9 +172,8 @@ impl Manifest {
             }
             _ => model_error(format!("{} cannot be read: {error}", path.display())),
         })?;
-        let invalid = |error: serde_json::Error| {
-            model_error(format!("{} is not a valid manifest: {error}", path.display())).with_source(error)
-        };
+        let invalid =
+            |error: serde_json::Error| model_error(format!("{} is not a valid manifest: {error}", path.display()));
         // The version first: a newer manifest may differ anywhere, and its version is then the thing to say.
         let value: serde_json::Value = serde_json::from_str(&text).map_err(invalid)?;
         match value.get("schema_version").and_then(serde_json::Value::as_u64) {
@@ -203,9 +204,7 @@ impl Manifest {
         if self.prompt.suffix != SUFFIX {
             return Err(expect("prompt.suffix", &self.prompt.suffix, &SUFFIX));
         }
-        if self.max_length == 0 {
-            return Err(model_error(format!("{}: max_length is 0, at least 1 is needed", path.display())));
-        }
+        self.check_ranges(&path)?;
         let (inputs, outputs) = self.contract();
         if self.graph.inputs != inputs {
             return Err(expect("graph.inputs", &self.graph.inputs, &inputs));
@@ -228,6 +227,27 @@ impl Manifest {
         if found != self.graph.data_bytes {
             let wanted = self.graph.data_bytes;
             return Err(model_error(format!("{} has {found} bytes, the manifest says {wanted}", data.display())));
+        }
+        Ok(())
+    }
+
+    /// Numbers that later code calculates with, from a file that may come from a stranger.
+    fn check_ranges(&self, path: &Path) -> Result<()> {
+        let shape = &self.architecture;
+        let vocabulary_end = shape.vocab_size.saturating_sub(1);
+        let table = [
+            ("max_length", self.max_length, 1, LARGEST),
+            ("architecture.hidden_size", shape.hidden_size, 1, LARGEST),
+            ("architecture.num_attention_heads", shape.num_attention_heads, 1, LARGEST),
+            ("architecture.vocab_size", shape.vocab_size, 1, LARGEST),
+            ("tokenizer.bos_token_id", self.tokenizer.bos_token_id as usize, 0, vocabulary_end),
+            ("tokenizer.eos_token_id", self.tokenizer.eos_token_id as usize, 0, vocabulary_end),
+            ("tokenizer.pad_token_id", self.tokenizer.pad_token_id as usize, 0, vocabulary_end),
+        ];
+        for (name, value, low, high) in table {
+            if !(low..=high).contains(&value) {
+                return Err(model_error(format!("{}: {name} is {value}, allowed are {low} to {high}", path.display())));
+            }
         }
         Ok(())
     }
@@ -265,9 +285,8 @@ impl Manifest {
         files.extend(self.golden.as_ref().map(|golden| (&golden.file, &golden.sha256)));
         for (name, wanted) in files {
             let path = self.folder.join(name);
-            let found = sha256(&path).map_err(|error| {
-                model_error(format!("{} cannot be read: {error}", path.display())).with_source(error)
-            })?;
+            let found =
+                sha256(&path).map_err(|error| model_error(format!("{} cannot be read: {error}", path.display())))?;
             if found != *wanted {
                 return Err(model_error(format!(
                     "{} has sha256 {found}, the manifest says {wanted}; the file was changed or damaged",

@@ -10,6 +10,9 @@ use crate::provider::Provider;
 /// Beyond it, one batch of the smallest useful model would already need gigabytes for its activations.
 pub(crate) const MAX_BATCH_TOKENS: usize = 1 << 20;
 
+/// The largest number of rows of a batch that a call may ask for. The planner's work grows with it.
+const MAX_BATCH_SIZE: usize = 8192;
+
 /// Choices that are fixed while a model is open.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
@@ -17,7 +20,8 @@ pub struct LoadOptions {
     pub provider: Provider,
     /// The ONNX Runtime library to load. `None` looks for it; see [`crate::Library::load`] for the places.
     pub library: Option<PathBuf>,
-    /// Threads of one run. `None` lets ONNX Runtime take one for each physical core.
+    /// Threads of one run, 1 to 1,024. `None` lets ONNX Runtime take one for each physical core. Tokenization uses
+    /// rayon's global pool, which this does not change.
     pub intra_threads: Option<usize>,
     /// Compare the SHA-256 of every file with the manifest. Default: false, since it reads the whole model.
     pub verify_hashes: bool,
@@ -36,7 +40,10 @@ pub struct EncodeOptions {
     pub max_batch_tokens: usize,
     /// Rows of one batch. Default: 256.
     pub max_batch_size: usize,
-    /// Element type of the returned embeddings.
+    /// Prompts that [`crate::Embedder::embed_iter`] takes at a time: more fill batches better, fewer give results
+    /// sooner. Default: 1,024.
+    pub window: usize,
+    /// Element type of the returned embeddings. A stream's are 32-bit floats in any case, rounded to this type.
     pub output: OutputType,
 }
 
@@ -48,6 +55,7 @@ impl Default for EncodeOptions {
             special_tokens: SpecialTokens::default(),
             max_batch_tokens: 4096,
             max_batch_size: 256,
+            window: 1024,
             output: OutputType::default(),
         }
     }
@@ -62,12 +70,13 @@ impl EncodeOptions {
         let max_length = self.max_length.unwrap_or(model_max_length);
         in_range("max_length", max_length, 1, model_max_length)?;
         in_range("max_batch_tokens", self.max_batch_tokens, 1, MAX_BATCH_TOKENS)?;
-        in_range("max_batch_size", self.max_batch_size, 1, MAX_BATCH_TOKENS)?;
+        in_range("max_batch_size", self.max_batch_size, 1, MAX_BATCH_SIZE)?;
+        in_range("window", self.window, 1, MAX_BATCH_TOKENS)?;
         Ok(max_length)
     }
 }
 
-fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<()> {
+pub(crate) fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<()> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
@@ -76,6 +85,7 @@ fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<()> {
 
 /// What happens to a text of more token ids than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Truncation {
     /// Cut on the right; the closing `</s>` is lost. That is what NVIDIA's code does.
     #[default]
@@ -88,6 +98,7 @@ pub enum Truncation {
 
 /// How a literal `<s>`, `</s>` or `<unk>` inside a prompt is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SpecialTokens {
     /// As the special token. That is what NVIDIA's code does.
     #[default]
@@ -98,6 +109,7 @@ pub enum SpecialTokens {
 
 /// Element type of returned embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OutputType {
     /// 32-bit floats.
     #[default]

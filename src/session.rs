@@ -12,7 +12,7 @@ use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::Library;
 use crate::manifest::{Dim, Manifest, Precision, Target, TensorSpec};
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, in_range};
 use crate::provider::Provider;
 
 /// What a run returns: one row an input row, `[B, D]`.
@@ -31,6 +31,9 @@ pub(crate) struct Session {
     /// Bytes of attention scores for each row and squared token, where the provider stores them.
     score_bytes: Option<u64>,
 }
+
+/// The most threads a run may be given.
+const MAX_THREADS: usize = 1024;
 
 /// The most attention scores a batch may need on a provider that stores them all, in bytes: 8 GiB.
 ///
@@ -62,30 +65,34 @@ impl Session {
         })?;
         let session = builder.commit_from_file(&path).map_err(|error| {
             Error::new(ErrorKind::Model, format!("ONNX Runtime cannot open {}: {error}", path.display()))
-                .with_source(error)
         })?;
         let (inputs, outputs) = manifest.contract();
         check("input", session.inputs(), &inputs)?;
         check("output", session.outputs(), &outputs)?;
         // GPU kernels and the graph for the CPU go through the scores in blocks; the CPU's kernel for any graph does not.
         let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
-        let score_bytes = stores_scores.then(|| 4 * manifest.architecture().num_attention_heads as u64);
+        let score_bytes = stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4));
         Ok(Self { session: Mutex::new(session), precision: manifest.precision(), score_bytes })
     }
 
+    /// How many rows of `length` tokens fit into the memory for attention scores, on a provider that stores them all.
+    pub(crate) fn max_rows(&self, length: usize) -> usize {
+        let Some(score_bytes) = self.score_bytes else { return usize::MAX };
+        let row = score_bytes.saturating_mul((length as u64).saturating_pow(2));
+        usize::try_from(MAX_SCORE_BYTES / row.max(1)).unwrap_or(usize::MAX)
+    }
+
     /// # Errors
-    /// [`ErrorKind::TooLong`] when the attention scores of a batch would need more than [`MAX_SCORE_BYTES`].
-    fn check_memory(&self, batch: &Batch) -> Result<()> {
-        let Some(score_bytes) = self.score_bytes else { return Ok(()) };
-        let (rows, length) = batch.shape();
-        let bytes = (rows as u64 * score_bytes).saturating_mul((length as u64).saturating_pow(2));
-        if bytes <= MAX_SCORE_BYTES {
+    /// [`ErrorKind::TooLong`] when not even one row of `length` tokens fits.
+    pub(crate) fn check_length(&self, length: usize) -> Result<()> {
+        if self.max_rows(length) > 0 {
             return Ok(());
         }
+        let row = self.score_bytes.unwrap_or(0).saturating_mul((length as u64).saturating_pow(2));
         let message = format!(
-            "a batch of {rows} rows of {length} tokens needs {:.1} GiB for attention scores on the CPU, the limit is {} GiB; \
-             lower max_length, or export the model with --target cpu, which does not store them",
-            bytes as f64 / f64::from(1 << 30),
+            "a row of {length} tokens needs {:.1} GiB for attention scores on the CPU, the limit is {} GiB; lower \
+             max_length, or export the model with --target cpu, which does not store them",
+            row as f64 / f64::from(1 << 30),
             MAX_SCORE_BYTES >> 30
         );
         Err(Error::new(ErrorKind::TooLong, message))
@@ -94,15 +101,13 @@ impl Session {
     /// Runs one batch. Waits while another thread runs.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLong`] when the batch needs too much memory; [`ErrorKind::Inference`] when ONNX Runtime fails or the
-    /// output has another shape than `[B, D]`.
+    /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`.
     pub(crate) fn run(&self, batch: &Batch) -> Result<RawOutput> {
         let failed = |error: ort::Error| {
             let (rows, length) = batch.shape();
             let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens: {error}");
-            Error::new(ErrorKind::Inference, message).with_source(error)
+            Error::new(ErrorKind::Inference, message)
         };
-        self.check_memory(batch)?;
         let mut inputs = Vec::with_capacity(3);
         for (name, array) in batch.inputs() {
             inputs.push((name, TensorRef::from_array_view(array.view()).map_err(failed)?));
@@ -130,9 +135,7 @@ fn builder(library: &Library, options: &LoadOptions) -> Result<SessionBuilder> {
         .with_memory_pattern(false)
         .map_err(failed)?;
     if let Some(threads) = options.intra_threads {
-        if threads == 0 {
-            return Err(Error::new(ErrorKind::Option, "intra_threads is 0, at least 1 is needed"));
-        }
+        in_range("intra_threads", threads, 1, MAX_THREADS)?;
         builder = builder.with_intra_threads(threads).map_err(failed)?;
     }
     if options.provider != Provider::Cpu {

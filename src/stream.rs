@@ -1,32 +1,31 @@
 //! Embedding an endless stream with bounded memory.
 
+use std::iter::{Fuse, FusedIterator};
 use std::time::Instant;
 
 use crate::embedder::Embedder;
 use crate::embeddings::{Embedding, Stats};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::EncodeOptions;
 use crate::prompt::Prompt;
 
-/// Prompts of one window at most: enough to fill batches with rows of like length.
-const WINDOW_PROMPTS: usize = 2048;
 /// Bytes of text of one window at most, before the prompt that goes beyond.
 const WINDOW_BYTES: usize = 4 << 20;
 
 /// The results of [`Embedder::embed_iter`], in the order of the prompts.
 ///
 /// Holds one window of prompts and results at a time, and asks the source for the next only when it is used up.
-pub struct EmbedIter<'a, I> {
-    embedder: &'a Embedder,
-    prompts: I,
+pub struct EmbedIter<'e, I> {
+    embedder: &'e Embedder,
+    prompts: Fuse<I>,
     options: EncodeOptions,
     ready: std::vec::IntoIter<Result<Embedding>>,
     stats: Stats,
 }
 
-impl<'a, I: Iterator<Item = Prompt<'a>>> EmbedIter<'a, I> {
-    pub(crate) fn new(embedder: &'a Embedder, prompts: I, options: EncodeOptions) -> Self {
-        Self { embedder, prompts, options, ready: Vec::new().into_iter(), stats: Stats::default() }
+impl<'e, 'p, I: Iterator<Item = Prompt<'p>>> EmbedIter<'e, I> {
+    pub(crate) fn new(embedder: &'e Embedder, prompts: I, options: EncodeOptions) -> Self {
+        Self { embedder, prompts: prompts.fuse(), options, ready: Vec::new().into_iter(), stats: Stats::default() }
     }
 
     /// What was done so far, summed over the windows.
@@ -34,10 +33,10 @@ impl<'a, I: Iterator<Item = Prompt<'a>>> EmbedIter<'a, I> {
         &self.stats
     }
 
-    fn window(&mut self) -> Vec<Prompt<'a>> {
+    fn window(&mut self) -> Vec<Prompt<'p>> {
         let mut window = Vec::new();
         let mut bytes = 0;
-        while window.len() < WINDOW_PROMPTS && bytes < WINDOW_BYTES {
+        while window.len() < self.options.window && bytes < WINDOW_BYTES {
             let Some(prompt) = self.prompts.next() else { break };
             bytes += prompt.instruction().len() + prompt.text().len();
             window.push(prompt);
@@ -45,7 +44,7 @@ impl<'a, I: Iterator<Item = Prompt<'a>>> EmbedIter<'a, I> {
         window
     }
 
-    fn embed(&mut self, window: &[Prompt<'a>]) -> Result<Vec<Result<Embedding>>> {
+    fn embed(&mut self, window: &[Prompt<'p>]) -> Result<Vec<Result<Embedding>>> {
         let start = Instant::now();
         let mut good = Vec::with_capacity(window.len());
         let mut results = Vec::with_capacity(window.len());
@@ -60,7 +59,7 @@ impl<'a, I: Iterator<Item = Prompt<'a>>> EmbedIter<'a, I> {
     }
 }
 
-impl<'a, I: Iterator<Item = Prompt<'a>>> Iterator for EmbedIter<'a, I> {
+impl<'p, I: Iterator<Item = Prompt<'p>>> Iterator for EmbedIter<'_, I> {
     type Item = Result<Embedding>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -72,10 +71,20 @@ impl<'a, I: Iterator<Item = Prompt<'a>>> Iterator for EmbedIter<'a, I> {
             return None;
         }
         // A failed run fails every prompt of its window: none may be lost.
-        let results = self.embed(&window).unwrap_or_else(|error| {
-            window.iter().map(|_| Err(crate::Error::new(error.kind(), error.to_string()))).collect()
-        });
+        let failed = |error: Error| window.iter().map(|_| Err(error.clone())).collect();
+        let results = self.embed(&window).unwrap_or_else(failed);
         self.ready = results.into_iter();
         self.ready.next()
+    }
+}
+
+impl<'p, I: Iterator<Item = Prompt<'p>>> FusedIterator for EmbedIter<'_, I> {}
+
+impl<I> std::fmt::Debug for EmbedIter<'_, I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbedIter")
+            .field("embedder", &self.embedder)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@
 
 mod cut;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -40,13 +40,14 @@ impl Encoding {
     /// [`ErrorKind::Input`] when the instruction leaves no token to pool: the pooled mean would be 0/0.
     fn new(ids: Vec<u32>, instruction_tokens: usize, truncated: bool) -> Result<Self> {
         if instruction_tokens >= ids.len() {
-            let cut = if truncated { " after truncation" } else { "" };
+            let (length, cut) = (ids.len(), if truncated { " after truncation" } else { "" });
+            // Of an instruction that is far too long, only the start was counted.
+            let count = if instruction_tokens > length { format!("more than {length}") } else { length.to_string() };
             return Err(Error::new(
                 ErrorKind::Input,
                 format!(
-                    "the instruction has {instruction_tokens} tokens and the whole row {}{cut}: nothing is left to pool; \
-                     shorten the instruction or raise max_length",
-                    ids.len()
+                    "the instruction has {count} tokens and the whole row {length}{cut}: nothing is left to pool; shorten \
+                     the instruction or raise max_length"
                 ),
             ));
         }
@@ -118,33 +119,35 @@ impl Tokenizer {
 
     /// Tokenizes prompts, in order, on all cores when there is enough text. Each result is the prompt's own.
     pub(crate) fn encode(&self, prompts: &[Prompt<'_>], limits: Limits) -> Vec<Result<Encoding>> {
-        let instructions = self.instruction_lengths(prompts, limits.special_tokens);
+        let bytes: usize = prompts.iter().map(|prompt| prompt.instruction().len() + prompt.text().len()).sum();
+        let in_parallel = bytes >= PARALLEL_FROM_BYTES;
+        let distinct: HashSet<&str> = prompts.iter().map(Prompt::instruction).collect();
+        let count = |instruction: &str| Ok((instruction.to_owned(), self.instruction_tokens(instruction, limits)?));
+        let counts: Result<HashMap<String, usize>> = if in_parallel {
+            distinct.into_par_iter().map(count).collect()
+        } else {
+            distinct.into_iter().map(count).collect()
+        };
         let one = |prompt: &Prompt<'_>| -> Result<Encoding> {
+            let counts = counts.as_ref().map_err(Error::clone)?;
+            let instruction_tokens = counts.get(prompt.instruction()).copied().unwrap_or(0);
             let (ids, truncated) = self.ids(prompt, limits)?;
-            let instruction_tokens = instructions.get(prompt.instruction()).copied().unwrap_or(0);
             Encoding::new(ids, instruction_tokens, truncated)
         };
-        let bytes: usize = prompts.iter().map(|prompt| prompt.text().len()).sum();
-        if bytes < PARALLEL_FROM_BYTES {
-            prompts.iter().map(one).collect()
-        } else {
-            prompts.par_iter().map(one).collect()
-        }
+        if !in_parallel { prompts.iter().map(one).collect() } else { prompts.par_iter().map(one).collect() }
     }
 
-    /// The length of each distinct instruction, tokenized alone and without `<s>`. One that cannot be tokenized is left
-    /// out: its prompt cannot either, and says so.
-    fn instruction_lengths<'p>(&self, prompts: &'p [Prompt<'_>], special: SpecialTokens) -> HashMap<&'p str, usize> {
-        let mut lengths = HashMap::new();
-        for instruction in prompts.iter().map(Prompt::instruction) {
-            if instruction.is_empty() || lengths.contains_key(instruction) {
-                continue;
-            }
-            if let Ok(found) = self.tokenizer(special).encode_fast(instruction, false) {
-                lengths.insert(instruction, found.len());
-            }
+    /// The length of an instruction tokenized alone and without `<s>`; of one beyond the row limit, only that it is.
+    fn instruction_tokens(&self, instruction: &str, limits: Limits) -> Result<usize> {
+        if instruction.is_empty() {
+            return Ok(0);
         }
-        lengths
+        let alone = Prompt::passage(instruction);
+        let ids = match self.ids_of_start(&alone, limits)? {
+            Some(ids) => ids,
+            None => self.raw_ids(instruction, limits.special_tokens)?,
+        };
+        Ok(ids.len() - 1)
     }
 
     /// The ids of one prompt, at most `max_length`, and whether some were cut off.
@@ -197,13 +200,16 @@ impl Tokenizer {
         let (instruction, text) = (prompt.instruction(), prompt.text());
         let mut wanted = limits.max_length.saturating_mul(BYTES_PER_ID);
         loop {
-            // Only cuts inside the text: the instruction is the caller's, and short.
-            let Some(end) = cutter.boundary(text, wanted) else { return Ok(None) };
-            let ids = self.raw_ids(&[instruction, &text[..end]].concat(), limits.special_tokens)?;
+            let start = match wanted.checked_sub(instruction.len()) {
+                Some(of_text) => cutter.boundary(text, of_text).map(|end| [instruction, &text[..end]].concat()),
+                None => cutter.boundary(instruction, wanted).map(|end| instruction[..end].to_owned()),
+            };
+            let Some(start) = start else { return Ok(None) };
+            let ids = self.raw_ids(&start, limits.special_tokens)?;
             if ids.len() > limits.max_length {
                 return Ok(Some(ids));
             }
-            wanted = end.saturating_mul(2);
+            wanted = start.len().saturating_mul(2);
         }
     }
 

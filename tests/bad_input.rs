@@ -43,7 +43,16 @@ fn embed_refuses_bad_texts_and_options() {
         ("UTF-16", vec![&utf16], b"", 3, &["utf16.txt:1: NUL byte", "UTF-16"]),
         ("truncated JSON", vec![&half], b"", 3, &["half.jsonl:2: not a valid record", "EOF"]),
         ("no text", vec!["--format", "jsonl"], b"{\"id\": 1}", 3, &["input:1", "missing field `text`"]),
-        ("text not a string", vec!["--format", "jsonl"], b"{\"text\": 5}", 3, &["input:1", "expected a string"]),
+        ("text not a string", vec!["--format", "jsonl"], b"{\"text\": 5}", 3, &["input:1", "field `text`: a string"]),
+        ("a bare string", vec!["--format", "jsonl"], b"\"secret\"", 3, &["input:1", "a JSON object is needed"]),
+        ("an array", vec!["--format", "jsonl"], b"[\"who?\", \"find it\"]", 3, &["a JSON object is needed"]),
+        (
+            "text twice",
+            vec!["--format", "jsonl"],
+            b"{\"text\": \"a\", \"text\": \"b\"}",
+            3,
+            &["duplicate field `text`"],
+        ),
         (
             "unknown field",
             vec!["--format", "jsonl"],
@@ -63,7 +72,7 @@ fn embed_refuses_bad_texts_and_options() {
             vec!["--format", "jsonl"],
             b"{\"text\": \"\\ud800\"}",
             3,
-            &["input:1: not a valid record: unexpected end of hex escape at byte 17"],
+            &["input:1: not a valid record: field `text`: unexpected end of hex escape"],
         ),
         (
             "too long by policy",
@@ -94,6 +103,9 @@ fn embed_refuses_bad_texts_and_options() {
             2,
             &["max_batch_tokens is 99999999999", "1048576"],
         ),
+        ("too many rows", vec!["--batch-size", "9999999"], b"x\n", 2, &["max_batch_size is 9999999", "8192"]),
+        ("too many threads", vec!["--threads", "4294967297"], b"x\n", 2, &["intra_threads is 4294967297", "1024"]),
+        ("no window", vec!["--window", "0"], b"x\n", 2, &["window is 0"]),
         ("batch not a number", vec!["--batch-size", "many"], b"x\n", 2, &["invalid value 'many'"]),
         ("no threads", vec!["--threads", "0"], b"x\n", 2, &["intra_threads is 0"]),
         ("unknown provider", vec!["--provider", "rocm"], b"x\n", 2, &["rocm", "cpu, cuda, tensorrt, nv-tensorrt-rtx"]),
@@ -119,6 +131,52 @@ fn embed_refuses_bad_texts_and_options() {
         assert!(wanted.iter().all(|part| message.contains(part)), "{name}: {message}");
         assert!(output.stdout.is_empty(), "{name}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), files, "{name} left a file");
+    }
+}
+
+#[test]
+fn an_error_message_does_not_hold_the_text() {
+    let inputs =
+        [r#""my secret text""#, r#"{"text": {"my secret text": 1}}"#, r#"{"text": "my secret text", "task": 5}"#];
+    for input in inputs {
+        let output = run(nvembed().args(["embed", "--format", "jsonl", "-m"]).arg(mini("fp32")), input.as_bytes());
+        assert_eq!(output.status.code(), Some(3));
+        assert!(!one_line(&output).contains("secret"), "{}", one_line(&output));
+    }
+}
+
+#[test]
+fn an_output_that_is_an_input_is_refused_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("in.txt"), folder.path().join("link.jsonl"));
+    std::fs::write(&path, "precious\n").unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for output in [&path, &link] {
+        let output =
+            nvembed().args(["embed", "-m"]).arg(mini("fp32")).arg(&path).arg("-o").arg(output).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(one_line(&output).contains("is both input and output"));
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious\n");
+}
+
+#[test]
+fn a_line_beyond_the_limit_is_refused_with_bounded_memory() {
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg("ulimit -v 8000000; exec \"$0\" embed -m \"$1\" --format lines /dev/zero");
+    let output = limited.arg(env!("CARGO_BIN_EXE_nvembed")).arg(mini("fp32")).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", one_line(&output));
+    assert!(one_line(&output).contains("/dev/zero:1: the line has more than 268435456 bytes"));
+}
+
+#[test]
+fn a_damaged_golden_file_is_a_matter_of_the_model_folder() {
+    for content in ["{", "{\"schema_version\": 9, \"rows\": []}", "{\"schema_version\": 1, \"rows\": []}"] {
+        let copy = common::mini_copy();
+        std::fs::write(copy.path().join("golden.json"), content).unwrap();
+        let output = nvembed().args(["verify", "-m"]).arg(copy.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
+        assert!(one_line(&output).contains("golden.json is not a valid golden file"), "{}", one_line(&output));
     }
 }
 
@@ -157,9 +215,14 @@ fn outputs_that_cannot_be_written_have_exit_code_7() {
         let found = one_line(&output);
         assert!(found.contains(message) && found.contains(&path.display().to_string()), "{found}");
     }
-    let output = run(nvembed().args(["embed", "--output-format", "npy", "-m"]).arg(mini("fp32")), b"x\n");
-    assert_eq!(output.status.code(), Some(2));
-    assert!(one_line(&output).contains(".npy cannot go to standard output"));
+    for (arguments, message) in [
+        (["--output-format", "npy"], ".npy cannot go to standard output"),
+        (["--dtype", "f16"], "--dtype is for .npy files"),
+    ] {
+        let output = run(nvembed().arg("embed").args(arguments).arg("-m").arg(mini("fp32")), b"x\n");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(one_line(&output).contains(message), "{}", one_line(&output));
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -44,7 +44,7 @@ fn json_records_carry_their_own_instruction_task_and_id() {
 {"text": "who?", "task": "find it", "id": {"any": "json"}}
 
 {"text": "who?", "instruction": "Instruct: find it\nQuery: "}
-{"text": "a\u0000b", "instruction": ""}"#;
+{"text": "a\u0000b", "instruction": "", "id": 123456789012345678901234567890}"#;
     let command = || {
         let mut command = nvembed();
         command.args(["embed", "--format", "jsonl", "--quiet", "-m"]).arg(mini("fp32"));
@@ -55,6 +55,8 @@ fn json_records_carry_their_own_instruction_task_and_id() {
     let rows = json_lines(&output.stdout);
     assert_eq!(rows.len(), 4);
     assert_eq!((&rows[0]["id"], &rows[1]["id"]["any"]), (&17.into(), &"json".into()));
+    let exact = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(exact.contains("\"id\":123456789012345678901234567890,"), "an identifier comes back as it was written");
     for row in &rows[..3] {
         assert_eq!(row["tokens"], rows[0]["tokens"], "the same instruction given in three ways");
     }
@@ -177,22 +179,119 @@ fn a_reader_that_goes_away_ends_the_program_quietly() {
     assert!(first.starts_with("{\"index\":0,"));
 }
 
+/// Sends a signal and returns the exit code.
+#[cfg(unix)]
+fn interrupt(mut child: std::process::Child, signal: &str) -> Option<i32> {
+    let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+    assert!(sent.unwrap().success());
+    child.wait().unwrap().code()
+}
+
 #[cfg(unix)]
 #[test]
-fn an_interrupted_program_leaves_whole_rows_and_no_file() {
-    for signal in ["INT", "TERM"] {
+fn an_interrupted_program_leaves_no_file() {
+    for signal in ["INT", "TERM", "HUP"] {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out.npy");
         let mut command = nvembed();
         command.args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&out);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // The program waits for its input for ever; once its unfinished file is there, it is at work.
         while std::fs::read_dir(folder.path()).unwrap().count() == 0 {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
-        assert!(sent.unwrap().success());
-        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert_eq!(interrupt(child, signal), Some(130));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{signal}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_program_leaves_whole_rows_and_never_crashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let many = folder.path().join("many.txt");
+    std::fs::write(&many, "a text of some words\n".repeat(50_000)).unwrap();
+    for _ in 0..5 {
+        let rows = folder.path().join("rows.jsonl");
+        let mut command = nvembed();
+        command.args(["embed", "--window", "16", "-m"]).arg(mini("fp32")).arg(&many);
+        let child = command.stdout(std::fs::File::create(&rows).unwrap()).stderr(Stdio::null()).spawn().unwrap();
+        // In the middle of its work, with rows written and a run under way.
+        while rows.metadata().unwrap().len() == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(interrupt(child, "TERM"), Some(130));
+        let text = std::fs::read_to_string(&rows).unwrap();
+        assert!(text.ends_with('\n') && !json_lines(text.as_bytes()).is_empty());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_a_program_whose_reader_stalls() {
+    let mut command = nvembed();
+    command.args(["embed", "-m"]).arg(mini("fp32")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        // More than the pipe behind holds, so that the program ends up blocked in a write that nobody reads.
+        while std::io::Write::write_all(&mut input, &b"a text\n".repeat(1000)).is_ok() {}
+    });
+    let mut first = [0];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    assert_eq!(interrupt(child, "TERM"), Some(130));
+    drop(stdout);
+    writer.join().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let mut command = std::process::Command::new("sh");
+    command.arg("-c").arg("trap '' HUP; exec \"$0\" embed -q --window 1 -m \"$1\"");
+    command.arg(env!("CARGO_BIN_EXE_nvembed")).arg(mini("fp32"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"one\n").unwrap();
+    // Its first row says that it is at work and has set up what it does about signals.
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    output.read_line(&mut first).unwrap();
+    let sent = std::process::Command::new("kill").arg("-HUP").arg(child.id().to_string()).status();
+    assert!(sent.unwrap().success());
+    std::io::Write::write_all(&mut input, b"two\n").unwrap();
+    drop(input);
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!((child.wait().unwrap().code(), rest.lines().count()), (Some(0), 1));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_keeps_its_links_and_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("real.npy"), folder.path().join("link.npy"));
+    std::fs::write(&file, "old").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let output = run(nvembed().args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&link), b"x\n");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    npy(&file, 1, 256);
+    assert!(link.is_symlink() && file.metadata().unwrap().permissions().mode() & 0o777 == 0o640);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o440)).unwrap();
+    let output = run(nvembed().args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&file), b"x\n");
+    assert_eq!(output.status.code(), Some(7));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it is read-only"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_whose_name_is_not_utf_8_is_described() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let strange = folder.path().join(std::ffi::OsStr::from_bytes(b"model\xff"));
+    std::os::unix::fs::symlink(mini("fp32"), &strange).unwrap();
+    assert!(nvembed().arg("inspect").arg(&strange).output().unwrap().status.success());
 }

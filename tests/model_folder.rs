@@ -15,7 +15,7 @@ fn refused(damage: impl Fn(&Path), verify_hashes: bool) -> String {
     let copy = mini_copy();
     damage(copy.path());
     let options = LoadOptions { verify_hashes, ..LoadOptions::default() };
-    let error = Embedder::open(copy.path(), &options).err().expect("the damaged folder is refused");
+    let error = Embedder::open(copy.path(), &options).expect_err("the damaged folder is refused");
     assert_eq!(error.kind(), ErrorKind::Model, "{error}");
     error.to_string()
 }
@@ -28,7 +28,7 @@ fn replace(path: &Path, content: &[u8]) {
 
 #[test]
 fn a_missing_folder_or_manifest_says_how_to_make_one() {
-    let error = Embedder::open("no/such/folder", &LoadOptions::default()).err().unwrap();
+    let error = Embedder::open("no/such/folder", &LoadOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Model);
     assert!(error.to_string().contains("no/such/folder does not exist"), "{error}");
     let message = refused(|folder| fs::remove_file(folder.join("nvembed.json")).unwrap(), false);
@@ -40,7 +40,10 @@ fn a_manifest_with_a_wrong_value_is_refused_by_name() {
     let table = [
         ("/schema_version", json!(2), "schema_version is 2, this nvembed reads 1"),
         ("/schema_version", json!("one"), "schema_version is missing"),
-        ("/max_length", json!(0), "max_length is 0"),
+        ("/max_length", json!(0), "max_length is 0, allowed are 1 to"),
+        ("/architecture/vocab_size", json!(0), "architecture.vocab_size is 0, allowed are 1 to"),
+        ("/architecture/num_attention_heads", json!(1_u64 << 62), "num_attention_heads is 4611686018427387904"),
+        ("/tokenizer/pad_token_id", json!(32000), "pad_token_id is 32000, allowed are 0 to 31999"),
         ("/max_length", json!(-5), "not a valid manifest"),
         ("/precision", json!("fp12"), "unknown variant `fp12`"),
         ("/prompt/query_template", json!("Q: {task}"), "prompt.query_template is \"Q: {task}\""),

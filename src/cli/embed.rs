@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, stderr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nvembed::{Embedder, Prompt, Stats};
+use serde_json::value::RawValue;
 
 use super::exit::CliError;
 use super::input::{InputFormat, Reader, Record};
@@ -32,15 +34,15 @@ pub(crate) struct Arguments {
     /// Literal instruction in front of texts that have none of their own.
     #[arg(long, value_name = "TEXT")]
     instruction: Option<String>,
-    /// File to write; it appears when it is complete. Default: standard output.
+    /// File to write; it appears when it is complete. None or -: standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// How embeddings are written.
     #[arg(long, value_enum, default_value = "auto")]
     output_format: OutputFormat,
-    /// Element type of .npy files.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Dtype,
+    /// Element type of .npy files. Default: f32.
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
     /// No progress bar, no summary.
     #[arg(short, long)]
     quiet: bool,
@@ -52,7 +54,7 @@ pub(crate) struct Arguments {
 
 /// What is kept of a record while its text is being embedded.
 struct Pending {
-    id: Option<serde_json::Value>,
+    id: Option<Box<RawValue>>,
     place: String,
     bytes_read: u64,
 }
@@ -60,8 +62,10 @@ struct Pending {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { files, format, task, instruction, output, output_format, dtype, quiet, encode, model } = arguments;
     interrupt::watch()?;
-    let bar = if quiet { ProgressBar::hidden() } else { progress_bar(&files) };
+    check_output_is_no_input(&files, output.as_deref())?;
     let embedder = model.open()?;
+    let start = Instant::now();
+    let bar = if quiet { ProgressBar::hidden() } else { progress_bar(&files) };
     let instruction = task.map(|task| Prompt::instruction_for(&task)).or(instruction).unwrap_or_default();
     let reader = Reader::new(files, format, instruction);
     let mut writer = Writer::open(output.as_deref(), output_format, dtype, embedder.dim())?;
@@ -70,9 +74,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (summary, stats) = result?;
     writer.finish()?;
     if !quiet {
-        summary.print(&stats);
+        summary.print(&stats, start.elapsed());
     }
     Ok(())
+}
+
+/// An output that replaced its own input would destroy the texts.
+fn check_output_is_no_input(files: &[PathBuf], output: Option<&Path>) -> Result<(), CliError> {
+    let Some(output) = output.and_then(|path| path.canonicalize().ok()) else { return Ok(()) };
+    match files.iter().find(|file| file.canonicalize().is_ok_and(|file| file == output)) {
+        Some(file) => Err(CliError::Usage(format!("{} is both input and output", file.display()))),
+        None => Ok(()),
+    }
 }
 
 /// What the user is told at the end.
@@ -119,7 +132,7 @@ fn embed(
             }
             _ => error.into(),
         })?;
-        writer.row(&embedding, record.id.as_ref())?;
+        writer.row(&embedding, record.id.as_deref())?;
         summary.texts += 1;
         summary.truncated += usize::from(embedding.truncated);
         if window_done {
@@ -163,9 +176,9 @@ fn progress_bar(files: &[PathBuf]) -> ProgressBar {
 
 impl Summary {
     #[expect(clippy::print_stderr, reason = "the summary is for the person at the terminal, not a log message")]
-    fn print(&self, stats: &Stats) {
+    fn print(&self, stats: &Stats, time: Duration) {
         let Self { texts, truncated } = self;
-        let seconds = stats.total_time.as_secs_f64().max(f64::MIN_POSITIVE);
+        let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
         eprintln!(
             "{texts} texts, {} tokens in {seconds:.2} s: {:.0} texts/s, {:.0} tokens/s; padding {:.1} %, outside the \
              session {:.1} % of the time; {truncated} truncated",

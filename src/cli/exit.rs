@@ -26,6 +26,9 @@ pub(crate) enum CliError {
     /// Arguments that parse but do not go together.
     #[error("{0}")]
     Usage(String),
+    /// A file of the model folder that only a command reads is missing or damaged.
+    #[error("{0}")]
+    Model(String),
     /// The output cannot be written.
     #[error("{what} cannot be written: {source}")]
     Output {
@@ -40,6 +43,7 @@ pub(crate) enum CliError {
 }
 
 /// The exit code of an interrupted program.
+#[cfg(unix)]
 pub(crate) const INTERRUPTED: i32 = 130;
 
 /// Prints an error on stderr and turns the outcome into the exit code.
@@ -67,6 +71,7 @@ fn code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<CliError>() {
         Some(CliError::Usage(_)) => 2,
         Some(CliError::Input(_)) => 3,
+        Some(CliError::Model(_)) => 4,
         Some(CliError::Output { .. }) => 7,
         Some(CliError::Verify(_)) => 8,
         None => 1,

@@ -1,14 +1,18 @@
 //! Texts from files or stdin: plain lines or JSON lines, read one at a time.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use nvembed::Prompt;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::exit::CliError;
+
+/// The longest line that is read, in bytes: 256 MiB.
+const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// How a line holds a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,7 +30,7 @@ pub(crate) enum InputFormat {
 pub(crate) struct Record {
     pub(crate) prompt: Prompt<'static>,
     /// The record's own identifier, given back with its embedding.
-    pub(crate) id: Option<serde_json::Value>,
+    pub(crate) id: Option<Box<RawValue>>,
     /// Where it stands, as "FILE:LINE".
     pub(crate) place: String,
     /// Bytes of input read so far, over all files.
@@ -34,13 +38,20 @@ pub(crate) struct Record {
 }
 
 /// A line of JSON lines input. Unknown fields are refused: a misspelt "instruction" would silently change the result.
+///
+/// Values are kept as they are written: an identifier must come back unchanged, and the parser's own messages about a
+/// value would print it, which may be a user's text.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct JsonRecord {
-    text: String,
-    instruction: Option<String>,
-    task: Option<String>,
-    id: Option<serde_json::Value>,
+struct JsonRecord<'a> {
+    #[serde(borrow)]
+    text: &'a RawValue,
+    #[serde(borrow)]
+    instruction: Option<&'a RawValue>,
+    #[serde(borrow)]
+    task: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
 }
 
 /// Reads records from files, in order. An error ends the sequence.
@@ -78,7 +89,8 @@ impl Reader {
             }
             let Some(file) = &mut self.current else { continue };
             let mut line = Vec::new();
-            let read = file.lines.read_until(b'\n', &mut line).map_err(|error| {
+            let mut limited = file.lines.by_ref().take(MAX_LINE_BYTES + 1);
+            let read = limited.read_until(b'\n', &mut line).map_err(|error| {
                 CliError::Input(format!("{}: cannot be read after line {}: {error}", file.name, file.line))
             })?;
             if read == 0 {
@@ -87,6 +99,12 @@ impl Reader {
             }
             self.bytes_read += read as u64;
             file.line += 1;
+            if read as u64 > MAX_LINE_BYTES {
+                let place = file.place();
+                return Err(CliError::Input(format!(
+                    "{place}: the line has more than {MAX_LINE_BYTES} bytes, the limit"
+                )));
+            }
             let text = file.text(line)?;
             if file.is_json && text.trim().is_empty() {
                 continue;
@@ -148,7 +166,7 @@ impl OpenFile {
             let at = error.utf8_error().valid_up_to() + 1;
             CliError::Input(format!("{}: invalid UTF-8 at byte {at} of the line", self.place()))
         })?;
-        let text = if self.line == 1 { text.trim_start_matches('\u{feff}').to_owned() } else { text };
+        let text = if self.line == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned() } else { text };
         if let Some(at) = text.find('\0') {
             // Legal for the model, but in practice a UTF-16 or binary file; a text that means it can say \u0000 in JSON.
             return Err(CliError::Input(format!(
@@ -167,13 +185,25 @@ impl OpenFile {
             let prompt = Prompt::with_instruction(default_instruction.to_owned(), line);
             return Ok(Record { prompt, id: None, place, bytes_read: 0 });
         }
-        let record: JsonRecord = serde_json::from_str(&line).map_err(|error| {
+        if !line.trim_start().starts_with('{') {
+            return Err(CliError::Input(format!("{place}: not a valid record: a JSON object is needed")));
+        }
+        let record: JsonRecord<'_> = serde_json::from_str(&line).map_err(|error| {
             // The parser counts lines within the record, which is always one line; the file's line stands in front.
             let (reason, column) = (error.to_string(), error.column());
             let reason = reason.trim_end_matches(&format!(" at line 1 column {column}"));
             CliError::Input(format!("{place}: not a valid record: {reason} at byte {column} of the line"))
         })?;
-        let instruction = match (record.instruction, record.task) {
+        let string = |name: &str, value: &RawValue| {
+            serde_json::from_str::<String>(value.get()).map_err(|error| {
+                let reason = if error.is_data() { "a string is needed".to_owned() } else { error.to_string() };
+                CliError::Input(format!("{place}: not a valid record: field `{name}`: {reason}"))
+            })
+        };
+        let text = string("text", record.text)?;
+        let instruction = record.instruction.map(|value| string("instruction", value)).transpose()?;
+        let task = record.task.map(|value| string("task", value)).transpose()?;
+        let instruction = match (instruction, task) {
             (Some(_), Some(_)) => {
                 return Err(CliError::Input(format!("{place}: has both \"instruction\" and \"task\", one is allowed")));
             }
@@ -181,6 +211,7 @@ impl OpenFile {
             (None, Some(task)) => Prompt::instruction_for(&task),
             (None, None) => default_instruction.to_owned(),
         };
-        Ok(Record { prompt: Prompt::with_instruction(instruction, record.text), id: record.id, place, bytes_read: 0 })
+        let id = record.id.map(ToOwned::to_owned);
+        Ok(Record { prompt: Prompt::with_instruction(instruction, text), id, place, bytes_read: 0 })
     }
 }

@@ -51,30 +51,34 @@ fn model(manifest: &Manifest, hashes_verified: bool) -> Value {
         "name": manifest.name(),
         "source": manifest.source(),
         "license": manifest.license(),
-        "folder": manifest.folder(),
+        "folder": manifest.folder().display().to_string(),
         "precision": manifest.precision().to_string(),
         "pooler": manifest.pooler(),
         "target": manifest.target().to_string(),
-        "embedding dimension": manifest.dim(),
-        "max length": manifest.max_length(),
-        "layers": shape.num_hidden_layers,
-        "heads / KV heads": format!("{} / {} of {}", shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim),
-        "MLP": shape.intermediate_size,
-        "latents": format!("{} × {} cross heads of {}", shape.num_latents_value, shape.num_cross_heads, shape.cross_dim_head),
+        "embedding_dimension": manifest.dim(),
+        "max_length": manifest.max_length(),
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.intermediate_size,
+        "num_latents_value": shape.num_latents_value,
+        "num_cross_heads": shape.num_cross_heads,
+        "cross_dim_head": shape.cross_dim_head,
         "opset": manifest.opset(),
-        "weights": format!("{:.1} MB", manifest.data_bytes() as f64 / 1e6),
-        "exported by": format!("nvembed-export {}", manifest.exporter_version()),
-        "hashes": if hashes_verified { "verified" } else { "not verified (--verify-hashes)" },
+        "weights_bytes": manifest.data_bytes(),
+        "exporter_version": manifest.exporter_version(),
+        "hashes_verified": hashes_verified,
     })
 }
 
 fn describe(library: &Library) -> Value {
     let providers: Vec<_> = library.providers().into_iter().map(|provider| provider.name()).collect();
     json!({
-        "path": library.path(),
+        "path": library.path().display().to_string(),
         "found": library.origin(),
         "version": library.version(),
-        "providers": providers.join(", "),
+        "providers": providers,
         "build": library.build_info(),
     })
 }
@@ -102,8 +106,12 @@ fn table(report: &serde_json::Map<String, Value>) -> String {
     for (section, fields) in report {
         let _ = writeln!(text, "{section}");
         for (name, value) in fields.as_object().into_iter().flatten() {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let _ = writeln!(text, "  {name:<20} {value}");
+            let value = match value {
+                Value::String(value) => value.clone(),
+                Value::Array(values) => values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+                other => other.to_string(),
+            };
+            let _ = writeln!(text, "  {:<20} {value}", name.replace('_', " "));
         }
     }
     text

@@ -6,9 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging at the level that `-v`, `-vv` or RUST_LOG ask for.
 pub(crate) fn start(verbose: u8) {
-    // ONNX Runtime warns of matters its user cannot change; its errors come back as errors.
+    // ONNX Runtime warns of matters its user cannot change; its errors come back as errors, and are printed as such.
     let default = match verbose {
-        0 => "warn,ort=error",
+        0 => "warn,ort=off",
         1 => "info,ort=warn,nvembed=debug",
         _ => "debug",
     };

@@ -95,6 +95,9 @@ pub(crate) struct EncodeArguments {
     /// Rows of one batch.
     #[arg(long, value_name = "N", default_value_t = EncodeOptions::default().max_batch_size)]
     batch_size: usize,
+    /// Texts taken at a time: more fill batches better, fewer give results sooner.
+    #[arg(long, value_name = "N", default_value_t = EncodeOptions::default().window)]
+    window: usize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -119,6 +122,7 @@ impl EncodeArguments {
             special_tokens: if self.literal_special_tokens { SpecialTokens::Literal } else { SpecialTokens::Parse },
             max_batch_tokens: self.batch_tokens,
             max_batch_size: self.batch_size,
+            window: self.window,
             ..EncodeOptions::default()
         }
     }

@@ -3,8 +3,7 @@
 //! A file is written under a temporary name beside its place and renamed when it is whole, so that a file of the wanted
 //! name is always complete.
 
-use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,8 @@ use clap::ValueEnum;
 use half::f16;
 use nvembed::Embedding;
 use serde::Serialize;
+use serde_json::value::RawValue;
+use tempfile::NamedTempFile;
 
 use super::exit::CliError;
 use super::interrupt;
@@ -48,7 +49,12 @@ pub(crate) struct Writer {
 
 enum Target {
     Stdout(BufWriter<io::Stdout>),
-    File { file: BufWriter<File>, temporary: PathBuf, path: PathBuf },
+    File {
+        file: BufWriter<NamedTempFile>,
+        path: PathBuf,
+    },
+    /// A file that has its name.
+    Finished,
 }
 
 #[derive(Clone, Copy)]
@@ -61,7 +67,7 @@ enum RowFormat {
 struct JsonRow<'a> {
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a serde_json::Value>,
+    id: Option<&'a RawValue>,
     tokens: usize,
     truncated: bool,
     embedding: &'a [f32],
@@ -71,14 +77,26 @@ impl Writer {
     /// Opens the output for rows of `dim` numbers.
     ///
     /// # Errors
-    /// [`CliError::Usage`] for .npy on stdout, [`CliError::Output`] when the file cannot be created.
-    pub(crate) fn open(path: Option<&Path>, format: OutputFormat, dtype: Dtype, dim: usize) -> Result<Self, CliError> {
+    /// [`CliError::Usage`] for .npy on stdout or an element type of JSON lines, [`CliError::Output`] when the file cannot be created.
+    pub(crate) fn open(
+        path: Option<&Path>,
+        format: OutputFormat,
+        dtype: Option<Dtype>,
+        dim: usize,
+    ) -> Result<Self, CliError> {
+        let path = path.filter(|path| *path != Path::new("-"));
         let is_npy = match format {
             OutputFormat::Npy => true,
             OutputFormat::Jsonl => false,
             OutputFormat::Auto => path.and_then(Path::extension).is_some_and(|extension| extension == "npy"),
         };
-        let format = if is_npy { RowFormat::Npy { dim, dtype } } else { RowFormat::Jsonl };
+        let format = match (is_npy, dtype) {
+            (true, dtype) => RowFormat::Npy { dim, dtype: dtype.unwrap_or(Dtype::F32) },
+            (false, None) => RowFormat::Jsonl,
+            (false, Some(_)) => {
+                return Err(CliError::Usage("--dtype is for .npy files; JSON lines hold decimal numbers".to_owned()));
+            }
+        };
         let target = match path {
             None if is_npy => {
                 let message =
@@ -96,10 +114,10 @@ impl Writer {
     }
 
     /// Writes one embedding.
-    pub(crate) fn row(&mut self, embedding: &Embedding, id: Option<&serde_json::Value>) -> Result<(), CliError> {
+    pub(crate) fn row(&mut self, embedding: &Embedding, id: Option<&RawValue>) -> Result<(), CliError> {
         let bytes = match self.format {
             RowFormat::Jsonl => {
-                let Embedding { values, tokens, truncated } = embedding;
+                let Embedding { values, tokens, truncated, .. } = embedding;
                 let row = JsonRow { index: self.rows, id, tokens: *tokens, truncated: *truncated, embedding: values };
                 let mut line = serde_json::to_vec(&row).map_err(|error| self.error(error.into()))?;
                 line.push(b'\n');
@@ -110,7 +128,7 @@ impl Writer {
                 embedding.values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
             }
         };
-        let _whole_rows = interrupt::hold();
+        let _whole_row = interrupt::row();
         self.write(&bytes)?;
         self.rows += 1;
         Ok(())
@@ -118,10 +136,10 @@ impl Writer {
 
     /// Makes everything written so far visible to a reader of stdout.
     pub(crate) fn flush(&mut self) -> Result<(), CliError> {
-        let _whole_rows = interrupt::hold();
+        let _whole_rows = interrupt::row();
         match &mut self.target {
             Target::Stdout(stdout) => stdout.flush(),
-            Target::File { .. } => Ok(()),
+            Target::File { .. } | Target::Finished => Ok(()),
         }
         .map_err(|source| self.error(source))
     }
@@ -129,46 +147,28 @@ impl Writer {
     /// Completes the output: only now does the file get its name.
     pub(crate) fn finish(mut self) -> Result<(), CliError> {
         self.flush()?;
-        let mut unfinished = interrupt::hold();
-        self.complete().map_err(|source| self.error(source))?;
-        *unfinished = None;
-        Ok(())
-    }
-
-    fn complete(&mut self) -> io::Result<()> {
-        let Target::File { file, temporary, path } = &mut self.target else { return Ok(()) };
-        if let RowFormat::Npy { dim, dtype } = self.format {
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&npy_header(self.rows, dim, dtype))?;
+        match std::mem::replace(&mut self.target, Target::Finished) {
+            Target::File { file, path } => complete(file, &path, self.format, self.rows)
+                .map_err(|source| output_error(path.display().to_string(), source)),
+            Target::Stdout(_) | Target::Finished => Ok(()),
         }
-        file.flush()?;
-        file.get_ref().sync_all()?;
-        std::fs::rename(temporary, path)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         match &mut self.target {
             Target::Stdout(stdout) => stdout.write_all(bytes),
             Target::File { file, .. } => file.write_all(bytes),
+            Target::Finished => Ok(()),
         }
         .map_err(|source| self.error(source))
     }
 
     fn error(&self, source: io::Error) -> CliError {
         let what = match &self.target {
-            Target::Stdout(_) => "standard output".to_owned(),
+            Target::Stdout(_) | Target::Finished => "standard output".to_owned(),
             Target::File { path, .. } => path.display().to_string(),
         };
         output_error(what, source)
-    }
-}
-
-impl Drop for Writer {
-    /// Removes a file that was not finished.
-    fn drop(&mut self) {
-        if let Some(temporary) = interrupt::hold().take() {
-            let _ = std::fs::remove_file(temporary);
-        }
     }
 }
 
@@ -176,23 +176,51 @@ fn output_error(what: String, source: io::Error) -> CliError {
     CliError::Output { what, source }
 }
 
+/// A temporary file beside the one to write, which is what a symbolic link stands for. Dropping it removes it.
 fn create(path: &Path) -> io::Result<Target> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
-    if path.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+    // Of a file that is not there yet, or of a folder that is not, the path is taken as it is.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut permissions = None;
+    if let Ok(existing) = path.metadata() {
+        if existing.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+        }
+        if !existing.is_file() {
+            // A device or pipe is no file that could be replaced by another.
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file; use standard output"));
+        }
+        if existing.permissions().readonly() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is read-only"));
+        }
+        permissions = Some(existing.permissions());
     }
-    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        // A device or pipe is no file that could be replaced by another.
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file; use standard output"));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut unfinished = interrupt::unfinished();
+    let file = tempfile::Builder::new()
+        .prefix(".nvembed-")
+        .suffix(".partial")
+        .permissions(permissions.unwrap_or_else(new_file_permissions))
+        .tempfile_in(folder)?;
+    *unfinished = Some(file.path().to_owned());
+    Ok(Target::File { file: BufWriter::with_capacity(1 << 16, file), path })
+}
+
+/// What any program's new file has: all may read and write, less the user's umask.
+fn new_file_permissions() -> Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+}
+
+fn complete(mut file: BufWriter<NamedTempFile>, path: &Path, format: RowFormat, rows: usize) -> io::Result<()> {
+    if let RowFormat::Npy { dim, dtype } = format {
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&npy_header(rows, dim, dtype))?;
     }
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".partial-{}", std::process::id()));
-    let temporary = path.with_file_name(hidden);
-    let mut unfinished = interrupt::hold();
-    let file = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
-    *unfinished = Some(temporary.clone());
-    Ok(Target::File { file, temporary, path: path.to_owned() })
+    let file: NamedTempFile = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    File::sync_all(file.as_file())?;
+    let mut unfinished = interrupt::unfinished();
+    file.persist(path).map_err(|error| error.error)?;
+    *unfinished = None;
+    Ok(())
 }
 
 /// The header of a .npy file, version 1.0, padded with spaces to its fixed size

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// How a line of a file holds a text.
     #[arg(long, value_enum, default_value = "auto")]
     format: InputFormat,
-    /// Print JSON: {"scores": [[...], ...]}, one row a query.
+    /// Print JSON: {"scores": [[...], ...], "truncated": N}, one row of scores a query.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -53,14 +53,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { queries, query, passages, passage, task, format, json, encode, model } = arguments;
     interrupt::watch()?;
     let instruction = Prompt::instruction_for(&task);
+    let is_stdin = |files: &[PathBuf]| files.iter().any(|file| file.as_os_str() == "-");
+    if is_stdin(&queries) && is_stdin(&passages) {
+        return Err(CliError::Usage("standard input cannot be both queries and passages".to_owned()).into());
+    }
     let queries = texts("query", "queries", query, queries, format, &instruction)?;
     let passages = texts("passage", "passages", passage, passages, format, "")?;
-    let scores = scores(&model.open()?, &queries, &passages, &encode.options())?;
+    let (scores, truncated) = scores(&model.open()?, &queries, &passages, &encode.options())?;
     let text = if json {
         let rows: Vec<_> = scores.rows().into_iter().map(|row| row.to_vec()).collect();
-        format!("{}\n", serde_json::json!({ "scores": rows }))
+        format!("{}\n", serde_json::json!({ "scores": rows, "truncated": truncated }))
     } else {
-        matrix(&queries, &passages, &scores)
+        matrix(&queries, &passages, &scores, truncated)
     };
     print(&text)
 }
@@ -72,17 +76,19 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(written.map_err(|source| CliError::Output { what: "standard output".to_owned(), source })?)
 }
 
-/// 100 × the dot products of queries and passages, `[queries, passages]`.
+/// 100 × the dot products of queries and passages, `[queries, passages]`, and how many of the texts were truncated.
 pub(crate) fn scores(
     embedder: &Embedder,
     queries: &[Prompt<'_>],
     passages: &[Prompt<'_>],
     options: &EncodeOptions,
-) -> nvembed::Result<Array2<f32>> {
+) -> nvembed::Result<(Array2<f32>, usize)> {
     let all: Vec<_> = queries.iter().chain(passages).cloned().collect();
-    let rows = embedder.embed(&all, options)?.to_f32();
+    let embeddings = embedder.embed(&all, options)?;
+    let truncated = embeddings.truncated().iter().filter(|truncated| **truncated).count();
+    let rows = embeddings.to_f32();
     let (queries, passages) = rows.view().split_at(ndarray::Axis(0), queries.len());
-    Ok(queries.dot(&passages.t()) * 100.0)
+    Ok((queries.dot(&passages.t()) * 100.0, truncated))
 }
 
 fn texts(
@@ -109,7 +115,7 @@ fn texts(
 }
 
 /// The scores as a table with the texts beside; the best passage of each query is marked.
-fn matrix(queries: &[Prompt<'_>], passages: &[Prompt<'_>], scores: &Array2<f32>) -> String {
+fn matrix(queries: &[Prompt<'_>], passages: &[Prompt<'_>], scores: &Array2<f32>, truncated: usize) -> String {
     let mut text = String::new();
     for (index, passage) in passages.iter().enumerate() {
         text.push_str(&format!("P{:<3} {}\n", index + 1, shortened(passage.text())));
@@ -125,7 +131,10 @@ fn matrix(queries: &[Prompt<'_>], passages: &[Prompt<'_>], scores: &Array2<f32>)
         }
         text.push_str(&format!("  {}\n", shortened(query.text())));
     }
-    text.push_str("\n* the best passage of the query; scores are 100 × cosine\n");
+    text.push_str("\n* the best passage of the query; scores are 100 × dot product\n");
+    if truncated > 0 {
+        text.push_str(&format!("{truncated} of the texts were longer than the limit and truncated\n"));
+    }
     text
 }
 

@@ -3,9 +3,9 @@
 //! A byte-pair tokenizer without pre-tokenization, as Mistral's, merges neighbours anywhere in a text, so that in general
 //! a token depends on all of the text. But a merge always yields a piece of the vocabulary. If no piece has the
 //! characters x and y next to each other, then no merge ever joins across a place where x is followed by y, and what
-//! is on its left is tokenized as if the right were not there. Mistral's vocabulary knows some 2,900 pairs of
-//! neighbours, none of them with a space on the right of another character, so in ordinary text every word begins at
-//! such a place. A stretch without one (a million times the same letter) is tokenized whole.
+//! is on its left is tokenized as if the right were not there. Mistral's vocabulary knows some 3,000 pairs of
+//! neighbours, none of them a space on the right of another character, so in ordinary text every word begins at such a
+//! place. A stretch without one (a million times the same letter) is tokenized whole.
 
 use std::collections::HashSet;
 

@@ -191,6 +191,19 @@ fn an_instruction_that_leaves_nothing_to_pool_is_an_error_naming_both_lengths() 
 }
 
 #[test]
+fn a_huge_instruction_costs_no_more_than_the_row() {
+    let tokenizer = tokenizer();
+    let instruction = "follow this rule, and that one. ".repeat(100_000);
+    TOKENIZED_BYTES.set(0);
+    assert!(tokenizer.instruction_tokens(&instruction, limits(64)).unwrap() >= 64);
+    assert!(TOKENIZED_BYTES.get() < 64 * 100, "{} bytes tokenized", TOKENIZED_BYTES.get());
+    let prompt = Prompt::with_instruction(&*instruction, "text");
+    let error = encode_one(&tokenizer, &prompt, limits(64)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    assert!(error.to_string().contains("tokens and the whole row 64 after truncation"), "{error}");
+}
+
+#[test]
 fn an_empty_text_is_legal() {
     let tokenizer = tokenizer();
     assert_eq!(encode_one(&tokenizer, &Prompt::passage(""), limits(9)).unwrap().ids(), [1, 2]);
