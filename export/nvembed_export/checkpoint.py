@@ -178,7 +178,7 @@ def _read_shards(directory: Path) -> dict[str, _Entry]:
 def _read_index(path: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: found no readable index ({error!r}), expected an object `weight_map`") from None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(f"{path}: `weight_map` is not as expected: an object of tensor name to file name")
@@ -208,7 +208,7 @@ def _read_header(path: Path) -> dict[str, _Entry]:
         }
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: found a damaged header ({error}), expected a safetensors file") from None
 
 

@@ -107,7 +107,11 @@ def test_file_with_bytes_too_many(small, out):
     assert_fails(small, out, CheckpointError, f"found {size + 1} bytes", f"expected {size}")
 
 
-@pytest.mark.parametrize("content", [b"not json", b"[]", b'{"a": 1}', b'{"a": {"dtype": "F16"}}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"not json", b"[]", b'{"a": 1}', b'{"a": {"dtype": "F16"}}', b"\xff\xfe", b"[" * 10_000, b"9" * 5_000],
+    ids=lambda content: content[:24].decode("latin-1"),
+)
 def test_damaged_header(small, out, content):
     (small / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
     assert_fails(small, out, CheckpointError, "model.safetensors", "damaged header", "expected a safetensors file")
@@ -154,7 +158,11 @@ def test_index_pointing_outside_the_folder(sharded, out):
     assert_fails(sharded, out, CheckpointError, "`../model.safetensors`", "same folder")
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "{}", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "[" * 10_000, "9" * 5_000],
+    ids=lambda content: content[:24],
+)
 def test_damaged_index(sharded, out, content):
     (sharded / INDEX).write_text(content)
     assert_fails(sharded, out, CheckpointError, INDEX, "weight_map")
