@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -120,19 +122,30 @@ def main(arguments: list[str] | None = None) -> int:
         summary = export(args.checkpoint, args.output, options, bar)
     except ExportError as error:
         bar.close()
-        print(f"nvembed-export: {error}", file=sys.stderr)
+        say(f"nvembed-export: {error}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         bar.close()
-        print("nvembed-export: interrupted, nothing was written", file=sys.stderr)
+        say("nvembed-export: interrupted, nothing was written", sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
     bar.close()
     if not args.quiet:
-        print(describe(summary), file=sys.stderr)
-    print(summary.folder)
+        say(describe(summary), sys.stderr)
+    say(str(summary.folder), sys.stdout)
     return EXIT_OK
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Print a line now. A reader that has gone does not make a failure of an export that is complete."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        # What is still buffered goes nowhere: the interpreter flushes again at its end, and would complain.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def describe(summary: ExportSummary) -> str:

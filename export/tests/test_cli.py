@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -95,6 +96,23 @@ def test_usage_error_exits_with_2(arguments, capsys):
 
 def test_length_beyond_the_model_exits_with_2(small, out):
     assert main([str(small), str(out), "--max-length", "100000"]) == 2
+
+
+@pytest.mark.parametrize("streams", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
+def test_reader_that_has_gone_is_no_failure(small, out, streams):
+    """As in `nvembed-export ... | true`, and with 2>&1."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | dict.fromkeys(streams, writer)
+    command = [sys.executable, "-m", "nvembed_export", str(small), str(out), "--no-golden"]
+    try:
+        result = subprocess.run(command, text=True, **pipes)
+    finally:
+        os.close(writer)
+    assert result.returncode == 0
+    assert "Error" not in (result.stderr or "")
+    assert manifest(out)["golden"] is None
+    assert "stdout" in streams or result.stdout == f"{out}\n"
 
 
 def test_help_has_examples_and_exit_codes():
