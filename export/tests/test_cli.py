@@ -33,10 +33,19 @@ def test_weights_that_are_not_for_commercial_use_are_said_to_be(small, out, caps
     assert manifest(out)["model"]["license"] == "cc-by-nc-4.0"
 
 
-def test_quiet_prints_only_the_folder(small, out, capsys):
-    assert main([str(small), str(out), "--quiet"]) == 0
+@pytest.mark.parametrize(
+    ("license", "told"),
+    [
+        ("apache-2.0", ""),
+        ("cc-by-4.0", ""),
+        ("cc-by-nc-4.0", "licence of the weights: cc-by-nc-4.0 - not for commercial use\n"),
+        ("CC-BY-NC-SA-4.0", "licence of the weights: cc-by-nc-sa-4.0 - not for commercial use\n"),
+    ],
+)
+def test_quiet_prints_only_the_folder_and_a_licence_that_restricts_use(small, out, capsys, license, told):
+    assert main([str(small), str(out), "--no-golden", "--quiet", "--license", license]) == 0
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == (f"{out}\n", "")
+    assert (printed.out, printed.err) == (f"{out}\n", told)
 
 
 def test_name_licence_golden_and_length_can_be_chosen(small, out):
