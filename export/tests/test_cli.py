@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from seeded_checkpoint import write_checkpoint
 
-from nvembed_export.cli import main
+from nvembed_export.cli import EPILOG, main, parser
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def manifest(out) -> dict:
@@ -129,6 +133,13 @@ def test_help_has_examples_and_exit_codes():
     assert result.returncode == 0
     assert "examples:" in result.stdout
     assert "exit codes:" in result.stdout
+
+
+@pytest.mark.parametrize("text", [EPILOG, README.read_text(encoding="utf-8")], ids=["help", "readme"])
+def test_examples_are_accepted_and_show_the_graph_for_cpus(text):
+    commands = re.findall(r"^ *nvembed-export (.+)$", text, re.MULTILINE)
+    chosen = [parser().parse_args(command.split()) for command in commands]
+    assert [args.precision for args in chosen if args.target == "cpu"] == ["fp32"]
 
 
 def test_exporter_does_not_import_torch():
