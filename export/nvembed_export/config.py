@@ -175,7 +175,10 @@ def parse_config(values: Any) -> ModelConfig:
     latent_values = top.values.get("latent_attention_config")
     latent = _parse_latent(_Section({} if latent_values is None else latent_values, "latent_attention_config"), text)
     name = top.values.get("_name_or_path")
-    return ModelConfig(name if isinstance(name, str) else "", text, latent)
+    name = name if isinstance(name, str) else ""
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ConfigError(f"config.json: `_name_or_path` is {name!a}, expected text without lone surrogates")
+    return ModelConfig(name, text, latent)
 
 
 def _parse_text(section: _Section) -> TextConfig:

@@ -36,6 +36,7 @@ UNSUPPORTED = [
     ("", {"add_eos": 1}, ["`add_eos`", "1", "true"]),
     ("", {"hidden_size": 48}, ["`hidden_size`", "48", "32"]),
     ("", {"quantization_config": {"bits": 4}}, ["`quantization_config`", '{"bits": 4}', "neutral"]),
+    ("", {"_name_or_path": "a/\ud800"}, ["`_name_or_path`", r"'a/\ud800'", "surrogates"]),
     ("", {TEXT: ...}, ["`text_config`", "missing"]),
     ("", {TEXT: [1]}, ["`text_config`", "[1]", "object"]),
     (TEXT, {"model_type": "llama"}, ['"llama"', '"bidir_mistral"']),
