@@ -86,6 +86,7 @@ class Checkpoint:
         `expected_tensors` lists, in F16, BF16 or F32.
         """
         entries = _read_shards(directory)
+        _check_layers(entries, config.text.num_hidden_layers)
         expected = expected_tensors(config)
         missing, left_over = sorted(expected.keys() - entries), sorted(entries.keys() - expected)
         if missing:
@@ -178,7 +179,7 @@ def _read_shards(directory: Path) -> dict[str, _Entry]:
 def _read_index(path: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: found no readable index ({error!r}), expected an object `weight_map`") from None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(f"{path}: `weight_map` is not as expected: an object of tensor name to file name")
@@ -208,8 +209,19 @@ def _read_header(path: Path) -> dict[str, _Entry]:
         }
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: found a damaged header ({error}), expected a safetensors file") from None
+
+
+def _check_layers(entries: dict[str, _Entry], configured: int) -> None:
+    """Refuse more layers than there are, before a table is made of what all of them should hold."""
+    prefix = f"{BACKBONE}.layers."
+    found = len({name.removeprefix(prefix).split(".")[0] for name in entries if name.startswith(prefix)})
+    if configured > found:
+        raise TensorError(
+            f"config.json: `text_config.num_hidden_layers` is {configured}, but the files hold tensors of {found} "
+            f"layers (`{prefix}N`)"
+        )
 
 
 def _count(kind: str, names: list[str], figures: str) -> str:

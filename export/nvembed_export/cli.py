@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -95,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--license", help="SPDX id of the weights (default: README.md's, else cc-by-nc-4.0)")
     result.add_argument("--no-golden", action="store_true", help="skip the float64 reference embeddings")
     result.add_argument("--force", action="store_true", help="replace a model folder that exists")
-    result.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    result.add_argument(
+        "--quiet", action="store_true", help="no progress bar, and of the summary only a licence that restricts use"
+    )
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return result
 
@@ -120,29 +124,47 @@ def main(arguments: list[str] | None = None) -> int:
         summary = export(args.checkpoint, args.output, options, bar)
     except ExportError as error:
         bar.close()
-        print(f"nvembed-export: {error}", file=sys.stderr)
+        say(f"nvembed-export: {error}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         bar.close()
-        print("nvembed-export: interrupted, nothing was written", file=sys.stderr)
+        say("nvembed-export: interrupted, nothing was written", sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
     bar.close()
     if not args.quiet:
-        print(describe(summary), file=sys.stderr)
-    print(summary.folder)
+        say(describe(summary), sys.stderr)
+    elif license_note(summary.license):
+        say(license_line(summary), sys.stderr)  # whoever exports must be told
+    say(str(summary.folder), sys.stdout)
     return EXIT_OK
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Print a line now. A reader that has gone does not make a failure of an export that is complete."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        # What is still buffered goes nowhere: the interpreter flushes again at its end, and would complain.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def describe(summary: ExportSummary) -> str:
     lines = [
         f"{summary.name}: {summary.precision}, rows of up to {summary.max_length} tokens, "
         f"{summary.data_bytes / 1e6:,.1f} MB of weights",
-        f"licence of the weights: {summary.license}" + license_note(summary.license),
+        license_line(summary),
     ]
     return "\n".join(lines)
 
 
+def license_line(summary: ExportSummary) -> str:
+    return f"licence of the weights: {summary.license}{license_note(summary.license)}"
+
+
 def license_note(license: str) -> str:
+    """What a licence restricts, to be put behind its name; empty for those that do not restrict use."""
     return " - not for commercial use" if license.startswith("cc-by-nc") else ""

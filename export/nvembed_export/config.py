@@ -14,6 +14,8 @@ from typing import Any
 
 from nvembed_export.errors import ConfigError
 
+LARGEST_INTEGER = 2**31 - 1  # far beyond any model; products of a few such numbers can still be printed
+
 # What transformers' PretrainedConfig writes into every dump: generation defaults, bookkeeping and training options.
 # None of them changes the forward pass of this model. A key that is neither here nor read below must be neutral.
 HARMLESS_KEYS = frozenset(
@@ -100,6 +102,8 @@ class _Section:
             raise ConfigError(f"{self.label(key)} is missing, expected an integer of at least {least}")
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{self.label(key)} is {_show(value)}, expected an integer of at least {least}")
+        if value > LARGEST_INTEGER:
+            raise ConfigError(f"{self.label(key)} is {_show(value)}, expected an integer of at most {LARGEST_INTEGER}")
         return value
 
     def positive_float(self, key: str) -> float:
@@ -107,9 +111,13 @@ class _Section:
         if key not in self.values:
             raise ConfigError(f"{self.label(key)} is missing, expected a positive number")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value <= 0:
+        try:
+            number = float(value) if is_number else math.nan
+        except OverflowError:  # an integer beyond float64
+            number = math.inf
+        if not math.isfinite(number) or number <= 0:
             raise ConfigError(f"{self.label(key)} is {_show(value)}, expected a positive number")
-        return float(value)
+        return number
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self.values.get(key, default)
@@ -143,7 +151,7 @@ def load_config(checkpoint_dir: Path) -> ModelConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file, expected the checkpoint's configuration") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer too long, brackets too deep
         raise ConfigError(f"{path}: found no valid json ({error}), expected an object") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
@@ -167,7 +175,10 @@ def parse_config(values: Any) -> ModelConfig:
     latent_values = top.values.get("latent_attention_config")
     latent = _parse_latent(_Section({} if latent_values is None else latent_values, "latent_attention_config"), text)
     name = top.values.get("_name_or_path")
-    return ModelConfig(name if isinstance(name, str) else "", text, latent)
+    name = name if isinstance(name, str) else ""
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ConfigError(f"config.json: `_name_or_path` is {name!a}, expected text without lone surrogates")
+    return ModelConfig(name, text, latent)
 
 
 def _parse_text(section: _Section) -> TextConfig:
@@ -248,5 +259,8 @@ def _parse_latent(section: _Section, text: TextConfig) -> LatentAttentionConfig:
 
 def _show(value: Any) -> str:
     """A value as it stands in the JSON, cut to a readable length."""
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # nested almost too deeply to be read is too deep to be written
+        return "a deeply nested value"
     return text if len(text) <= 80 else text[:77] + "..."

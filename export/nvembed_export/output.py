@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from nvembed_export.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: there is no lock, and what other exporters left is left alone
+    fcntl = None
 
 MANIFEST_FILE = "nvembed.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, file size limit
@@ -49,7 +55,8 @@ def partial_folder(target: Path, force: bool, needed_bytes: int) -> Iterator[Pat
     """
     target = Path(os.path.abspath(target))
     made: list[Path] = []
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    lock_held = ExitStack()
+    lock, partial, old = _siblings(target, secrets.token_hex(8))
     try:
         try:
             made = _make_parents(target.parent)
@@ -57,17 +64,26 @@ def partial_folder(target: Path, force: bool, needed_bytes: int) -> Iterator[Pat
             free = shutil.disk_usage(target.parent).free
             if free < needed_bytes:
                 raise OutputError(f"{target.parent}: disk has {free} bytes free, needed {needed_bytes}")
+            lock_held.enter_context(_locked(lock, partial, old))
             partial.mkdir()
             yield partial
             _sync_tree(partial)
-            _put_in_place(partial, target, force)
+            _put_in_place(partial, target, old, force)
         except OSError as error:
             raise _output_error(error, target, partial, needed_bytes) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        lock_held.close()  # after the folder it speaks for, before the parents it lies in
         for parent in reversed(made):
             _remove_if_empty(parent)
         raise
+    lock_held.close()
+
+
+def _siblings(target: Path, token: str) -> tuple[Path, Path, Path]:
+    """What one export makes beside its target: a lock, the folder being written, the folder it replaces."""
+    lock, partial, old = (target.with_name(f".{target.name}.{kind}-{token}") for kind in ("lock", "partial", "old"))
+    return lock, partial, old
 
 
 def _output_error(error: OSError, target: Path, partial: Path, needed: int) -> OutputError:
@@ -92,27 +108,64 @@ def _remove_if_empty(folder: Path) -> None:
         return
 
 
-def _clean_stale(target: Path) -> None:
-    """Take away what exporters that no longer run have left; a folder a dead one had set aside goes back."""
-    pattern = re.compile(re.escape(f".{target.name}.") + r"(partial|old)-(\d+)")
-    for path in target.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if not match or _is_running(int(match[2])):
-            continue
-        if match[1] == "old" and not os.path.lexists(target):
-            path.rename(target)
-        else:
-            shutil.rmtree(path)
+@contextmanager
+def _locked(lock: Path, *folders: Path) -> Iterator[None]:
+    """Hold a lock file as long as the body runs. It stays behind only with one of `folders`, so that both are found.
 
-
-def _is_running(pid: int) -> bool:
+    A lock and not a pid, which would mean nothing to another container or host that sees the same folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # no locks on this file system: without the file nobody asks for one
+            lock.unlink(missing_ok=True)
+            break
+        if lock.exists():
+            break
+        os.close(descriptor)  # another exporter took it for stale before it was locked
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return pid != os.getpid()
+        yield
+    finally:
+        with suppress(OSError):
+            if not any(folder.exists() for folder in folders):
+                lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _clean_stale(target: Path) -> None:
+    """Take away what exporters that no longer run have left; a folder a dead one had set aside goes back.
+
+    Dead are those whose lock file is there and can be locked. Everything else is left alone.
+    """
+    if fcntl is None:
+        return
+    pattern = re.compile(re.escape(f".{target.name}.lock-") + r"([0-9a-f]{16})")
+    for match in [pattern.fullmatch(path.name) for path in target.parent.iterdir()]:
+        if not match:
+            continue
+        lock, partial, old = _siblings(target, match[1])
+        try:
+            descriptor = os.open(lock, os.O_RDWR)
+        except OSError:  # gone meanwhile, or another user's
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held, or nobody can know
+            os.close(descriptor)
+            continue
+        try:
+            if old.exists() and not os.path.lexists(target):
+                old.rename(target)
+            for folder in (partial, old):
+                if folder.exists():
+                    shutil.rmtree(folder)
+            lock.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -124,9 +177,8 @@ def _sync_tree(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _put_in_place(partial: Path, target: Path, force: bool) -> None:
-    """Rename; with `force` an existing folder steps aside first and comes back if the second rename fails."""
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+def _put_in_place(partial: Path, target: Path, old: Path, force: bool) -> None:
+    """Rename; with `force` an existing folder steps aside to `old` and comes back if the second rename fails."""
     if os.path.lexists(target):
         if not force:
             raise OutputError(f"{target}: output appeared during the export, expected no such folder")

@@ -44,8 +44,25 @@ def test_left_over_tensor(small, out, tensors):
 
 
 def test_long_list_of_missing_tensors_is_cut(small, out, tensors):
-    rewrite(small, {NORM: tensors[NORM]})
-    assert_fails(small, out, TensorError, "and 21 more", "found 1 tensors", "expected 25")
+    rewrite(small, {name: tensors[name] for name in (NORM, Q_PROJ)})
+    assert_fails(small, out, TensorError, "and 20 more", "found 2 tensors", "expected 25")
+
+
+@pytest.mark.parametrize("layers", [2, 3_000_000, 2**31 - 1])
+def test_more_layers_than_the_files_hold(small, out, layers):
+    """Also when a table of all their tensors would take minutes, or more memory than there is."""
+    config = json.loads((small / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = layers
+    (small / "config.json").write_text(json.dumps(config))
+    assert_fails(small, out, TensorError, "num_hidden_layers", f"is {layers}", "tensors of 1 layers")
+
+
+def test_fewer_layers_than_the_files_hold(tmp_path, small_spec, out):
+    checkpoint = write_checkpoint(tmp_path / "three", small_spec.but(layers=3))
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 1
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert_fails(checkpoint, out, TensorError, "left over: `embedding_model.layers.1", "found 43", "expected 25")
 
 
 def test_wrong_shape(small, out, tensors):
@@ -107,7 +124,11 @@ def test_file_with_bytes_too_many(small, out):
     assert_fails(small, out, CheckpointError, f"found {size + 1} bytes", f"expected {size}")
 
 
-@pytest.mark.parametrize("content", [b"not json", b"[]", b'{"a": 1}', b'{"a": {"dtype": "F16"}}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"not json", b"[]", b'{"a": 1}', b'{"a": {"dtype": "F16"}}', b"\xff\xfe", b"[" * 10_000, b"9" * 5_000],
+    ids=lambda content: content[:24].decode("latin-1"),
+)
 def test_damaged_header(small, out, content):
     (small / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
     assert_fails(small, out, CheckpointError, "model.safetensors", "damaged header", "expected a safetensors file")
@@ -154,7 +175,11 @@ def test_index_pointing_outside_the_folder(sharded, out):
     assert_fails(sharded, out, CheckpointError, "`../model.safetensors`", "same folder")
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "{}", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "[" * 10_000, "9" * 5_000],
+    ids=lambda content: content[:24],
+)
 def test_damaged_index(sharded, out, content):
     (sharded / INDEX).write_text(content)
     assert_fails(sharded, out, CheckpointError, INDEX, "weight_map")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from seeded_checkpoint import write_checkpoint
 
-from nvembed_export.cli import main
+from nvembed_export.cli import EPILOG, main, parser
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def manifest(out) -> dict:
@@ -32,10 +37,19 @@ def test_weights_that_are_not_for_commercial_use_are_said_to_be(small, out, caps
     assert manifest(out)["model"]["license"] == "cc-by-nc-4.0"
 
 
-def test_quiet_prints_only_the_folder(small, out, capsys):
-    assert main([str(small), str(out), "--quiet"]) == 0
+@pytest.mark.parametrize(
+    ("license", "told"),
+    [
+        ("apache-2.0", ""),
+        ("cc-by-4.0", ""),
+        ("cc-by-nc-4.0", "licence of the weights: cc-by-nc-4.0 - not for commercial use\n"),
+        ("CC-BY-NC-SA-4.0", "licence of the weights: cc-by-nc-sa-4.0 - not for commercial use\n"),
+    ],
+)
+def test_quiet_prints_only_the_folder_and_a_licence_that_restricts_use(small, out, capsys, license, told):
+    assert main([str(small), str(out), "--no-golden", "--quiet", "--license", license]) == 0
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == (f"{out}\n", "")
+    assert (printed.out, printed.err) == (f"{out}\n", told)
 
 
 def test_name_licence_golden_and_length_can_be_chosen(small, out):
@@ -97,11 +111,35 @@ def test_length_beyond_the_model_exits_with_2(small, out):
     assert main([str(small), str(out), "--max-length", "100000"]) == 2
 
 
+@pytest.mark.parametrize("streams", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
+def test_reader_that_has_gone_is_no_failure(small, out, streams):
+    """As in `nvembed-export ... | true`, and with 2>&1."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | dict.fromkeys(streams, writer)
+    command = [sys.executable, "-m", "nvembed_export", str(small), str(out), "--no-golden"]
+    try:
+        result = subprocess.run(command, text=True, **pipes)
+    finally:
+        os.close(writer)
+    assert result.returncode == 0
+    assert "Error" not in (result.stderr or "")
+    assert manifest(out)["golden"] is None
+    assert "stdout" in streams or result.stdout == f"{out}\n"
+
+
 def test_help_has_examples_and_exit_codes():
     result = subprocess.run([sys.executable, "-m", "nvembed_export", "--help"], capture_output=True, text=True)
     assert result.returncode == 0
     assert "examples:" in result.stdout
     assert "exit codes:" in result.stdout
+
+
+@pytest.mark.parametrize("text", [EPILOG, README.read_text(encoding="utf-8")], ids=["help", "readme"])
+def test_examples_are_accepted_and_show_the_graph_for_cpus(text):
+    commands = re.findall(r"^ *nvembed-export (.+)$", text, re.MULTILINE)
+    chosen = [parser().parse_args(command.split()) for command in commands]
+    assert [args.precision for args in chosen if args.target == "cpu"] == ["fp32"]
 
 
 def test_exporter_does_not_import_torch():

@@ -36,6 +36,7 @@ UNSUPPORTED = [
     ("", {"add_eos": 1}, ["`add_eos`", "1", "true"]),
     ("", {"hidden_size": 48}, ["`hidden_size`", "48", "32"]),
     ("", {"quantization_config": {"bits": 4}}, ["`quantization_config`", '{"bits": 4}', "neutral"]),
+    ("", {"_name_or_path": "a/\ud800"}, ["`_name_or_path`", r"'a/\ud800'", "surrogates"]),
     ("", {TEXT: ...}, ["`text_config`", "missing"]),
     ("", {TEXT: [1]}, ["`text_config`", "[1]", "object"]),
     (TEXT, {"model_type": "llama"}, ['"llama"', '"bidir_mistral"']),
@@ -50,11 +51,13 @@ UNSUPPORTED = [
     (TEXT, {"rope_theta": ...}, ["`text_config.rope_theta`", "missing", "positive number"]),
     (TEXT, {"rope_theta": -1}, ["`text_config.rope_theta`", "-1", "positive number"]),
     (TEXT, {"rms_norm_eps": "small"}, ["`text_config.rms_norm_eps`", '"small"', "positive number"]),
+    (TEXT, {"rms_norm_eps": 10**400}, ["`text_config.rms_norm_eps`", "1000", "positive number"]),
     (TEXT, {"rms_norm_eps": float("nan")}, ["`text_config.rms_norm_eps`", "NaN", "positive number"]),
     (TEXT, {"num_hidden_layers": ...}, ["`text_config.num_hidden_layers`", "missing", "integer"]),
     (TEXT, {"num_hidden_layers": 0}, ["`text_config.num_hidden_layers`", "0", "at least 1"]),
     (TEXT, {"num_hidden_layers": True}, ["`text_config.num_hidden_layers`", "true", "integer"]),
     (TEXT, {"num_hidden_layers": 1.5}, ["`text_config.num_hidden_layers`", "1.5", "integer"]),
+    (TEXT, {"head_dim": 2**31}, ["`text_config.head_dim`", "2147483648", "at most 2147483647"]),
     (TEXT, {"num_key_value_heads": 3}, ["num_attention_heads", "4", "multiple of num_key_value_heads, 3"]),
     (TEXT, {"num_attention_heads": 6, "head_dim": None}, ["hidden_size", "32", "6", "head_dim"]),
     (TEXT, {"head_dim": 7}, ["`text_config.head_dim`", "7", "even"]),
@@ -82,10 +85,22 @@ def test_missing_config_is_refused(small, out):
     assert_fails(small, out, ConfigError, "config.json", "no such file")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[1, 2]", "\xff", "[" * 200_000, "9" * 5_000],
+    ids=["empty", "unfinished", "list", "not-utf-8", "deep", "long-integer"],
+)
 def test_invalid_config_is_refused(small, out, content):
     (small / "config.json").write_bytes(content.encode("latin-1"))
     assert_fails(small, out, ConfigError, "config.json", "expected an object")
+
+
+def test_value_that_is_nested_too_deeply_to_be_shown_is_refused():
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(ConfigError, match="`model_type` is a deeply nested value"):
+        parse_config({"model_type": value})
 
 
 def test_max_length_beyond_the_models_positions_is_a_usage_error(small, out):

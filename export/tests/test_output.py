@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from failing import FP32, assert_fails
@@ -19,7 +20,7 @@ from nvembed_export.errors import OutputError
 from nvembed_export.export import ExportOptions, export
 
 FORCE = ExportOptions(precision="fp32", force=True)
-DEAD_PID = 2**22 + 1  # above Linux's largest
+TOKEN = "0123456789abcdef"  # of another export
 
 
 def test_folder_that_exists_is_kept(small, out):
@@ -200,18 +201,25 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_signal_in_the_middle_leaves_nothing(small, out, number):
-    """A real process and a real signal. The times allowed are long because a busy disk can hold a process up."""
+def start_slow_export(small, out) -> tuple[subprocess.Popen, list[Path]]:
+    """A real process in the middle of writing weights, and what it has made beside `out`.
+
+    The times allowed are long because a busy disk can hold a process up.
+    """
     command = [sys.executable, "-c", SLOW_EXPORT, str(small), str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    partial = out.with_name(f".model.partial-{process.pid}")
     deadline = time.monotonic() + 120
-    while not (partial / "model.onnx.data").exists() or (partial / "model.onnx.data").stat().st_size <= 50_000:
+    while not any(data.stat().st_size > 50_000 for data in out.parent.glob(".model.partial-*/model.onnx.data")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert list(out.parent.iterdir()) == [partial]
+    return process, sorted(out.parent.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signal_in_the_middle_leaves_nothing(small, out, number):
+    process, made = start_slow_export(small, out)
+    assert [path.name.rsplit("-", 1)[0] for path in made] == [".model.lock", ".model.partial"]
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -219,25 +227,113 @@ def test_signal_in_the_middle_leaves_nothing(small, out, number):
     assert list(out.parent.iterdir()) == []
 
 
-def test_what_a_dead_exporter_left_is_taken_away(small, out):
-    stale = out.with_name(f".model.partial-{DEAD_PID}")
-    stale.mkdir()
-    (stale / "model.onnx.data").write_bytes(b"half")
-    other = out.with_name(f".another.partial-{DEAD_PID}")
-    running = out.with_name(f".model.partial-{os.getppid()}")
-    other.mkdir()
-    running.mkdir()
+def sibling(out, kind: str, name: str = "model") -> Path:
+    return out.with_name(f".{name}.{kind}-{TOKEN}")
+
+
+def test_running_export_is_left_alone_and_a_killed_one_cleaned_up(small, out):
+    pytest.importorskip("fcntl", reason="no file locks on this system")
+    process, made = start_slow_export(small, out)
+    try:
+        export(small, out, FP32)
+        assert sorted(out.parent.iterdir()) == sorted([*made, out])
+    finally:
+        process.kill()
+        process.communicate()
+    assert sorted(out.parent.iterdir()) == sorted([*made, out])
+    export(small, out, FORCE)
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_export_whose_lock_is_held_by_a_process_unknown_here_is_left_alone(small, out):
+    """Names say nothing of processes, so holding the lock in this one is what another container's looks like."""
+    fcntl = pytest.importorskip("fcntl", reason="no file locks on this system")
+    partial, old = sibling(out, "partial"), sibling(out, "old")
+    partial.mkdir()
+    old.mkdir()
+    with sibling(out, "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        export(small, out, FP32)
+        assert sorted(out.parent.iterdir()) == sorted([Path(lock.name), partial, old, out])
+    export(small, out, FORCE)
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_only_what_a_dead_exporter_of_the_same_folder_left_is_taken_away(small, out):
+    pytest.importorskip("fcntl", reason="no file locks on this system")
+    sibling(out, "lock").touch()
+    sibling(out, "partial").mkdir()
+    (sibling(out, "partial") / "model.onnx.data").write_bytes(b"half")
+    unlocked = out.with_name(".model.partial-fedcba9876543210")
+    others = [sibling(out, "lock", "another"), sibling(out, "partial", "another"), unlocked]
+    for other in others:
+        other.mkdir()
     export(small, out, FP32)
-    assert sorted(out.parent.iterdir()) == sorted([other, running, out])
+    assert sorted(out.parent.iterdir()) == sorted([*others, out])
+
+
+@pytest.mark.parametrize("missing", ["module", "file system"])
+def test_without_locks_exports_work_and_leave_others_alone(small, out, monkeypatch, missing):
+    fcntl = pytest.importorskip("fcntl", reason="no file locks on this system")
+
+    def failing(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if missing == "module":
+        monkeypatch.setattr(nvembed_export.output, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", failing)
+    lock, partial = sibling(out, "lock"), sibling(out, "partial")
+    lock.touch()
+    partial.mkdir()
+    export(small, out, FP32)
+    assert sorted(out.parent.iterdir()) == sorted([lock, partial, out])
+
+
+def test_lock_taken_for_stale_before_it_was_locked_is_made_again(small, out, monkeypatch):
+    """Another exporter that cleans up may find the file between its making and its locking."""
+    fcntl = pytest.importorskip("fcntl", reason="no file locks on this system")
+    flock, taken = fcntl.flock, []
+
+    def late(descriptor, operation):
+        flock(descriptor, operation)
+        if not taken:
+            taken.extend(out.parent.glob(".model.lock-*"))
+            taken[0].unlink()
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with nvembed_export.output.partial_folder(out, False, 0) as partial:
+        assert sorted(out.parent.iterdir()) == sorted([*taken, partial])
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_folder_a_dead_exporter_had_set_aside_comes_back(small, out):
+    pytest.importorskip("fcntl", reason="no file locks on this system")
     export(small, out, FP32)
-    out.rename(out.with_name(f".model.old-{DEAD_PID}"))
+    out.rename(sibling(out, "old"))
+    sibling(out, "lock").touch()
     (small / "README.md").unlink()
     message = assert_restored(small, out)
     assert "appeared" in message
     assert '"apache-2.0"' in (out / "nvembed.json").read_text()
+
+
+def test_folder_that_could_not_go_back_comes_back_with_the_next_export(small, out, monkeypatch):
+    pytest.importorskip("fcntl", reason="no file locks on this system")
+    export(small, out, FP32)
+    rename = os.rename
+
+    def failing(self, target):
+        if ".partial-" in self.name or ".old-" in self.name:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(self, target)
+
+    monkeypatch.setattr("pathlib.Path.rename", failing)
+    with pytest.raises(OutputError, match="input/output error"):
+        export(small, out, FORCE)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert "appeared" in assert_restored(small, out)
 
 
 def assert_restored(small, out) -> str:
