@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
 REFERENCE := build/reference
+GPU_VENV := .venv-gpu
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: help demo test test-rust test-export test-eval lint format models reference release venv venv-test prerequisites clean
+.PHONY: help demo test test-rust test-export test-eval cuda-shim lint format models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -28,6 +29,15 @@ test-export: venv-test ## Tests of the exporter
 test-eval: venv-test models ## The mini model's retrieval and similarity figures, through the runtime
 	cargo build --locked --quiet
 	$(BIN)/python tests/eval/score.py --check --nvembed target/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
+
+cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda-shim/README.md
+	@$(MAKE) --no-print-directory -C tests/cuda-shim OUT=$(CURDIR)/build/cuda-shim \
+	    INCLUDE="$$(echo $(CURDIR)/$(GPU_VENV)/lib/python3*/site-packages/nvidia/cu13/include)"
+
+$(GPU_VENV)/.done: tests/gpu-graph/requirements.txt | prerequisites
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check
@@ -78,4 +88,4 @@ prerequisites:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'nvembed needs Python with venv (on Debian: apt install python3-venv)' >&2; exit 1; }
 
 clean: ## Remove all that was made
-	rm -rf target build $(VENV)
+	rm -rf target build $(VENV) $(GPU_VENV)
