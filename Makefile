@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
 REFERENCE := build/reference
+GPU_VENV := .venv-gpu
+GPU_MODELS := build/gpu-graph
+GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: help demo test test-rust test-export test-eval lint format models reference release venv venv-test prerequisites clean
+.PHONY: help demo test test-rust test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -17,7 +20,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-eval ## Everything that is tested
+test: test-export test-rust test-eval ## Everything that is tested on the CPU
 
 test-rust: models reference ## Unit and integration tests of the runtime
 	cargo test --locked
@@ -28,6 +31,43 @@ test-export: venv-test ## Tests of the exporter
 test-eval: venv-test models ## The mini model's retrieval and similarity figures, through the runtime
 	cargo build --locked --quiet
 	$(BIN)/python tests/eval/score.py --check --nvembed target/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
+
+# What these prove and do not: docs/gpu-graph.md. They need no GPU, and libraries that exist for one platform only.
+ifeq ($(shell uname -sm),Linux x86_64)
+test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph against CUDA's and TensorRT's libraries, without a GPU
+
+test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
+	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m 'not full_width'
+
+test-gpu-graph-7b: $(GPU_VENV)/.done cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json
+	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m full_width
+else
+test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
+	@echo 'SKIPPED $@: onnxruntime-gpu and tensorrt-rtx exist for x86-64 Linux, and this is $(shell uname -sm)'
+endif
+
+cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda-shim/README.md
+	@$(MAKE) --no-print-directory -C tests/cuda-shim OUT=$(CURDIR)/build/cuda-shim \
+	    INCLUDE="$$(echo $(CURDIR)/$(GPU_VENV)/lib/python3*/site-packages/nvidia/cu13/include)"
+
+$(GPU_VENV)/.done: tests/gpu-graph/requirements.txt | prerequisites
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# nv-embed-mini-PRECISION-POOLER
+$(GPU_MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(EXPORTER) | venv
+	@mkdir -p $(GPU_MODELS)
+	$(BIN)/nvembed-export $(MINI) $(@D) --precision $(word 1,$(subst -, ,$*)) --pooler $(word 2,$(subst -, ,$*)) \
+	    --no-golden --force --quiet
+
+# Two of 32 layers at the full model's widths, random weights; the checkpoint, 2.6 GB, is not kept.
+$(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py $(EXPORTER) | venv
+	@mkdir -p $(GPU_MODELS)
+	rm -rf $(GPU_MODELS)/checkpoint
+	$(BIN)/python export/tools/random_checkpoint.py $(GPU_MODELS)/checkpoint --layers 2
+	$(BIN)/nvembed-export $(GPU_MODELS)/checkpoint $(@D) --precision fp16 --pooler fused --no-golden --force --quiet
+	rm -rf $(GPU_MODELS)/checkpoint
 
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check
@@ -79,4 +119,4 @@ prerequisites:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'nvembed needs Python with venv (on Debian: apt install python3-venv)' >&2; exit 1; }
 
 clean: ## Remove all that was made
-	rm -rf target build $(VENV)
+	rm -rf target build $(VENV) $(GPU_VENV)

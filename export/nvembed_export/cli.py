@@ -93,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="longest row in tokens (default: 4096, NV-Embed-v2: 32768, at most the model's positions)",
     )
+    result.add_argument(
+        "--layers",
+        type=int,
+        metavar="N",
+        help="only the first N layers, for tests at full width: not the model, and its name says so",
+    )
     result.add_argument("--name", help="the model's name in the manifest (default: the checkpoint's)")
     result.add_argument("--license", help="SPDX id of the weights (default: README.md's, else cc-by-nc-4.0)")
     result.add_argument("--no-golden", action="store_true", help="skip the float64 reference embeddings")
@@ -111,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         precision=args.precision,
         pooler=args.pooler,
         target=args.target,
+        layers=args.layers,
         max_length=args.max_length,
         name=args.name,
         license=args.license,
@@ -158,6 +165,8 @@ def describe(summary: ExportSummary) -> str:
         f"{summary.data_bytes / 1e6:,.1f} MB of weights",
         license_line(summary),
     ]
+    if not summary.is_whole_model:
+        lines.append("only the first layers: for tests, not the model; its embeddings mean nothing")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,11 +26,16 @@ GOLDEN_NUMBER_BYTES, GOLDEN_ROWS, MANIFEST_BYTES = 16, 8, 65536  # for the estim
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a caller may choose; None means what the checkpoint says, or the default for it."""
+    """What a caller may choose; None means what the checkpoint says, or the default for it.
+
+    `layers` keeps only the first layers of the backbone. Such a folder is for trying things at full width; its name
+    says that it is not the model.
+    """
 
     precision: str = "fp16"
     pooler: str = "fused"
     target: str = "any"
+    layers: int | None = None
     max_length: int | None = None
     name: str | None = None
     license: str | None = None
@@ -48,6 +53,7 @@ class ExportSummary:
     precision: str
     max_length: int
     data_bytes: int
+    is_whole_model: bool
 
 
 class Progress(Protocol):
@@ -83,12 +89,15 @@ def export(
 
     config = load_config(checkpoint_dir)
     tokenizer = load_tokenizer(checkpoint_dir, config.text)
+    # The checkpoint is checked whole even when only some layers are taken: what is left over is then known.
     checkpoint = Checkpoint.open(checkpoint_dir, config)
 
     source = config.name_or_path or checkpoint_dir.resolve().name
     name = options.name or source.rstrip("/").rsplit("/", 1)[-1]
     license = (options.license or read_license(checkpoint_dir) or NV_EMBED_LICENSE).lower()
     max_length = _max_length(options.max_length, config, name, source)
+    whole = config
+    config, name = _first_layers(options.layers, config, name)
     precision = PRECISIONS[options.precision]
 
     model, data = build_model(checkpoint, config, precision, max_length, options.pooler, options.target)
@@ -119,7 +128,7 @@ def export(
             config, precision, options.pooler, max_length, model_facts, graph_files, tokenizer_sha256, golden
         )
         _write_json(folder / MANIFEST_FILE, document)  # last: a folder that has one is complete
-    return ExportSummary(target, name, license, precision.name, max_length, data.total_bytes)
+    return ExportSummary(target, name, license, precision.name, max_length, data.total_bytes, config == whole)
 
 
 def _max_length(asked: int | None, config: ModelConfig, name: str, source: str) -> int:
@@ -129,6 +138,20 @@ def _max_length(asked: int | None, config: ModelConfig, name: str, source: str) 
         limit = config.text.max_position_embeddings
         raise UsageError(f"--max-length is {asked}, expected 1 to max_position_embeddings, {limit}")
     return asked
+
+
+def _first_layers(asked: int | None, config: ModelConfig, name: str) -> tuple[ModelConfig, str]:
+    """The configuration of the first `asked` layers, and a name that cannot be taken for the whole model's.
+
+    The suffix comes after --name too: nobody can give a part the name of the whole.
+    """
+    whole = config.text.num_hidden_layers
+    if asked is None or asked == whole:
+        return config, name
+    if not 1 <= asked < whole:
+        raise UsageError(f"--layers is {asked}, expected 1 to num_hidden_layers, {whole}")
+    config = replace(config, text=replace(config.text, num_hidden_layers=asked))
+    return config, f"{name}-first-{asked}-of-{whole}-layers"
 
 
 def _golden_phase(progress: Progress) -> Callable[[str], None]:

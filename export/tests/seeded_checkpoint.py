@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -122,24 +123,34 @@ def config_values(spec: Spec) -> dict:
     }
 
 
-def random_tensors(spec: Spec) -> dict[str, np.ndarray]:
-    """Name -> float32 array. Projections keep the scale of what they are given, so that activations are realistic.
+@dataclass(frozen=True)
+class RandomTensor:
+    """What one tensor's values are drawn from: a normal distribution."""
 
-    Queries and keys are a little larger: attention that is nearly uniform would hide mistakes in positions and masks.
+    name: str
+    shape: tuple[int, ...]
+    scale: float
+    mean: float = 0.0
+
+
+def tensor_plan(spec: Spec) -> list[RandomTensor]:
+    """Every tensor of the model, in the order of the checkpoint, before any value exists.
+
+    Projections keep the scale of what they are given, so that activations are realistic. Queries and keys are a little
+    larger: attention that is nearly uniform would hide mistakes in positions and masks.
     """
-    rng = np.random.default_rng(spec.seed)
     hidden, dim = spec.hidden, spec.head_dim or spec.hidden // spec.heads
     cross = spec.cross_heads * spec.cross_dim
-    tensors: dict[str, np.ndarray] = {}
+    plan: list[RandomTensor] = []
 
     def normal(name, *shape, scale):
-        tensors[name] = rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+        plan.append(RandomTensor(name, shape, scale))
 
     def projection(name, out, fan_in, gain=1.0):
         normal(f"{name}.weight", out, fan_in, scale=gain / np.sqrt(fan_in))
 
     def norm(name, bias=False):
-        tensors[f"{name}.weight"] = 1 + 0.2 * rng.standard_normal(hidden, dtype=np.float32)
+        plan.append(RandomTensor(f"{name}.weight", (hidden,), 0.2, mean=1.0))
         if bias:
             normal(f"{name}.bias", hidden, scale=0.2)
 
@@ -167,8 +178,18 @@ def random_tensors(spec: Spec) -> dict[str, np.ndarray]:
     normal(f"{FEED_FORWARD}.fn.net.0.bias", 8 * hidden, scale=0.2)
     projection(f"{FEED_FORWARD}.fn.net.2", hidden, 4 * hidden)
     normal(f"{FEED_FORWARD}.fn.net.2.bias", hidden, scale=0.2)
+    return plan
+
+
+def random_tensors(spec: Spec) -> dict[str, np.ndarray]:
+    """Name -> float32 array, for models small enough to be held whole."""
+    rng = np.random.default_rng(spec.seed)
+    tensors = {
+        item.name: item.mean + rng.standard_normal(item.shape, dtype=np.float32) * np.float32(item.scale)
+        for item in tensor_plan(spec)
+    }
     if spec.outliers:
-        channels = rng.choice(hidden, size=max(1, hidden // 128), replace=False)
+        channels = rng.choice(spec.hidden, size=max(1, spec.hidden // 128), replace=False)
         tensors[f"{BACKBONE}.embed_tokens.weight"][:, channels] += np.float32(spec.outliers)
     return tensors
 
@@ -190,19 +211,24 @@ def write_weights(directory, tensors: dict[str, np.ndarray], dtype: str = "F16",
 
 
 def write_safetensors(path, tensors: dict[str, np.ndarray], dtype: str | dict[str, str] = "F16") -> None:
-    """8 bytes of header length, the JSON header, the data. `dtype` for all, or by name with F16 for the rest."""
-    header, position, parts = {"__metadata__": {"format": "pt"}}, 0, []
-    for name, array in tensors.items():
-        kind = dtype if isinstance(dtype, str) else dtype.get(name, "F16")
-        data = encode(array, kind)
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [position, position + len(data)]}
-        position += len(data)
-        parts.append(data)
+    """One file. `dtype` for all, or by name with F16 for the rest."""
+    kinds = {name: dtype if isinstance(dtype, str) else dtype.get(name, "F16") for name in tensors}
+    parts = {name: encode(array, kinds[name]) for name, array in tensors.items()}
+    described = [(name, kinds[name], tensors[name].shape, len(part)) for name, part in parts.items()]
+    with Path(path).open("wb") as file:
+        file.write(safetensors_header(described))
+        file.writelines(parts.values())
+
+
+def safetensors_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> bytes:
+    """8 bytes of header length and the JSON header of (name, dtype, shape, bytes); the data follows in this order."""
+    header, position = {"__metadata__": {"format": "pt"}}, 0
+    for name, kind, shape, nbytes in tensors:
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [position, position + nbytes]}
+        position += nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with Path(path).open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.writelines(parts)
+    return len(text).to_bytes(8, "little") + text
 
 
 def encode(array: np.ndarray, kind: str) -> bytes:

@@ -1,0 +1,59 @@
+"""Where the models and the shim are, and the table of measured figures printed at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import pytest
+
+BUILD = Path(__file__).resolve().parents[2] / "build"
+_measured: list[str] = []
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that the exporter wrote."""
+
+    folder: Path
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / "model.onnx"
+
+    @property
+    def manifest(self) -> dict:
+        return json.loads((self.folder / "nvembed.json").read_text())
+
+    def node_count(self) -> int:
+        return len(onnx.load(self.graph, load_external_data=False).graph.node)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full_width: needs the model of the 7B widths, 1.6 GB, and 5 GB of memory")
+
+
+@pytest.fixture(scope="session")
+def shim() -> Path:
+    return BUILD / "cuda-shim"
+
+
+@pytest.fixture
+def model(request) -> ModelFolder:
+    """The exported model of the name that the test is parametrized with."""
+    return ModelFolder(BUILD / "gpu-graph" / request.param)
+
+
+@pytest.fixture(scope="session")
+def measured():
+    """Call it with a line; the lines are printed after the tests."""
+    return _measured.append
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.write_line(line)

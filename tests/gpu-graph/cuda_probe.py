@@ -1,0 +1,91 @@
+"""Opens a model on ONNX Runtime's CUDA provider over the shim, runs it, and writes down what happened as JSON.
+
+Usage: python cuda_probe.py MODEL RUNS OUT    (RUNS: JSON, a list of runs, a run being [width, [length of each row]])
+
+Started by cuda_provider.py, which reads kernel choices from this program's stdout: ONNX Runtime prints them there,
+between the lines `run N` of this program. A process of its own because the shim is chosen when a process starts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+class Shim:
+    """The counters of the libcudart that the provider is using."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL("libcudart.so.13")
+
+    def counts(self) -> dict[str, int]:
+        values = (ctypes.c_long * 5)()
+        self.library.cuda_shim_counts(values)
+        names = ("to_device", "to_host", "on_device", "launches", "live_allocations")
+        return dict(zip(names, values, strict=True))
+
+    def launches(self) -> Counter[str]:
+        """The kernels launched since the last call."""
+        with tempfile.NamedTemporaryFile() as file:
+            if self.library.cuda_shim_launches(file.name.encode()) != 0:
+                raise OSError(f"the shim cannot write {file.name}")
+            return Counter(Path(file.name).read_text().splitlines())
+
+
+def open_session(model: str, cpu: bool) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if not cpu:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = onnxruntime.InferenceSession(model, options, providers=["CUDAExecutionProvider"])
+    # Without the shim the Python package would go on with the CPU, and all nodes would be "placed".
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        raise RuntimeError("the CUDA provider was not loaded")
+    return session
+
+
+def assignment(session: onnxruntime.InferenceSession) -> dict[str, list[str]]:
+    """Provider -> `operator name` of each node it got, after ONNX Runtime's own fusions."""
+    nodes: dict[str, list[str]] = {}
+    for subgraph in session.get_provider_graph_assignment_info():
+        nodes.setdefault(subgraph.ep_name, []).extend(f"{node.op_type} {node.name}" for node in subgraph.get_nodes())
+    return nodes
+
+
+def feed(width: int, lengths: list[int]) -> dict[str, np.ndarray]:
+    mask = (np.arange(width) < np.array(lengths)[:, None]).astype(np.int64)
+    return {"input_ids": mask, "attention_mask": mask, "pool_mask": mask}
+
+
+def main(model: str, runs: str, out: str) -> None:
+    onnxruntime.set_default_logger_severity(4)
+    report = {"refused": None, "nodes": {}, "runs": []}
+    try:
+        session = open_session(model, cpu=False)
+    except Exception as error:
+        report["refused"] = str(error)
+        session = open_session(model, cpu=True)
+    report["nodes"] = assignment(session)
+    shim = Shim()
+    for number, (width, lengths) in enumerate(json.loads(runs)):
+        print(f"run {number}", flush=True)
+        shim.launches()
+        before, error = shim.counts(), None
+        try:
+            session.run(None, feed(width, lengths))
+        except Exception as problem:
+            error = str(problem)
+        counts = {name: value - before[name] for name, value in shim.counts().items()}
+        report["runs"].append({"error": error, "counts": counts, "launches": shim.launches()})
+    Path(out).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

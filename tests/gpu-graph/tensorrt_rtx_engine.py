@@ -1,0 +1,119 @@
+"""What TensorRT-RTX makes of a model: its parser's verdict, and an engine. Neither needs a GPU."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorrt_rtx as trt
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that was built: bytes, seconds, and the network it was built from."""
+
+    size: int
+    seconds: float
+    inputs: dict[str, tuple[str, list[int]]]
+    outputs: dict[str, tuple[str, list[int]]]
+
+
+def optimization_profile(inputs: list[str], max_length: int) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """Input name -> smallest, typical and largest [batch, sequence]: all inputs are of one shape.
+
+    From a single token to 32 rows of 512, the length NVIDIA's model card evaluates at, tuned for 8 short passages.
+    """
+    smallest, typical, largest = (1, 1), (8, 128), (32, 512)
+    cut = tuple((batch, min(width, max_length)) for batch, width in (smallest, typical, largest))
+    return dict.fromkeys(inputs, cut)
+
+
+class _Errors(trt.ILogger):
+    """Keeps what TensorRT complains of."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.messages: list[str] = []
+
+    def log(self, severity: trt.ILogger.Severity, message: str) -> None:
+        if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+            self.messages.append(message)
+
+
+class _Parsed:
+    """A model in TensorRT's hands. Strongly typed: every value keeps the dtype the exporter gave it."""
+
+    def __init__(self) -> None:
+        self.logger = _Errors()
+        self.builder = trt.Builder(self.logger)
+        self.network = self.builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        self.parser = trt.OnnxParser(self.network, self.logger)
+
+    def errors(self) -> list[str]:
+        errors = [self.parser.get_error(index) for index in range(self.parser.num_errors)]
+        return [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+
+    def allow_unfused_attention(self) -> None:
+        """Let TensorRT make attention of several kernels where it has no fused one. ONNX has no way to say this."""
+        for index in range(self.network.num_layers):
+            layer = self.network.get_layer(index)
+            if layer.type == trt.LayerType.ATTENTION_INPUT:
+                layer.__class__ = trt.IAttentionInputLayer  # how the bindings go from a layer to its own class
+                layer.attention.decomposable = True
+
+
+def problems(model: Path, nodes: int) -> list[str]:
+    """Why the model, of that many nodes, would not be one engine; empty when it would."""
+    parsed = _Parsed()
+    supported = parsed.parser.supports_model_v2(model.read_bytes(), str(model))
+    found = [] if supported else ["the model as a whole is not supported", *parsed.errors()]
+    parts = [
+        (parsed.parser.is_subgraph_supported(index), len(parsed.parser.get_subgraph_nodes(index)))
+        for index in range(parsed.parser.num_subgraphs)
+    ]
+    if parts != [(True, nodes)]:
+        described = ", ".join(f"{count} nodes {'' if good else 'not '}supported" for good, count in parts)
+        found.append(f"{len(parts)} subgraphs instead of one with all {nodes} nodes: {described}")
+    return found
+
+
+def build(
+    model: Path,
+    profile: dict[str, tuple[Shape, Shape, Shape]],
+    compute_capability: str,
+    unfused_attention: bool = False,
+) -> Engine:
+    """Build an engine for a GPU that is not there, such as "SM89"; raises with TensorRT's reasons."""
+    parsed = _Parsed()
+    if not parsed.parser.parse_from_file(str(model)):
+        raise RuntimeError("\n".join(parsed.errors()))
+    if unfused_attention:
+        parsed.allow_unfused_attention()
+    network, config = parsed.network, parsed.builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    if not config.set_compute_capability(getattr(trt.ComputeCapability, compute_capability), 0):
+        raise RuntimeError(f"TensorRT-RTX does not build for {compute_capability}")
+    shapes = parsed.builder.create_optimization_profile()
+    for name, (smallest, typical, largest) in profile.items():
+        shapes.set_shape(name, smallest, typical, largest)
+    if config.add_optimization_profile(shapes) != 0:
+        raise RuntimeError(f"the profile {profile} does not fit the network")
+    start = time.perf_counter()
+    engine = parsed.builder.build_serialized_network(network, config)
+    if engine is None:
+        raise RuntimeError("\n".join([f"no engine for {compute_capability}", *parsed.logger.messages]))
+
+    def describe(tensor):
+        return tensor.dtype.name, list(tensor.shape)
+
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    return Engine(
+        engine.nbytes,
+        time.perf_counter() - start,
+        {tensor.name: describe(tensor) for tensor in inputs},
+        {tensor.name: describe(tensor) for tensor in outputs},
+    )
