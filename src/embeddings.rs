@@ -104,46 +104,21 @@ impl Embeddings {
                 format!("the graph returned shape {found:?}, not {wanted:?}"),
             ));
         }
-        for (index, row) in rows.iter().enumerate() {
-            if !self.set_row(*row, index, output) {
-                let message = "the graph returned a number that is not finite; an fp16 model may have overflowed";
-                return Err(Error::new(ErrorKind::Inference, message));
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies, and converts where the types differ. Returns whether all numbers are finite.
-    fn set_row(&mut self, row: usize, index: usize, output: &RawOutput) -> bool {
-        match (&mut self.data, output) {
-            (Data::F32(data), RawOutput::F32(output)) => {
-                data.row_mut(row).assign(&output.row(index));
-                data.row(row).iter().all(|value| value.is_finite())
-            }
-            (Data::F16(data), RawOutput::F16(output)) => {
-                data.row_mut(row).assign(&output.row(index));
-                data.row(row).iter().all(|value| value.is_finite())
-            }
-            // Rows of arrays made here and by `to_owned` are contiguous, so the slices exist.
+        let is_finite = match (&mut self.data, output) {
+            (Data::F32(data), RawOutput::F32(output)) => scatter(data, rows, output, |value| value.is_finite()),
+            (Data::F16(data), RawOutput::F16(output)) => scatter(data, rows, output, |value| value.is_finite()),
             (Data::F32(data), RawOutput::F16(output)) => {
-                match (data.row_mut(row).as_slice_mut(), output.row(index).as_slice()) {
-                    (Some(data), Some(output)) => {
-                        output.convert_to_f32_slice(data);
-                        data.iter().all(|value| value.is_finite())
-                    }
-                    _ => false,
-                }
+                scatter(data, rows, &widened(output), |value| value.is_finite())
             }
             (Data::F16(data), RawOutput::F32(output)) => {
-                match (data.row_mut(row).as_slice_mut(), output.row(index).as_slice()) {
-                    (Some(data), Some(output)) => {
-                        data.convert_from_f32_slice(output);
-                        data.iter().all(|value| value.is_finite())
-                    }
-                    _ => false,
-                }
+                scatter(data, rows, &output.mapv(f16::from_f32), |value| value.is_finite())
             }
+        };
+        if is_finite {
+            return Ok(());
         }
+        let message = "the graph returned a number that is not finite; an fp16 model may have overflowed";
+        Err(Error::new(ErrorKind::Inference, message))
     }
 
     pub(crate) fn set_info(&mut self, row: usize, tokens: usize, truncated: bool) {
@@ -175,7 +150,7 @@ impl Embeddings {
     pub fn to_f32(&self) -> Array2<f32> {
         match &self.data {
             Data::F32(data) => data.clone(),
-            Data::F16(data) => data.mapv(f32::from),
+            Data::F16(data) => widened(data),
         }
     }
 
@@ -184,7 +159,7 @@ impl Embeddings {
         let Self { data, tokens, truncated, .. } = self;
         let rows = match data {
             Data::F32(data) => data,
-            Data::F16(data) => data.mapv(f32::from),
+            Data::F16(data) => widened(&data),
         };
         tokens.into_iter().zip(truncated).enumerate().map(move |(row, (tokens, truncated))| Embedding {
             values: rows.index_axis(Axis(0), row).to_vec(),
@@ -225,4 +200,20 @@ impl Embeddings {
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
+}
+
+/// Copies row i of `output` to row `rows[i]` of `data`, and says whether all of it is good.
+fn scatter<T: Copy>(data: &mut Array2<T>, rows: &[usize], output: &Array2<T>, is_good: impl Fn(T) -> bool) -> bool {
+    for (row, values) in rows.iter().zip(output.rows()) {
+        data.row_mut(*row).assign(&values);
+    }
+    output.iter().all(|value| is_good(*value))
+}
+
+/// 16-bit floats as 32-bit ones, by the processor's own instructions where the memory is in one piece.
+fn widened(narrow: &Array2<f16>) -> Array2<f32> {
+    let Some(from) = narrow.as_slice() else { return narrow.mapv(f32::from) };
+    let mut wide = vec![0.0; from.len()];
+    from.convert_to_f32_slice(&mut wide);
+    Array2::from_shape_vec(narrow.dim(), wide).unwrap_or_else(|_| narrow.mapv(f32::from))
 }
