@@ -7,7 +7,9 @@ full disk ends in one typed error.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +56,11 @@ class ExternalData:
     def write(self, path: Path, advance: Callable[[int], None]) -> str:
         """Write the file and return its sha256 in hex; `advance` is told how many bytes were just written.
 
-        Memory: one array at a time. OSError passes through, for the caller knows the folder and its limits.
+        Memory: two arrays at a time. OSError passes through, for the caller knows the folder and its limits.
         """
         digest, position = hashlib.sha256(), 0
-        with path.open("wb", buffering=0) as file:
-            for item in self.initializers:
-                array = item.make()
+        with path.open("wb", buffering=0) as file, closing(_made_ahead(self.initializers)) as made:
+            for item, array in made:
                 if array.nbytes != item.nbytes or array.shape != item.shape:
                     raise AssertionError(f"{item.name}: made {array.shape}, planned {item.shape}")
                 data = memoryview(np.ascontiguousarray(array)).cast("B")
@@ -70,6 +71,23 @@ class ExternalData:
                 del array, data, chunk  # before the next one is made
                 advance(item.nbytes)
         return digest.hexdigest()
+
+
+def _made_ahead(items: list[Initializer]) -> Iterator[tuple[Initializer, np.ndarray]]:
+    """Each item with its array, while a thread makes the next: reading and transposing beside hashing and writing.
+
+    The thread makes rather than writes, so that a signal, which Python delivers to the main thread, stops the writing.
+    """
+    pool = ThreadPoolExecutor(1, "make")
+    try:
+        coming = pool.submit(items[0].make) if items else None
+        for index, item in enumerate(items):
+            array = coming.result()
+            coming = pool.submit(items[index + 1].make) if index + 1 < len(items) else None
+            yield item, array
+            del array  # while this waits for the one after it, there should be no third
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _write_all(file, data: memoryview) -> None:

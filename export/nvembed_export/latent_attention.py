@@ -30,7 +30,8 @@ LAYER_NORM_EPS = 1e-5  # torch's default, which NVIDIA's pooler keeps
 class Folding:
     """The constants of the fused form, in float64, a block of rows at a time.
 
-    At the 7B size `to_kv` is [65536, 4096]; what stays in memory is one head's share or `v` [R, n·e], 134 MB.
+    At the 7B size `to_kv` is [65536, 4096]; what stays in memory is one head's share, or `v` [R, n·e] and as many rows
+    of `to_out`, 134 MB each.
     """
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig):
@@ -91,7 +92,7 @@ class Folding:
         values = np.empty((self.latents, cross))
         for start, stop in self._row_ranges(0, cross):
             values[:, start:stop] = context @ self._value_rows(start, stop).T
-        step = max(1, BLOCK_BYTES // (8 * cross))
+        step = max(1, 4 * BLOCK_BYTES // (8 * cross))  # `to_out` has long rows: fewer of them make poor products
         for start in range(0, self.hidden, step):
             wo = self._rows(f"{CROSS}.fn.to_out.weight", start, min(start + step, self.hidden))
             heads = [slice(head * self.head_dim, (head + 1) * self.head_dim) for head in range(self.heads)]

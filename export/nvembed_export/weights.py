@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nvembed_export.checkpoint import Checkpoint
+from nvembed_export.checkpoint import CACHE_BYTES, Checkpoint
 from nvembed_export.errors import WeightValueError
+
+TILE_ROWS, TILE_COLUMNS = 64, 256  # of a transposition, in rows and words: what stays in a core's caches
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Weight:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, name: str) -> Weight:
-        return cls(name, checkpoint.shape(name), lambda: checkpoint.row_blocks(name))
+        return cls(name, checkpoint.shape(name), lambda: checkpoint.row_blocks(name, CACHE_BYTES))
 
     @classmethod
     def from_array(cls, name: str, make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> Weight:
@@ -35,14 +37,40 @@ class Weight:
         """The whole weight rounded to `dtype`: [out, in], or [in, out] when transposed. Raises WeightValueError."""
         shape = self.shape[::-1] if transposed else self.shape
         whole = np.empty(shape, dtype)
-        target = whole.T if transposed else whole
         row = 0
         for block in self.row_blocks():
-            target[row : row + len(block)] = round_to(block, dtype, self.name)
+            rounded = round_to(block, dtype, self.name)
+            if transposed:
+                copy_transposed(whole, row, rounded)
+            else:
+                whole[row : row + len(block)] = rounded
             row += len(block)
         if row != self.shape[0]:
             raise AssertionError(f"{self.name}: blocks cover {row} of {self.shape[0]} rows")
         return whole
+
+
+def copy_transposed(target: np.ndarray, column: int, block: np.ndarray) -> None:
+    """target[:, column:column + rows] = blockᵀ, for block [rows, in] and target [in, out] of one dtype.
+
+    Moved 8 bytes at a time: numpy transposes element by element, so four fp16 rows are first interleaved into one row
+    of 8-byte words. That takes a third of the time, and half of an export would be this otherwise.
+    """
+    lanes = 8 // block.itemsize
+    if block.dtype != target.dtype or any(size % lanes for size in (column, len(block), target.shape[1])):
+        target[:, column : column + len(block)] = block.T
+        return
+    words = target.view(np.uint64)
+    for start in range(0, len(block), TILE_ROWS):
+        rows = block[start : start + TILE_ROWS]
+        packed = np.empty((len(rows) // lanes, rows.shape[1], lanes), block.dtype)
+        for lane in range(lanes):
+            packed[:, :, lane] = rows[lane::lanes]
+        tile = packed.view(np.uint64)[:, :, 0]
+        first = (column + start) // lanes
+        for left in range(0, tile.shape[1], TILE_COLUMNS):
+            part = tile[:, left : left + TILE_COLUMNS]
+            words[left : left + TILE_COLUMNS, first : first + len(tile)] = part.T
 
 
 def round_to(block: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:

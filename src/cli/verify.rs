@@ -155,8 +155,9 @@ fn verify_model_card(embedder: &Embedder, card: Option<ModelCard>) -> anyhow::Re
     let name = embedder.manifest().name().to_ascii_lowercase();
     let card = match card {
         Some(card) => card,
-        None if name.contains("nv-embed-v1") => ModelCard::V1,
-        None if name.contains("nv-embed-v2") => ModelCard::V2,
+        // The whole name: an export of the first layers, or of random weights, has another.
+        None if name == "nv-embed-v1" => ModelCard::V1,
+        None if name == "nv-embed-v2" => ModelCard::V2,
         None => {
             let message = format!(
                 "there are no published scores for {name:?}, only for NV-Embed-v1 and NV-Embed-v2; name \
