@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
+PRECISIONS := fp32 fp16 bf16
 REFERENCE := build/reference
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
@@ -44,7 +45,7 @@ format: venv-test ## Apply the formatting
 release: prerequisites
 	cargo build --locked --release
 
-models: $(MODELS)/nv-embed-mini-fp32/nvembed.json $(MODELS)/nv-embed-mini-fp16/nvembed.json ## Export the mini model
+models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the mini model in every precision
 
 $(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
 	@mkdir -p $(MODELS)

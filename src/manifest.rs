@@ -70,6 +70,19 @@ pub enum Precision {
     Fp32,
     /// Matrix products and attention in 16-bit floats, residual stream and statistics in 32; the graph returns float16.
     Fp16,
+    /// As [`Precision::Fp16`] with bfloat16; the graph returns float32. For GPUs: ONNX Runtime's CPU provider has no
+    /// bfloat16 matrix product.
+    Bf16,
+}
+
+impl Precision {
+    /// The dtype of the graph's output, as the manifest spells it.
+    fn output_dtype(self) -> &'static str {
+        match self {
+            Self::Fp32 | Self::Bf16 => "float32",
+            Self::Fp16 => "float16",
+        }
+    }
 }
 
 impl std::fmt::Display for Precision {
@@ -77,6 +90,7 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::Fp32 => "fp32",
             Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
         })
     }
 }
@@ -218,12 +232,8 @@ impl Manifest {
             |name: &str, dtype: &str, shape| TensorSpec { name: name.to_owned(), dtype: dtype.to_owned(), shape };
         let inputs = ["input_ids", "attention_mask", "pool_mask"]
             .map(|name| spec(name, "int64", vec![free("batch"), free("sequence")]));
-        let dtype = match self.precision {
-            Precision::Fp32 => "float32",
-            Precision::Fp16 => "float16",
-        };
         let dim = Dim::Fixed(i64::try_from(self.dim()).unwrap_or(i64::MAX));
-        (inputs.to_vec(), vec![spec("embeddings", dtype, vec![free("batch"), dim])])
+        (inputs.to_vec(), vec![spec("embeddings", self.precision.output_dtype(), vec![free("batch"), dim])])
     }
 
     fn files(&self) -> impl Iterator<Item = &str> {

@@ -27,17 +27,27 @@ pub(crate) enum RawOutput {
 /// therefore take turns. Each run uses all of its session's threads, so nothing is gained by running two at once.
 pub(crate) struct Session {
     session: Mutex<OrtSession>,
-    precision: Precision,
+    /// Whether the graph returns float16 rather than float32; which of the two was checked when it was opened.
+    half_output: bool,
 }
 
 impl Session {
     /// Opens the graph of a model folder on the provider asked for.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`] when the provider cannot be had, [`ErrorKind::Model`] when ONNX Runtime refuses the graph
+    /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`] when ONNX Runtime refuses the graph
     /// or the graph's inputs and outputs are not those of the manifest.
     pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Result<Self> {
         let path = manifest.graph_path();
+        // Asked here because ONNX Runtime would name some node of the graph, and not what to do.
+        if manifest.precision() == Precision::Bf16 && options.provider == Provider::Cpu {
+            let message = format!(
+                "{} is a bf16 model, and ONNX Runtime's execution provider cpu has no bf16 matrix product; run it on \
+                 cuda, or export with --precision fp32 or int8",
+                manifest.folder().display()
+            );
+            return Err(Error::new(ErrorKind::Provider, message));
+        }
         let builder = builder(library, options)?;
         let provider = options.provider.dispatch()?;
         let mut builder = builder.with_execution_providers([provider]).map_err(|error| {
@@ -51,7 +61,8 @@ impl Session {
         let (inputs, outputs) = manifest.contract();
         check("input", session.inputs(), &inputs)?;
         check("output", session.outputs(), &outputs)?;
-        Ok(Self { session: Mutex::new(session), precision: manifest.precision() })
+        let half_output = outputs[0].dtype == "float16";
+        Ok(Self { session: Mutex::new(session), half_output })
     }
 
     /// Runs one batch. Waits while another thread runs.
@@ -72,9 +83,10 @@ impl Session {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let outputs = session.run(inputs).map_err(failed)?;
         let output = &outputs[0];
-        match self.precision {
-            Precision::Fp32 => Ok(RawOutput::F32(rows(output).map_err(failed)?)),
-            Precision::Fp16 => Ok(RawOutput::F16(rows(output).map_err(failed)?)),
+        if self.half_output {
+            Ok(RawOutput::F16(rows(output).map_err(failed)?))
+        } else {
+            Ok(RawOutput::F32(rows(output).map_err(failed)?))
         }
     }
 }

@@ -50,7 +50,7 @@ def manifest(
         {"name": name, "dtype": "int64", "shape": ["batch", "sequence"]}
         for name in ("input_ids", "attention_mask", "pool_mask")
     ]
-    dtype = str(precision.narrow.numpy())
+    dtype = str(precision.output.numpy())
     output = {"name": "embeddings", "dtype": dtype, "shape": ["batch", config.text.hidden_size]}
     return {
         "schema_version": SCHEMA_VERSION,

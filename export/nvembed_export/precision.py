@@ -18,19 +18,31 @@ from nvembed_export.weights import Weight, round_to
 
 @dataclass(frozen=True)
 class Precision:
-    """How a graph computes. `narrow` is also the dtype of the output."""
+    """How a graph computes, and the dtype of its output."""
 
     name: str
     narrow: ir.DataType
+    output: ir.DataType
     wide: ir.DataType = ir.DataType.FLOAT
 
     def narrowed(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """A wide value in the narrow dtype; no node when the two are the same."""
-        return x if self.narrow == self.wide else graph.op("Cast", x, to=int(self.narrow))
+        return self._cast(graph, x, self.wide, self.narrow)
 
     def widened(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """A narrow value in the wide dtype; no node when the two are the same."""
-        return x if self.narrow == self.wide else graph.op("Cast", x, to=int(self.wide))
+        return self._cast(graph, x, self.narrow, self.wide)
+
+    def finished(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """A wide value in the dtype of the output; no node when the two are the same."""
+        return self._cast(graph, x, self.wide, self.output)
+
+    def _cast(self, graph: GraphBuilder, x: ir.Value, found: ir.DataType, wanted: ir.DataType) -> ir.Value:
+        return x if found == wanted else graph.op("Cast", x, to=int(wanted))
+
+    def embedding(self, graph: GraphBuilder, table: Weight, ids: ir.Value) -> ir.Value:
+        """Rows of a table [V, D] by ids [B, S] -> wide [B, S, D]."""
+        return self.widened(graph, graph.op("Gather", self._store(graph, table, self.narrow), ids, axis=0))
 
     def linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight) -> ir.Value:
         """x Wᵀ for a weight [out, in] in checkpoint layout: narrow [..., in] -> narrow [..., out].
@@ -40,7 +52,7 @@ class Precision:
         return graph.op("MatMul", x, self._store(graph, weight, self.narrow, transposed=True))
 
     def narrow_weight(self, graph: GraphBuilder, weight: Weight) -> ir.Value:
-        """Embedding tables and the biases of projections."""
+        """Rotary tables and the biases of projections."""
         return self._store(graph, weight, self.narrow)
 
     def wide_weight(self, graph: GraphBuilder, weight: Weight) -> ir.Value:
@@ -57,6 +69,9 @@ class Precision:
 
 
 PRECISIONS = {
-    "fp32": Precision("fp32", ir.DataType.FLOAT),
-    "fp16": Precision("fp16", ir.DataType.FLOAT16),
+    "fp32": Precision("fp32", ir.DataType.FLOAT, output=ir.DataType.FLOAT),
+    "fp16": Precision("fp16", ir.DataType.FLOAT16, output=ir.DataType.FLOAT16),
+    # Embeddings are finished in float32 and stay so: bfloat16 would drop half of their digits, numpy's files have no
+    # such dtype, and a row is small.
+    "bf16": Precision("bf16", ir.DataType.BFLOAT16, output=ir.DataType.FLOAT),
 }

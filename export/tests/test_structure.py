@@ -16,7 +16,7 @@ ALLOWED = set(
     """Add Attention Cast CumSum Div Gather Gelu LayerNormalization MatMul Max Mul RMSNormalization ReduceL2 ReduceSum
     Reshape RotaryEmbedding Sigmoid Softmax Split Squeeze Sub Transpose Unsqueeze""".split()
 )
-VARIANTS = [(precision, pooler) for precision in ("fp32", "fp16") for pooler in ("fused", "direct")]
+VARIANTS = [(precision, pooler) for precision in ("fp32", "fp16", "bf16") for pooler in ("fused", "direct")]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,13 @@ def folder(request, folders):
     return folders / "-".join(request.param)
 
 
-@pytest.fixture(scope="module")
-def fp16_graph(folders):
-    return TypedGraph(folders / "fp16-fused" / "model.onnx")
+@pytest.fixture(
+    scope="module", params=[("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.BFLOAT16)], ids=lambda p: p[0]
+)
+def half(request, folders):
+    """The graph of a 16-bit precision, and its narrow dtype."""
+    name, narrow = request.param
+    return TypedGraph(folders / f"{name}-fused" / "model.onnx"), narrow
 
 
 class TypedGraph:
@@ -75,7 +79,7 @@ def test_inputs_and_output_are_the_contract(folder):
 
     masks = [(name, TensorProto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask", "pool_mask")]
     assert [describe(value) for value in graph.input] == masks
-    dtype = TensorProto.FLOAT if "fp32" in folder.name else TensorProto.FLOAT16
+    dtype = TensorProto.FLOAT16 if "fp16" in folder.name else TensorProto.FLOAT
     assert [describe(value) for value in graph.output] == [("embeddings", dtype, ["batch", 32])]
 
 
@@ -101,15 +105,15 @@ def test_norms_take_their_statistics_in_fp32(folder):
         assert {graph.dtype[name] for name in [*node.input, *node.output]} == {TensorProto.FLOAT}
 
 
-def test_fp32_graph_has_no_fp16_and_no_needless_cast(folders):
+def test_fp32_graph_has_no_16_bit_value_and_no_needless_cast(folders):
     graph = TypedGraph(folders / "fp32-fused" / "model.onnx")
-    assert TensorProto.FLOAT16 not in graph.dtype.values()
+    assert not {TensorProto.FLOAT16, TensorProto.BFLOAT16} & set(graph.dtype.values())
     assert len(graph.nodes("Cast")) == 1  # pool_mask
 
 
-def test_fp16_graph_keeps_the_residual_stream_in_fp32(fp16_graph):
+def test_16_bit_graph_keeps_the_residual_stream_in_fp32(half):
     """Walk back from the pooler's input to the embedding table: one Add a sublayer, all fp32."""
-    graph = fp16_graph
+    graph, _ = half
     final = next(node for node in graph.nodes("RMSNormalization") if node.input[1] == "embedding_model.norm.weight")
     value, additions = final.input[0], 0
     while graph.maker[value].op_type == "Add":
@@ -122,18 +126,18 @@ def test_fp16_graph_keeps_the_residual_stream_in_fp32(fp16_graph):
     assert graph.maker[graph.maker[value].input[0]].op_type == "Gather"
 
 
-def test_fp16_graph_multiplies_and_attends_in_fp16(fp16_graph):
-    graph = fp16_graph
+def test_16_bit_graph_multiplies_and_attends_in_its_dtype(half):
+    graph, narrow = half
     for node in graph.nodes("MatMul", "Attention", "RotaryEmbedding", "Sigmoid", "Gelu"):
         wide = node.op_type == "MatMul" and node.name.startswith("latent_attention_model/mean/MatMul")
         wide = wide and node.input[1] != "latent_attention_model.cross_attend_blocks.1.fn.net.2.weight"
-        expected = TensorProto.FLOAT if wide else TensorProto.FLOAT16
+        expected = TensorProto.FLOAT if wide else narrow
         dtypes = [graph.dtype[name] for name in node.input if name]
         assert set(dtypes) - {TensorProto.INT64} == {expected}, node.name
 
 
-def test_fp16_graph_takes_softmax_mean_and_length_in_fp32(fp16_graph):
-    graph = fp16_graph
+def test_16_bit_graph_takes_softmax_mean_and_length_in_fp32(half):
+    graph, _ = half
     for node in graph.nodes("Softmax", "ReduceL2"):
         assert graph.dtype[node.input[0]] == TensorProto.FLOAT
     sums = [node for node in graph.nodes("ReduceSum") if graph.dtype[node.input[0]] != TensorProto.INT64]
@@ -211,7 +215,7 @@ def test_manifest_describes_the_files(folder):
     assert graph["data_bytes"] == (folder / "model.onnx.data").stat().st_size
     assert graph["opset"] == 24
     assert [entry["name"] for entry in graph["inputs"]] == ["input_ids", "attention_mask", "pool_mask"]
-    dtype = {"fp32": "float32", "fp16": "float16"}[precision]
+    dtype = "float16" if precision == "fp16" else "float32"
     assert graph["outputs"] == [{"name": "embeddings", "dtype": dtype, "shape": ["batch", 32]}]
     assert manifest["tokenizer"] == {
         "file": "tokenizer.json",
