@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
-PRECISIONS := fp32 fp16 bf16
+PRECISIONS := fp32 fp16 bf16 int8 int4
 REFERENCE := build/reference
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 

@@ -46,7 +46,7 @@ pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use library::{Library, MINIMUM_VERSION};
-pub use manifest::{Architecture, Manifest, Precision};
+pub use manifest::{Activations, Architecture, Manifest, Precision, Quantization};
 pub use options::{EncodeOptions, LoadOptions, OutputType, SpecialTokens, Truncation};
 pub use prompt::Prompt;
 pub use provider::Provider;

@@ -17,7 +17,7 @@ from nvembed_export.golden import golden_document
 from nvembed_export.manifest import NV_EMBED_LICENSE, default_max_length, manifest, read_license
 from nvembed_export.modeling import build_model
 from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
-from nvembed_export.precision import PRECISIONS
+from nvembed_export.precision import make_precision
 from nvembed_export.tokenizer import load_tokenizer
 
 GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
@@ -29,6 +29,10 @@ class ExportOptions:
     """What a caller may choose; None means what the checkpoint says, or the default for it."""
 
     precision: str = "fp16"
+    activations: str | None = None
+    block_size: int | None = None
+    symmetric: bool | None = None
+    accuracy_level: int | None = None
     pooler: str = "fused"
     max_length: int | None = None
     name: str | None = None
@@ -78,6 +82,9 @@ def export(
     OutputError for the folder; nothing of the output is left behind in any of these cases.
     """
     progress = progress or NoProgress()
+    precision = make_precision(
+        options.precision, options.activations, options.block_size, options.symmetric, options.accuracy_level
+    )
     check_output(target, checkpoint_dir, options.force)
 
     config = load_config(checkpoint_dir)
@@ -88,7 +95,6 @@ def export(
     name = options.name or source.rstrip("/").rsplit("/", 1)[-1]
     license = (options.license or read_license(checkpoint_dir) or NV_EMBED_LICENSE).lower()
     max_length = _max_length(options.max_length, config, name, source)
-    precision = PRECISIONS[options.precision]
 
     model, data = build_model(checkpoint, config, precision, max_length, options.pooler)
     graph = model.SerializeToString()

@@ -37,14 +37,14 @@ class GraphBuilder:
         finally:
             self._scope.pop()
 
-    def op(self, op_type: str, *inputs: ir.Value | None, outputs: int = 1, **attributes):
-        """Append a node of the standard domain and return its output, or a tuple of them when there are several."""
+    def op(self, op_type: str, *inputs: ir.Value | None, outputs: int = 1, domain: str = "", **attributes):
+        """Append a node and return its output, or a tuple of them when there are several."""
         path = "/".join([*self._scope, op_type])
         number = self._counts.get(path, 0)
         self._counts[path] = number + 1
         name = f"{path}_{number}" if number else path
         attrs = ir.convenience.convert_attributes(attributes)
-        node = ir.Node("", op_type, inputs, attributes=attrs, num_outputs=outputs, name=name)
+        node = ir.Node(domain, op_type, inputs, attributes=attrs, num_outputs=outputs, name=name)
         for index, value in enumerate(node.outputs):
             value.name = f"{name}:{index}"
         self._nodes.append(node)
@@ -75,7 +75,7 @@ class GraphBuilder:
             outputs,
             nodes=self._nodes,
             initializers=[*self._constants.values(), *self._weights],
-            opset_imports={"": OPSET},
+            opset_imports={"": OPSET} | {node.domain: 1 for node in self._nodes if node.domain},
             name=self.name,
         )
         model = ir.Model(graph, ir_version=IR_VERSION, producer_name="nvembed-export", producer_version=__version__)

@@ -16,7 +16,8 @@ ALLOWED = set(
     """Add Attention Cast CumSum Div Gather Gelu LayerNormalization MatMul Max Mul RMSNormalization ReduceL2 ReduceSum
     Reshape RotaryEmbedding Sigmoid Softmax Split Squeeze Sub Transpose Unsqueeze""".split()
 )
-VARIANTS = [(precision, pooler) for precision in ("fp32", "fp16", "bf16") for pooler in ("fused", "direct")]
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+VARIANTS = [(precision, pooler) for precision in PRECISIONS for pooler in ("fused", "direct")]
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +62,14 @@ def test_the_checker_accepts_the_graph(folder):
     onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
 
 
-def test_only_standard_operators_of_opset_24(folder):
+def test_only_standard_operators_of_opset_24_and_quantised_products(folder):
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 24)]
+    quantised = {"com.microsoft": 1} if "int" in folder.name else {}
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 24} | quantised
     assert model.ir_version == 12
-    assert {node.domain for node in model.graph.node} == {""}
-    assert {node.op_type for node in model.graph.node} <= ALLOWED
+    assert {node.op_type for node in model.graph.node if node.domain == ""} <= ALLOWED
+    products = {(node.domain, node.op_type) for node in model.graph.node if node.domain}
+    assert products == ({("com.microsoft", "MatMulNBits")} if quantised else set())
     assert not model.functions
 
 
@@ -179,6 +182,45 @@ def test_fused_pooler_drops_the_projections_it_replaces(folders):
     assert all(any(part in name for name in names["direct"]) for part in replaced)
 
 
+def quantization_of(graph, bits):
+    """What the nodes of a graph with quantised projections say, which must be one thing."""
+    facts = []
+    for node in graph.nodes("MatMulNBits"):
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        facts.append({key: attributes[key] for key in ("bits", "block_size", "accuracy_level")})
+        facts[-1]["symmetric"] = len(node.input) == 3
+    assert all(other == facts[0] for other in facts)
+    assert facts[0]["bits"] == bits
+    return facts[0] | {"activations": "float32"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantised_graph_keeps_norms_wide_and_looks_words_up_in_fp16(folders, precision):
+    graph = TypedGraph(folders / f"{precision}-fused" / "model.onnx")
+    assert len(graph.nodes("MatMulNBits")) == 3 * 7 + 4
+    assert len(graph.nodes("MatMul")) == 1  # the mean, which has no weight
+    for name, dtype in graph.dtype.items():
+        if name.endswith("embed_tokens.weight"):
+            assert dtype == TensorProto.FLOAT16
+        elif "norm" in name and name.endswith("weight"):
+            assert dtype == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_quantised_graph_with_fp16_activations_has_fp16_scales_and_output(tmp_path, small_spec, symmetric):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
+    options = ExportOptions(precision="int4", activations="fp16", symmetric=symmetric, golden=False)
+    export(checkpoint, tmp_path / "model", options)
+    graph = TypedGraph(tmp_path / "model" / "model.onnx")
+    for node in graph.nodes("MatMulNBits"):
+        kinds = [graph.dtype[name] for name in (*node.input, *node.output)]
+        zeros = [] if symmetric else [TensorProto.UINT8]
+        assert kinds == [TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.FLOAT16, *zeros, TensorProto.FLOAT16]
+    assert graph.dtype["embeddings"] == TensorProto.FLOAT16
+    manifest = json.loads((tmp_path / "model" / "nvembed.json").read_text())
+    assert (manifest["quantization"]["activations"], manifest["quantization"]["symmetric"]) == ("float16", symmetric)
+
+
 def test_manifest_describes_the_files(folder):
     import hashlib
 
@@ -194,6 +236,8 @@ def test_manifest_describes_the_files(folder):
     assert manifest["schema_version"] == 1
     assert manifest["model"] == {"name": "small", "source": "example/small", "license": "apache-2.0"}
     assert (manifest["precision"], manifest["pooler"], manifest["max_length"]) == (precision, pooler, 512)
+    bits = {"int8": 8, "int4": 4}.get(precision)
+    assert manifest["quantization"] == (bits and quantization_of(TypedGraph(folder / "model.onnx"), bits))
     assert manifest["architecture"] == {
         "hidden_size": 32,
         "num_hidden_layers": 3,

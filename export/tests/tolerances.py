@@ -43,3 +43,6 @@ FOLDING = 1e-12
 # Share of additional checkpoint bytes that may show in the peak memory of the export: allocator noise, and the graph
 # itself, whose nodes do grow with depth.
 MEMORY_GROWTH = 0.10
+
+# A product with one term, code times scale in fp32: one rounding, and one more where the zero point is taken off.
+ONE_PRODUCT = 3e-7
