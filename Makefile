@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
+PRECISIONS := fp32 fp16 bf16 int8 int4
 REFERENCE := build/reference
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
@@ -85,7 +86,7 @@ format: venv-test ## Apply the formatting
 release: prerequisites
 	cargo build --locked --release
 
-models: $(MODELS)/nv-embed-mini-fp32/nvembed.json $(MODELS)/nv-embed-mini-fp16/nvembed.json ## Export the mini model
+models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the mini model in every precision
 
 $(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
 	@mkdir -p $(MODELS)

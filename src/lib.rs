@@ -49,7 +49,7 @@ pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use library::{Library, MINIMUM_VERSION};
-pub use manifest::{Architecture, Manifest, Precision, Target};
+pub use manifest::{Activations, Architecture, Manifest, Precision, Quantization, Target};
 pub use options::{EncodeOptions, LoadOptions, OutputType, SpecialTokens, Truncation};
 pub use prompt::Prompt;
 pub use provider::Provider;

@@ -26,6 +26,8 @@ pub struct Manifest {
     model: ModelName,
     architecture: Architecture,
     precision: Precision,
+    #[serde(default)]
+    quantization: Option<Quantization>,
     pooler: String,
     max_length: usize,
     graph: Graph,
@@ -72,6 +74,67 @@ pub enum Precision {
     Fp32,
     /// Matrix products and attention in 16-bit floats, residual stream and statistics in 32; the graph returns float16.
     Fp16,
+    /// As [`Precision::Fp16`] with bfloat16; the graph returns float32. For GPUs: ONNX Runtime's CPU provider has no
+    /// bfloat16 matrix product.
+    Bf16,
+    /// Weights of matrix products as 8-bit codes in blocks, the rest as [`Quantization::activations`] says.
+    Int8,
+    /// As [`Precision::Int8`] with 4-bit codes.
+    Int4,
+}
+
+impl Precision {
+    /// The bits of a weight's code, for the quantised precisions.
+    fn bits(self) -> Option<u32> {
+        match self {
+            Self::Fp32 | Self::Fp16 | Self::Bf16 => None,
+            Self::Int8 => Some(8),
+            Self::Int4 => Some(4),
+        }
+    }
+}
+
+/// How a quantised graph stores the weights of its matrix products, and computes with them: the attributes of ONNX
+/// Runtime's `MatMulNBits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Quantization {
+    /// Bits of a code.
+    pub bits: u32,
+    /// Weights that share a scale, along the sum.
+    pub block_size: u32,
+    /// Without zero points.
+    pub symmetric: bool,
+    /// The least precision of a product: 0 the kernel's choice, 1 fp32, 2 fp16, 3 bf16, 4 int8.
+    pub accuracy_level: u32,
+    /// What weights are multiplied with, and the graph's output.
+    pub activations: Activations,
+}
+
+/// The dtype of a quantised graph's activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Activations {
+    /// For CPUs.
+    Float32,
+    /// As in [`Precision::Fp16`]: for GPUs.
+    Float16,
+}
+
+impl std::fmt::Display for Quantization {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.symmetric { "symmetric" } else { "asymmetric" };
+        let activations = match self.activations {
+            Activations::Float32 => "float32",
+            Activations::Float16 => "float16",
+        };
+        let Self { bits, block_size, accuracy_level, .. } = self;
+        write!(
+            f,
+            "{bits} bits, blocks of {block_size}, {kind}, {activations} activations, accuracy level {accuracy_level}"
+        )
+    }
 }
 
 impl std::fmt::Display for Precision {
@@ -79,6 +142,9 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::Fp32 => "fp32",
             Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
         })
     }
 }
@@ -205,6 +271,11 @@ impl Manifest {
             return Err(expect("prompt.suffix", &self.prompt.suffix, &SUFFIX));
         }
         self.check_ranges(&path)?;
+        if self.precision.bits() != self.quantization.map(|quantization| quantization.bits) {
+            let found = self.quantization.map_or("null".to_owned(), |quantization| quantization.to_string());
+            let precision = self.precision;
+            return Err(model_error(format!("{}: precision is {precision}, quantization {found}", path.display())));
+        }
         let (inputs, outputs) = self.contract();
         if self.graph.inputs != inputs {
             return Err(expect("graph.inputs", &self.graph.inputs, &inputs));
@@ -259,12 +330,16 @@ impl Manifest {
             |name: &str, dtype: &str, shape| TensorSpec { name: name.to_owned(), dtype: dtype.to_owned(), shape };
         let inputs = ["input_ids", "attention_mask", "pool_mask"]
             .map(|name| spec(name, "int64", vec![free("batch"), free("sequence")]));
-        let dtype = match self.precision {
-            Precision::Fp32 => "float32",
-            Precision::Fp16 => "float16",
-        };
         let dim = Dim::Fixed(i64::try_from(self.dim()).unwrap_or(i64::MAX));
-        (inputs.to_vec(), vec![spec("embeddings", dtype, vec![free("batch"), dim])])
+        (inputs.to_vec(), vec![spec("embeddings", self.output_dtype(), vec![free("batch"), dim])])
+    }
+
+    /// The dtype of the graph's output, as the manifest spells it.
+    fn output_dtype(&self) -> &'static str {
+        match (self.precision, self.quantization.map(|quantization| quantization.activations)) {
+            (Precision::Fp16, _) | (_, Some(Activations::Float16)) => "float16",
+            _ => "float32",
+        }
     }
 
     fn files(&self) -> impl Iterator<Item = &str> {
@@ -335,6 +410,11 @@ impl Manifest {
     /// Which execution providers the graph is for.
     pub fn target(&self) -> Target {
         self.graph.target
+    }
+
+    /// How the weights are quantised; `None` for the floating-point precisions.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.quantization
     }
 
     /// The form of the pooler: `fused` or `direct`.

@@ -27,7 +27,8 @@ pub(crate) enum RawOutput {
 /// therefore take turns. Each run uses all of its session's threads, so nothing is gained by running two at once.
 pub(crate) struct Session {
     session: Mutex<OrtSession>,
-    precision: Precision,
+    /// Whether the graph returns float16 rather than float32; which of the two was checked when it was opened.
+    half_output: bool,
     /// Bytes of attention scores for each row and squared token, where the provider stores them.
     score_bytes: Option<u64>,
 }
@@ -45,7 +46,7 @@ impl Session {
     /// Opens the graph of a model folder on the provider asked for.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`] when the provider cannot be had, [`ErrorKind::Model`] when ONNX Runtime refuses the graph
+    /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`] when ONNX Runtime refuses the graph
     /// or the graph's inputs and outputs are not those of the manifest.
     pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Result<Self> {
         let path = manifest.graph_path();
@@ -54,6 +55,15 @@ impl Session {
                 "{} is exported for the CPU only, provider {} cannot run it; export it with --target any",
                 path.display(),
                 options.provider
+            );
+            return Err(Error::new(ErrorKind::Provider, message));
+        }
+        // Asked here because ONNX Runtime would name some node of the graph, and not what to do.
+        if manifest.precision() == Precision::Bf16 && options.provider == Provider::Cpu {
+            let message = format!(
+                "{} is a bf16 model, and ONNX Runtime's execution provider cpu has no bf16 matrix product; run it on \
+                 cuda, or export with --precision fp32 or int8",
+                manifest.folder().display()
             );
             return Err(Error::new(ErrorKind::Provider, message));
         }
@@ -72,7 +82,8 @@ impl Session {
         // GPU kernels and the graph for the CPU go through the scores in blocks; the CPU's kernel for any graph does not.
         let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
         let score_bytes = stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4));
-        Ok(Self { session: Mutex::new(session), precision: manifest.precision(), score_bytes })
+        let half_output = outputs[0].dtype == "float16";
+        Ok(Self { session: Mutex::new(session), half_output, score_bytes })
     }
 
     /// How many rows of `length` tokens fit into the memory for attention scores, on a provider that stores them all.
@@ -116,9 +127,10 @@ impl Session {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let outputs = session.run(inputs).map_err(failed)?;
         let output = &outputs[0];
-        match self.precision {
-            Precision::Fp32 => Ok(RawOutput::F32(rows(output).map_err(failed)?)),
-            Precision::Fp16 => Ok(RawOutput::F16(rows(output).map_err(failed)?)),
+        if self.half_output {
+            Ok(RawOutput::F16(rows(output).map_err(failed)?))
+        } else {
+            Ok(RawOutput::F32(rows(output).map_err(failed)?))
         }
     }
 }

@@ -106,6 +106,13 @@ fn a_graph_that_is_not_what_the_manifest_says_is_refused() {
 }
 
 #[test]
+fn a_bf16_model_is_refused_on_the_cpu_and_says_what_to_do() {
+    let error = Embedder::open(mini("bf16"), &LoadOptions::default()).expect_err("the CPU has no bf16 kernels");
+    assert_eq!(error.kind(), ErrorKind::Provider, "{error}");
+    assert!(error.to_string().contains("export with --precision fp32 or int8"), "{error}");
+}
+
+#[test]
 fn a_changed_byte_is_found_when_hashes_are_verified() {
     for name in ["model.onnx", "model.onnx.data", "tokenizer.json", "golden.json"] {
         let message = refused(

@@ -16,7 +16,8 @@ from nvembed_export.attention import TARGETS
 from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
 from nvembed_export.export import ExportOptions, ExportSummary, export
 from nvembed_export.latent_attention import POOLERS
-from nvembed_export.precision import PRECISIONS
+from nvembed_export.precision import ACTIVATIONS, PRECISIONS
+from nvembed_export.quantization import BLOCK_SIZES
 
 EPILOG = """\
 examples:
@@ -75,7 +76,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("checkpoint", type=Path, help="folder with config.json, safetensors and a tokenizer")
     result.add_argument("output", type=Path, help="model folder to write")
     result.add_argument(
-        "--precision", choices=sorted(PRECISIONS), default="fp16", help="default: fp16, as NVIDIA runs it"
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        help="default: fp16, as NVIDIA runs it; see docs/precision.md",
     )
     result.add_argument(
         "--pooler", choices=sorted(POOLERS), default="fused", help="fused is exact and faster (default)"
@@ -99,6 +103,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="only the first N layers, for tests at full width: not the model, and its name says so",
     )
+    quantized = result.add_argument_group("int8 and int4")
+    quantized.add_argument(
+        "--activations",
+        choices=ACTIVATIONS,
+        help="what weights are multiplied with: fp32 for CPUs (default), fp16 for GPUs",
+    )
+    quantized.add_argument(
+        "--block-size", type=int, metavar="N", help=f"weights a scale: {BLOCK_SIZES}".replace("(", "").replace(")", "")
+    )
+    quantized.add_argument("--symmetric", action=argparse.BooleanOptionalAction, help="no zero point (default)")
+    quantized.add_argument(
+        "--accuracy-level",
+        type=int,
+        metavar="N",
+        help="of products, at least: 0 the kernel's choice, 1 fp32, 2 fp16, 3 bf16, 4 int8 (default)",
+    )
     result.add_argument("--name", help="the model's name in the manifest (default: the checkpoint's)")
     result.add_argument("--license", help="SPDX id of the weights (default: README.md's, else cc-by-nc-4.0)")
     result.add_argument("--no-golden", action="store_true", help="skip the float64 reference embeddings")
@@ -115,6 +135,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     options = ExportOptions(
         precision=args.precision,
+        activations=args.activations,
+        block_size=args.block_size,
+        symmetric=args.symmetric,
+        accuracy_level=args.accuracy_level,
         pooler=args.pooler,
         target=args.target,
         layers=args.layers,

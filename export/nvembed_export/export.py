@@ -17,7 +17,7 @@ from nvembed_export.golden import golden_document
 from nvembed_export.manifest import NV_EMBED_LICENSE, default_max_length, manifest, read_license
 from nvembed_export.modeling import build_model
 from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
-from nvembed_export.precision import PRECISIONS
+from nvembed_export.precision import make_precision
 from nvembed_export.tokenizer import load_tokenizer
 
 GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
@@ -33,6 +33,10 @@ class ExportOptions:
     """
 
     precision: str = "fp16"
+    activations: str | None = None
+    block_size: int | None = None
+    symmetric: bool | None = None
+    accuracy_level: int | None = None
     pooler: str = "fused"
     target: str = "any"
     layers: int | None = None
@@ -85,6 +89,9 @@ def export(
     OutputError for the folder; nothing of the output is left behind in any of these cases.
     """
     progress = progress or NoProgress()
+    precision = make_precision(
+        options.precision, options.activations, options.block_size, options.symmetric, options.accuracy_level
+    )
     check_output(target, checkpoint_dir, options.force)
 
     config = load_config(checkpoint_dir)
@@ -98,7 +105,6 @@ def export(
     max_length = _max_length(options.max_length, config, name, source)
     whole = config
     config, name = _first_layers(options.layers, config, name)
-    precision = PRECISIONS[options.precision]
 
     model, data = build_model(checkpoint, config, precision, max_length, options.pooler, options.target)
     graph = model.SerializeToString()

@@ -63,7 +63,8 @@ class ExternalData:
             for item, array in made:
                 if array.nbytes != item.nbytes or array.shape != item.shape:
                     raise AssertionError(f"{item.name}: made {array.shape}, planned {item.shape}")
-                data = memoryview(np.ascontiguousarray(array)).cast("B")
+                # Viewed as bytes by numpy: the buffer protocol knows no bfloat16.
+                data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
                 for chunk in (memoryview(bytes(item.offset - position)), data):
                     digest.update(chunk)
                     _write_all(file, chunk)

@@ -34,6 +34,12 @@ def default_max_length(config: ModelConfig, name: str, source: str) -> int:
     return min(NV_EMBED_V2_MAX_LENGTH if is_v2 else DEFAULT_MAX_LENGTH, config.text.max_position_embeddings)
 
 
+def _quantization(precision: Precision) -> dict | None:
+    if precision.quantization is None:
+        return None
+    return asdict(precision.quantization) | {"activations": str(precision.narrow.numpy())}
+
+
 def manifest(
     config: ModelConfig,
     precision: Precision,
@@ -50,7 +56,7 @@ def manifest(
         {"name": name, "dtype": "int64", "shape": ["batch", "sequence"]}
         for name in ("input_ids", "attention_mask", "pool_mask")
     ]
-    dtype = str(precision.narrow.numpy())
+    dtype = str(precision.output.numpy())
     output = {"name": "embeddings", "dtype": dtype, "shape": ["batch", config.text.hidden_size]}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -58,6 +64,7 @@ def manifest(
         "model": model,
         "architecture": text | asdict(config.latent_attention),
         "precision": precision.name,
+        "quantization": _quantization(precision),
         "pooler": pooler,
         "max_length": max_length,
         "graph": graph_files | {"opset": OPSET, "inputs": masks, "outputs": [output]},

@@ -135,8 +135,7 @@ class MistralModel:
     def __call__(self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
         positions, real = self.positions(graph, attention_mask), self.attention.prepare(graph, attention_mask)
         cos, sin = self.rotary_emb.tables(graph)
-        table = self.precision.narrow_weight(graph, self.embed_tokens)
-        x = self.precision.widened(graph, graph.op("Gather", table, input_ids, axis=0))
+        x = self.precision.embedding(graph, self.embed_tokens, input_ids)
         for index, layer in enumerate(self.layers):
             with graph.scope(f"layers.{index}"):
                 x = layer(graph, x, cos, sin, positions, real)
@@ -180,7 +179,7 @@ class NVEmbedModel:
                 length = graph.op("ReduceL2", pooled, axis, keepdims=1)
                 length = graph.op("Max", length, self.precision.scalar(graph, MIN_LENGTH))
                 pooled = graph.op("Div", pooled, length)
-        return self.precision.narrowed(graph, pooled)
+        return self.precision.finished(graph, pooled)
 
 
 def build_model(
@@ -195,5 +194,5 @@ def build_model(
     embeddings = model(graph, *inputs)
     embeddings.name = "embeddings"
     embeddings.shape = ir.Shape(["batch", config.text.hidden_size])
-    embeddings.type = ir.TensorType(precision.narrow)
+    embeddings.type = ir.TensorType(precision.output)
     return graph.model(inputs, [embeddings]), graph.data

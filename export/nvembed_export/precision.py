@@ -7,40 +7,74 @@ the same division: a residual stream in fp16 would be a different model, since M
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from nvembed_export.graph import GraphBuilder
+from nvembed_export.errors import UsageError
+from nvembed_export.graph import MICROSOFT, GraphBuilder
+from nvembed_export.quantization import Quantization, QuantizedWeight
 from nvembed_export.weights import Weight, round_to
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How a graph computes. `narrow` is also the dtype of the output."""
+    """How a graph computes, and the dtype of its output."""
 
     name: str
     narrow: ir.DataType
+    output: ir.DataType
     wide: ir.DataType = ir.DataType.FLOAT
+    table: ir.DataType | None = None  # of the embedding table, where it is not narrow
+    quantization: Quantization | None = None  # of projections
 
     def narrowed(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """A wide value in the narrow dtype; no node when the two are the same."""
-        return x if self.narrow == self.wide else graph.op("Cast", x, to=int(self.narrow))
+        return self._cast(graph, x, self.wide, self.narrow)
 
     def widened(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """A narrow value in the wide dtype; no node when the two are the same."""
-        return x if self.narrow == self.wide else graph.op("Cast", x, to=int(self.wide))
+        return self._cast(graph, x, self.narrow, self.wide)
+
+    def finished(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """A wide value in the dtype of the output; no node when the two are the same."""
+        return self._cast(graph, x, self.wide, self.output)
+
+    def _cast(self, graph: GraphBuilder, x: ir.Value, found: ir.DataType, wanted: ir.DataType) -> ir.Value:
+        return x if found == wanted else graph.op("Cast", x, to=int(wanted))
+
+    def embedding(self, graph: GraphBuilder, table: Weight, ids: ir.Value) -> ir.Value:
+        """Rows of a table [V, D] by ids [B, S] -> wide [B, S, D]."""
+        dtype = self.table or self.narrow
+        rows = graph.op("Gather", self._store(graph, table, dtype), ids, axis=0)
+        return self._cast(graph, rows, dtype, self.wide)
 
     def linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight) -> ir.Value:
         """x Wᵀ for a weight [out, in] in checkpoint layout: narrow [..., in] -> narrow [..., out].
 
-        Stored as [in, out], which is what MatMul wants: transposing here costs the runtime nothing.
+        Stored as [in, out], which is what MatMul wants: transposing here costs the runtime nothing. Quantised weights
+        keep [out, in], since blocks lie along the sum.
         """
+        if self.quantization is not None:
+            return self._quantized_linear(graph, x, weight, self.quantization)
         return graph.op("MatMul", x, self._store(graph, weight, self.narrow, transposed=True))
 
+    def _quantized_linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight, q: Quantization) -> ir.Value:
+        packed, (out, width) = QuantizedWeight(weight, q, self.narrow.numpy()), weight.shape
+        parts = [("codes", ir.DataType.UINT8), ("scales", self.narrow)]
+        parts += [] if q.symmetric else [("zeros", ir.DataType.UINT8)]
+        stored = [
+            graph.weight(f"{weight.name}.{part}", dtype, packed.shapes[part], packed.array(part))
+            for part, dtype in parts
+        ]
+        facts = {"K": width, "N": out, "bits": q.bits, "block_size": q.block_size, "accuracy_level": q.accuracy_level}
+        y = graph.op("MatMulNBits", x, *stored, domain=MICROSOFT, **facts)
+        y.type = ir.TensorType(self.narrow)  # which shape inference cannot know
+        return y
+
     def narrow_weight(self, graph: GraphBuilder, weight: Weight) -> ir.Value:
-        """Embedding tables and the biases of projections."""
+        """Rotary tables and the biases of projections."""
         return self._store(graph, weight, self.narrow)
 
     def wide_weight(self, graph: GraphBuilder, weight: Weight) -> ir.Value:
@@ -56,7 +90,40 @@ class Precision:
         return graph.constant(float(round_to(np.asarray([value]), dtype, "constant")[0]), dtype.type)
 
 
-PRECISIONS = {
-    "fp32": Precision("fp32", ir.DataType.FLOAT),
-    "fp16": Precision("fp16", ir.DataType.FLOAT16),
+_FLOATS = {
+    "fp32": Precision("fp32", ir.DataType.FLOAT, output=ir.DataType.FLOAT),
+    "fp16": Precision("fp16", ir.DataType.FLOAT16, output=ir.DataType.FLOAT16),
+    # Embeddings are finished in float32 and stay so: bfloat16 would drop half of their digits, numpy's files have no
+    # such dtype, and a row is small.
+    "bf16": Precision("bf16", ir.DataType.BFLOAT16, output=ir.DataType.FLOAT),
 }
+# Products of int8 codes (accuracy level 4) are what makes them fast on CPUs; see docs/precision.md for the figures.
+_QUANTIZATIONS = {
+    "int8": Quantization(bits=8, block_size=32, symmetric=True, accuracy_level=4),
+    "int4": Quantization(bits=4, block_size=32, symmetric=True, accuracy_level=4),
+}
+PRECISIONS = [*_FLOATS, *_QUANTIZATIONS]
+ACTIVATIONS = ["fp32", "fp16"]
+
+
+def make_precision(
+    name: str,
+    activations: str | None = None,
+    block_size: int | None = None,
+    symmetric: bool | None = None,
+    accuracy_level: int | None = None,
+) -> Precision:
+    """The precision of a name; None takes its default. All but the name belong to int8 and int4.
+
+    Raises UsageError for a value that ONNX Runtime does not take, and for an option the precision does not have.
+    """
+    given = {"block_size": block_size, "symmetric": symmetric, "accuracy_level": accuracy_level}
+    given = {key: value for key, value in given.items() if value is not None}
+    if name in _FLOATS:
+        options = ["activations"] * (activations is not None) + list(given)
+        if options:
+            raise UsageError(f"--{options[0].replace('_', '-')} is for int8 and int4, found it with {name}")
+        return _FLOATS[name]
+    base = _FLOATS[activations or "fp32"]
+    # A table is looked up, not multiplied: fp16 holds what checkpoints hold, exactly where they are fp16 themselves.
+    return replace(base, name=name, table=ir.DataType.FLOAT16, quantization=replace(_QUANTIZATIONS[name], **given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
 from nvembed_export.checkpoint import CACHE_BYTES, Checkpoint
@@ -81,5 +82,7 @@ def round_to(block: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
         rounded = block.astype(dtype)
     if not np.isfinite(rounded).all():
         worst = float(block.flat[int(np.abs(block).argmax())])
-        raise WeightValueError(f"tensor `{name}`: found {worst:g}, limit of {dtype} is {np.finfo(dtype).max:g}")
+        raise WeightValueError(
+            f"tensor `{name}`: found {worst:g}, limit of {dtype} is {float(ml_dtypes.finfo(dtype).max):g}"
+        )
     return rounded

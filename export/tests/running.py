@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+from bf16_on_cpu import runnable
 from reference_torch import pack
 
 
 class Model:
-    """An open model folder: rows of (ids, leading ids not pooled) -> [B, D] float64."""
+    """An open model folder: rows of (ids, leading ids not pooled) -> [B, D] float64.
+
+    bf16 graphs are made runnable first (see bf16_on_cpu); the changed graph stays in the folder as cpu.onnx.
+    """
 
     def __init__(self, folder: Path):
-        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+        path = folder / "model.onnx"
+        if json.loads((folder / "nvembed.json").read_text())["precision"] == "bf16":
+            model, path = runnable(onnx.load(path, load_external_data=False)), folder / "cpu.onnx"
+            path.write_bytes(model.SerializeToString())
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def __call__(self, rows, width: int | None = None) -> np.ndarray:
         names = ("input_ids", "attention_mask", "pool_mask")

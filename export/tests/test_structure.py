@@ -16,7 +16,8 @@ ALLOWED = set(
     """Add Attention Cast CumSum Div Gather Gelu LayerNormalization MatMul Max Mul RMSNormalization ReduceL2 ReduceSum
     Reshape RotaryEmbedding Sigmoid Softmax Split Squeeze Sub Transpose Unsqueeze""".split()
 )
-VARIANTS = [(precision, pooler) for precision in ("fp32", "fp16") for pooler in ("fused", "direct")]
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+VARIANTS = [(precision, pooler) for precision in PRECISIONS for pooler in ("fused", "direct")]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,13 @@ def folder(request, folders):
     return folders / "-".join(request.param)
 
 
-@pytest.fixture(scope="module")
-def fp16_graph(folders):
-    return TypedGraph(folders / "fp16-fused" / "model.onnx")
+@pytest.fixture(
+    scope="module", params=[("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.BFLOAT16)], ids=lambda p: p[0]
+)
+def half(request, folders):
+    """The graph of a 16-bit precision, and its narrow dtype."""
+    name, narrow = request.param
+    return TypedGraph(folders / f"{name}-fused" / "model.onnx"), narrow
 
 
 class TypedGraph:
@@ -57,12 +62,14 @@ def test_the_checker_accepts_the_graph(folder):
     onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
 
 
-def test_only_standard_operators_of_opset_24(folder):
+def test_only_standard_operators_of_opset_24_and_quantised_products(folder):
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 24)]
+    quantised = {"com.microsoft": 1} if "int" in folder.name else {}
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 24} | quantised
     assert model.ir_version == 12
-    assert {node.domain for node in model.graph.node} == {""}
-    assert {node.op_type for node in model.graph.node} <= ALLOWED
+    assert {node.op_type for node in model.graph.node if node.domain == ""} <= ALLOWED
+    products = {(node.domain, node.op_type) for node in model.graph.node if node.domain}
+    assert products == ({("com.microsoft", "MatMulNBits")} if quantised else set())
     assert not model.functions
 
 
@@ -92,7 +99,7 @@ def test_inputs_and_output_are_the_contract(folder):
 
     masks = [(name, TensorProto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask", "pool_mask")]
     assert [describe(value) for value in graph.input] == masks
-    dtype = TensorProto.FLOAT if "fp32" in folder.name else TensorProto.FLOAT16
+    dtype = TensorProto.FLOAT16 if "fp16" in folder.name else TensorProto.FLOAT
     assert [describe(value) for value in graph.output] == [("embeddings", dtype, ["batch", 32])]
 
 
@@ -118,15 +125,15 @@ def test_norms_take_their_statistics_in_fp32(folder):
         assert {graph.dtype[name] for name in [*node.input, *node.output]} == {TensorProto.FLOAT}
 
 
-def test_fp32_graph_has_no_fp16_and_no_needless_cast(folders):
+def test_fp32_graph_has_no_16_bit_value_and_no_needless_cast(folders):
     graph = TypedGraph(folders / "fp32-fused" / "model.onnx")
-    assert TensorProto.FLOAT16 not in graph.dtype.values()
+    assert not {TensorProto.FLOAT16, TensorProto.BFLOAT16} & set(graph.dtype.values())
     assert len(graph.nodes("Cast")) == 1  # pool_mask
 
 
-def test_fp16_graph_keeps_the_residual_stream_in_fp32(fp16_graph):
+def test_16_bit_graph_keeps_the_residual_stream_in_fp32(half):
     """Walk back from the pooler's input to the embedding table: one Add a sublayer, all fp32."""
-    graph = fp16_graph
+    graph, _ = half
     final = next(node for node in graph.nodes("RMSNormalization") if node.input[1] == "embedding_model.norm.weight")
     value, additions = final.input[0], 0
     while graph.maker[value].op_type == "Add":
@@ -139,18 +146,18 @@ def test_fp16_graph_keeps_the_residual_stream_in_fp32(fp16_graph):
     assert graph.maker[graph.maker[value].input[0]].op_type == "Gather"
 
 
-def test_fp16_graph_multiplies_and_attends_in_fp16(fp16_graph):
-    graph = fp16_graph
+def test_16_bit_graph_multiplies_and_attends_in_its_dtype(half):
+    graph, narrow = half
     for node in graph.nodes("MatMul", "Attention", "RotaryEmbedding", "Sigmoid", "Gelu"):
         wide = node.op_type == "MatMul" and node.name.startswith("latent_attention_model/mean/MatMul")
         wide = wide and node.input[1] != "latent_attention_model.cross_attend_blocks.1.fn.net.2.weight"
-        expected = TensorProto.FLOAT if wide else TensorProto.FLOAT16
+        expected = TensorProto.FLOAT if wide else narrow
         dtypes = [graph.dtype[name] for name in node.input if name]
         assert set(dtypes) - {TensorProto.INT64} == {expected}, node.name
 
 
-def test_fp16_graph_takes_softmax_mean_and_length_in_fp32(fp16_graph):
-    graph = fp16_graph
+def test_16_bit_graph_takes_softmax_mean_and_length_in_fp32(half):
+    graph, _ = half
     for node in graph.nodes("Softmax", "ReduceL2"):
         assert graph.dtype[node.input[0]] == TensorProto.FLOAT
     sums = [node for node in graph.nodes("ReduceSum") if graph.dtype[node.input[0]] != TensorProto.INT64]
@@ -192,6 +199,45 @@ def test_fused_pooler_drops_the_projections_it_replaces(folders):
     assert all(any(part in name for name in names["direct"]) for part in replaced)
 
 
+def quantization_of(graph, bits):
+    """What the nodes of a graph with quantised projections say, which must be one thing."""
+    facts = []
+    for node in graph.nodes("MatMulNBits"):
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        facts.append({key: attributes[key] for key in ("bits", "block_size", "accuracy_level")})
+        facts[-1]["symmetric"] = len(node.input) == 3
+    assert all(other == facts[0] for other in facts)
+    assert facts[0]["bits"] == bits
+    return facts[0] | {"activations": "float32"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantised_graph_keeps_norms_wide_and_looks_words_up_in_fp16(folders, precision):
+    graph = TypedGraph(folders / f"{precision}-fused" / "model.onnx")
+    assert len(graph.nodes("MatMulNBits")) == 3 * 7 + 4
+    assert len(graph.nodes("MatMul")) == 1  # the mean, which has no weight
+    for name, dtype in graph.dtype.items():
+        if name.endswith("embed_tokens.weight"):
+            assert dtype == TensorProto.FLOAT16
+        elif "norm" in name and name.endswith("weight"):
+            assert dtype == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_quantised_graph_with_fp16_activations_has_fp16_scales_and_output(tmp_path, small_spec, symmetric):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
+    options = ExportOptions(precision="int4", activations="fp16", symmetric=symmetric, golden=False)
+    export(checkpoint, tmp_path / "model", options)
+    graph = TypedGraph(tmp_path / "model" / "model.onnx")
+    for node in graph.nodes("MatMulNBits"):
+        kinds = [graph.dtype[name] for name in (*node.input, *node.output)]
+        zeros = [] if symmetric else [TensorProto.UINT8]
+        assert kinds == [TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.FLOAT16, *zeros, TensorProto.FLOAT16]
+    assert graph.dtype["embeddings"] == TensorProto.FLOAT16
+    manifest = json.loads((tmp_path / "model" / "nvembed.json").read_text())
+    assert (manifest["quantization"]["activations"], manifest["quantization"]["symmetric"]) == ("float16", symmetric)
+
+
 def test_manifest_describes_the_files(folder):
     import hashlib
 
@@ -207,6 +253,8 @@ def test_manifest_describes_the_files(folder):
     assert manifest["schema_version"] == 1
     assert manifest["model"] == {"name": "small", "source": "example/small", "license": "apache-2.0"}
     assert (manifest["precision"], manifest["pooler"], manifest["max_length"]) == (precision, pooler, 512)
+    bits = {"int8": 8, "int4": 4}.get(precision)
+    assert manifest["quantization"] == (bits and quantization_of(TypedGraph(folder / "model.onnx"), bits))
     assert manifest["architecture"] == {
         "hidden_size": 32,
         "num_hidden_layers": 3,
@@ -228,7 +276,7 @@ def test_manifest_describes_the_files(folder):
     assert graph["data_bytes"] == (folder / "model.onnx.data").stat().st_size
     assert graph["opset"] == 24
     assert [entry["name"] for entry in graph["inputs"]] == ["input_ids", "attention_mask", "pool_mask"]
-    dtype = {"fp32": "float32", "fp16": "float16"}[precision]
+    dtype = "float16" if precision == "fp16" else "float32"
     assert graph["outputs"] == [{"name": "embeddings", "dtype": dtype, "shape": ["batch", 32]}]
     assert manifest["tokenizer"] == {
         "file": "tokenizer.json",

@@ -53,6 +53,7 @@ fn model(manifest: &Manifest, hashes_verified: bool) -> Value {
         "license": manifest.license(),
         "folder": manifest.folder().display().to_string(),
         "precision": manifest.precision().to_string(),
+        "quantization": manifest.quantization().map_or("none".to_owned(), |quantization| quantization.to_string()),
         "pooler": manifest.pooler(),
         "target": manifest.target().to_string(),
         "embedding_dimension": manifest.dim(),

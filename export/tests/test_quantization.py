@@ -1,0 +1,107 @@
+"""Blockwise codes: what ONNX Runtime makes of them, how far they may be from the weights, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import tolerances
+from onnx import helper, numpy_helper
+
+from nvembed_export.errors import UsageError
+from nvembed_export.precision import make_precision
+from nvembed_export.quantization import Quantization, QuantizedWeight, dequantize, pack, quantize_rows
+from nvembed_export.weights import Weight
+
+CASES = [(bits, block, symmetric) for bits in (4, 8) for block in (16, 32, 128) for symmetric in (True, False)]
+WIDTHS = [32, 256, 70, 33, 5]  # whole blocks, an odd number of them, and rows that end inside a block
+
+
+def weights(width: int, count: int = 24) -> np.ndarray:
+    """Random rows with an outlier, a row of zeros, a positive row and a constant one."""
+    rows = np.random.default_rng(width).standard_normal((count, width)).astype(np.float32)
+    rows[0, 0], rows[1], rows[2], rows[3] = 40, 0, np.abs(rows[2]), -0.25
+    return rows
+
+
+def runtime_matrix(q: Quantization, rows: np.ndarray, dtype=np.float32) -> np.ndarray:
+    """The weight [N, K] as MatMulNBits sees it: its product with the identity, from the packed arrays."""
+    packed = QuantizedWeight(Weight.from_array("w", lambda: rows, rows.shape), q, np.dtype(dtype))
+    parts = ["codes", "scales"] + ([] if q.symmetric else ["zeros"])
+    initializers = [numpy_helper.from_array(packed.array(part)(), part) for part in parts]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    facts = {"K": rows.shape[1], "N": rows.shape[0], "bits": q.bits, "block_size": q.block_size}
+    node = helper.make_node("MatMulNBits", ["x", *parts], ["y"], domain="com.microsoft", accuracy_level=1, **facts)
+    x, y = (helper.make_tensor_value_info(name, kind, [None, None]) for name in "xy")
+    graph = helper.make_graph([node], "one", [x], [y], initializers)
+    imports = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=12)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": np.eye(rows.shape[1], dtype=dtype)})[0].T
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("bits", "block", "symmetric"), CASES)
+def test_onnx_runtime_reads_the_weight_that_was_packed(bits, block, symmetric, width):
+    """One term a sum, so nothing is left to rounding but the product of code and scale."""
+    q, rows = Quantization(bits, block, symmetric, 1), weights(width)
+    expected = dequantize(*quantize_rows(rows, q, np.dtype(np.float32)), q, width)
+    np.testing.assert_allclose(runtime_matrix(q, rows), expected, rtol=tolerances.ONE_PRODUCT, atol=0)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("bits", "block", "symmetric"), CASES)
+def test_a_code_is_at_most_half_a_step_away(bits, block, symmetric, width):
+    q, rows = Quantization(bits, block, symmetric, 0), weights(width)
+    codes, scales, zeros = quantize_rows(rows, q, np.dtype(np.float32))
+    error = np.abs(dequantize(codes, scales, zeros, q, width) - rows)
+    step = np.repeat(np.abs(scales), block, axis=1)[:, :width]
+    # The sign that lacks a code of its own is cut by half a step more, and so are the ends of a shifted range.
+    assert (error <= step * (1 + 1e-5)).all()
+    assert (error <= step * (0.5 + 1e-5)).mean() > 0.9
+    assert not error[1].any()
+
+
+def test_codes_do_not_depend_on_how_rows_are_read(tmp_path):
+    """Whole, or in uneven blocks as the checkpoint yields them."""
+    rows, q = weights(70), Quantization(4, 32, False, 4)
+    whole = QuantizedWeight(Weight.from_array("w", lambda: rows, rows.shape), q, np.dtype(np.float32))
+    parts = Weight("w", rows.shape, lambda: iter([rows[:5], rows[5:6], rows[6:]]))
+    parts = QuantizedWeight(parts, q, np.dtype(np.float32))
+    for part in ("codes", "scales", "zeros"):
+        a, b = whole.array(part)(), parts.array(part)()
+        assert a.shape == whole.shapes[part]
+        assert np.array_equal(a, b)
+
+
+def test_two_codes_share_a_byte_low_half_first():
+    assert pack(np.array([[1, 2, 3, 15, 7]], np.uint8), 4).tolist() == [[0x21, 0xF3, 0x07]]
+    assert pack(np.array([[1, 200]], np.uint8), 8).tolist() == [[1, 200]]
+
+
+def test_fp16_scales_are_the_ones_codes_were_chosen_for():
+    q, rows = Quantization(8, 32, True, 0), weights(64) * np.float32(1e-3)
+    codes, scales, zeros = quantize_rows(rows, q, np.dtype(np.float16))
+    error = np.abs(dequantize(codes, scales, zeros, q, 64) - rows)
+    step = np.repeat(np.abs(scales.astype(np.float64)), 32, axis=1)
+    assert scales.dtype == np.float16
+    # Codes reach 128: a scale off by 2^-11 of itself moves the largest by 1/16 of a step.
+    assert (error <= step * 1.1).all()
+    found = runtime_matrix(q, rows, np.float16)
+    np.testing.assert_allclose(found, dequantize(codes, scales, zeros, q, 64), rtol=2**-10, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("int8", {"block_size": 48}, "--block-size is 48, expected one of 16, 32, 64, 128, 256"),
+        ("int4", {"block_size": 0}, "--block-size is 0"),
+        ("int4", {"accuracy_level": 5}, "--accuracy-level is 5, expected 0 to 4"),
+        ("fp16", {"block_size": 32}, "--block-size is for int8 and int4, found it with fp16"),
+        ("bf16", {"activations": "fp32"}, "--activations is for int8 and int4, found it with bf16"),
+        ("fp32", {"symmetric": False}, "--symmetric is for int8 and int4"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(name, options, message):
+    with pytest.raises(UsageError, match=message):
+        make_precision(name, **options)
