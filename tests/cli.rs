@@ -91,7 +91,7 @@ fn files_become_one_npy_array_in_order() {
 
 #[test]
 fn the_model_cards_right_pairs_score_highest() {
-    for precision in ["fp32", "fp16"] {
+    for precision in ["fp32", "fp16", "int8", "int4"] {
         let mut command = nvembed();
         command.args(["score", "--json", "-m"]).arg(mini(precision));
         command.arg("--queries").arg(root().join("examples/model-card/queries.txt"));
@@ -124,6 +124,10 @@ fn inspect_describes_model_library_and_machine() {
     for word in ["nv-embed-mini", "apache-2.0", "fused", "providers            cpu", "libonnxruntime", "cores"] {
         assert!(text.contains(word), "{word}: {text}");
     }
+    let output = nvembed().args(["inspect", "--json"]).arg(mini("int4")).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stored = "4 bits, blocks of 32, symmetric, float32 activations, accuracy level 4";
+    assert_eq!(report["model"]["quantization"], stored, "{report}");
     let output = nvembed().args(["inspect", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report.get("model").is_none() && report["library"]["version"].is_string());
@@ -131,7 +135,7 @@ fn inspect_describes_model_library_and_machine() {
 
 #[test]
 fn verify_accepts_the_golden_embeddings_and_refuses_changed_ones() {
-    for precision in ["fp32", "fp16"] {
+    for precision in ["fp32", "fp16", "int8", "int4"] {
         let output = nvembed().args(["verify", "-m"]).arg(mini(precision)).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && text.contains("golden embeddings agree"), "{text}");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{change_manifest, mini, mini_copy};
-use nvembed::{Embedder, ErrorKind, LoadOptions};
+use nvembed::{Activations, Embedder, ErrorKind, LoadOptions, Manifest};
 use serde_json::json;
 
 /// Opens a damaged copy of the mini model and returns the message of the model error.
@@ -35,6 +35,29 @@ fn a_missing_folder_or_manifest_says_how_to_make_one() {
     assert!(message.contains("is not a model folder") && message.contains("nvembed-export"), "{message}");
 }
 
+/// The manifest's facts of 4-bit weights, with the given dtype of activations.
+fn int4(activations: serde_json::Value) -> serde_json::Value {
+    json!({ "bits": 4, "block_size": 32, "symmetric": true, "accuracy_level": 4, "activations": activations })
+}
+
+#[test]
+fn a_manifest_of_quantised_weights_says_how_they_are_stored() {
+    let quantization = Manifest::open(mini("int8")).unwrap().quantization().unwrap();
+    assert_eq!((quantization.bits, quantization.block_size, quantization.symmetric), (8, 32, true));
+    assert_eq!((quantization.accuracy_level, quantization.activations), (4, Activations::Float32));
+    assert_eq!(Manifest::open(mini("fp16")).unwrap().quantization(), None);
+}
+
+#[test]
+fn float16_activations_mean_float16_embeddings() {
+    let damage = |folder: &Path| {
+        change_manifest(folder, "/precision", json!("int4"));
+        change_manifest(folder, "/quantization", int4(json!("float16")));
+    };
+    let message = refused(damage, false);
+    assert!(message.contains("graph.outputs is") && message.contains("float16"), "{message}");
+}
+
 #[test]
 fn a_manifest_with_a_wrong_value_is_refused_by_name() {
     let table = [
@@ -46,6 +69,10 @@ fn a_manifest_with_a_wrong_value_is_refused_by_name() {
         ("/tokenizer/pad_token_id", json!(32000), "pad_token_id is 32000, allowed are 0 to 31999"),
         ("/max_length", json!(-5), "not a valid manifest"),
         ("/precision", json!("fp12"), "unknown variant `fp12`"),
+        ("/precision", json!("int8"), "precision is int8, quantization null"),
+        ("/quantization", int4(json!("float32")), "precision is fp32, quantization 4 bits"),
+        ("/quantization", json!({ "bits": 4 }), "missing field `block_size`"),
+        ("/quantization", int4(json!("float64")), "unknown variant `float64`"),
         ("/prompt/query_template", json!("Q: {task}"), "prompt.query_template is \"Q: {task}\""),
         ("/prompt/suffix", json!(""), "prompt.suffix is \"\""),
         ("/graph/inputs/2/name", json!("mask"), "graph.inputs is"),

@@ -109,9 +109,8 @@ def parser() -> argparse.ArgumentParser:
         choices=ACTIVATIONS,
         help="what weights are multiplied with: fp32 for CPUs (default), fp16 for GPUs",
     )
-    quantized.add_argument(
-        "--block-size", type=int, metavar="N", help=f"weights a scale: {BLOCK_SIZES}".replace("(", "").replace(")", "")
-    )
+    sizes = ", ".join(map(str, BLOCK_SIZES))
+    quantized.add_argument("--block-size", type=int, metavar="N", help=f"weights a scale: {sizes} (default: 32)")
     quantized.add_argument("--symmetric", action=argparse.BooleanOptionalAction, help="no zero point (default)")
     quantized.add_argument(
         "--accuracy-level",

@@ -78,7 +78,8 @@ def quantize_rows(
         scales = np.where(high >= -low, high, low) / np.float32(-q.middle)
     else:
         scales = (high - low) / np.float32(q.largest)
-    scales = scales.astype(dtype)
+    with np.errstate(over="ignore"):  # QuantizedWeight refuses what came out infinite, and says where
+        scales = scales.astype(dtype)
     stored = scales.astype(np.float32)
     inverse = np.divide(1, stored, out=np.zeros_like(stored), where=stored != 0)
     if q.symmetric:
@@ -103,7 +104,9 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     return (pairs | pairs >> 4).astype(np.uint8)
 
 
-def dequantize(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, quantization: Quantization, width: int):
+def dequantize(
+    codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, quantization: Quantization, width: int
+) -> np.ndarray:
     """The float64 weight [N, width] that unpacked codes, scales and zeros stand for."""
     zero = quantization.middle if zeros is None else zeros[..., None]
     values = (codes.astype(np.float64) - zero) * scales[..., None].astype(np.float64)
@@ -149,6 +152,8 @@ class QuantizedWeight:
             if zero is not None:
                 zeros[rows] = pack(zero, q.bits)
             row += len(block)
+        if row != self.weight.shape[0]:
+            raise AssertionError(f"{self.weight.name}: blocks cover {row} of {self.weight.shape[0]} rows")
         if not np.isfinite(scales).all():
             raise WeightValueError(f"tensor `{self.weight.name}`: found a scale beyond the limit of {self.dtype}")
         self._made = {"codes": codes, "scales": scales} | ({} if q.symmetric else {"zeros": zeros})

@@ -44,7 +44,7 @@ def deep_checkpoint(directory, layers: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8", "int4"])
 def test_peak_memory_does_not_follow_the_size(tmp_path, precision, measured):
     sizes, peaks = [], []
     for layers in (4, 40):

@@ -8,7 +8,7 @@ import pytest
 import tolerances
 from onnx import helper, numpy_helper
 
-from nvembed_export.errors import UsageError
+from nvembed_export.errors import UsageError, WeightValueError
 from nvembed_export.precision import make_precision
 from nvembed_export.quantization import Quantization, QuantizedWeight, dequantize, pack, quantize_rows
 from nvembed_export.weights import Weight
@@ -89,6 +89,15 @@ def test_fp16_scales_are_the_ones_codes_were_chosen_for():
     assert (error <= step * 1.1).all()
     found = runtime_matrix(q, rows, np.float16)
     np.testing.assert_allclose(found, dequantize(codes, scales, zeros, q, 64), rtol=2**-10, atol=1e-7)
+
+
+def test_a_scale_beyond_fp16_is_refused_by_name():
+    rows = np.full((2, 32), 1e7, np.float32)
+    packed = QuantizedWeight(
+        Weight.from_array("up_proj", lambda: rows, rows.shape), Quantization(4, 32, True, 0), np.dtype(np.float16)
+    )
+    with pytest.raises(WeightValueError, match="tensor `up_proj`: found a scale beyond the limit of float16"):
+        packed.array("codes")()
 
 
 @pytest.mark.parametrize(
