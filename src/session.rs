@@ -46,8 +46,8 @@ impl Session {
     /// Opens the graph of a model folder on the provider asked for.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`] when ONNX Runtime refuses the graph
-    /// or the graph's inputs and outputs are not those of the manifest.
+    /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`]
+    /// when ONNX Runtime refuses the graph or the graph's inputs and outputs are not those of the manifest.
     pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Result<Self> {
         let path = manifest.graph_path();
         if manifest.target() == Target::Cpu && options.provider != Provider::Cpu {

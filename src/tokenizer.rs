@@ -134,7 +134,7 @@ impl Tokenizer {
             let (ids, truncated) = self.ids(prompt, limits)?;
             Encoding::new(ids, instruction_tokens, truncated)
         };
-        if !in_parallel { prompts.iter().map(one).collect() } else { prompts.par_iter().map(one).collect() }
+        if in_parallel { prompts.par_iter().map(one).collect() } else { prompts.iter().map(one).collect() }
     }
 
     /// The length of an instruction tokenized alone and without `<s>`; of one beyond the row limit, only that it is.

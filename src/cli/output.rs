@@ -77,7 +77,8 @@ impl Writer {
     /// Opens the output for rows of `dim` numbers.
     ///
     /// # Errors
-    /// [`CliError::Usage`] for .npy on stdout or an element type of JSON lines, [`CliError::Output`] when the file cannot be created.
+    /// [`CliError::Usage`] for .npy on stdout or an element type of JSON lines, [`CliError::Output`] when the file cannot
+    /// be created.
     pub(crate) fn open(
         path: Option<&Path>,
         format: OutputFormat,
