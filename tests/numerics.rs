@@ -102,13 +102,13 @@ fn the_fused_pooler_equals_the_direct_one() {
 fn a_row_is_the_same_alone_in_a_batch_and_in_another_order() {
     for (folder, case) in cases() {
         let prompts = case.prompts();
-        let folder = folder.join("fp32");
-        let together = embed(&folder, &prompts);
-        let embedder = Embedder::open(&folder, &LoadOptions::default()).unwrap();
+        let model = folder.join("fp32");
+        let together = embed(&model, &prompts);
+        let embedder = Embedder::open(&model, &LoadOptions::default()).unwrap();
         let options = EncodeOptions { max_batch_size: 1, ..EncodeOptions::default() };
         let alone = unit(&embedder.embed(&prompts, &options).unwrap().to_f32().mapv(f64::from));
         let backwards: Vec<_> = prompts.iter().rev().cloned().collect();
-        let mut reordered = embed(&folder, &backwards);
+        let mut reordered = embed(&model, &backwards);
         reordered.invert_axis(ndarray::Axis(0));
         let difference = largest(&alone, &together).max(largest(&reordered, &together));
         println!("{:<20} alone and reordered {difference:.2e}", name(&folder));
