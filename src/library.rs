@@ -10,8 +10,7 @@ use crate::provider::Provider;
 
 /// The oldest ONNX Runtime that is accepted, as (major, minor).
 ///
-/// 1.31 is the oldest on which the graphs were run: opset 24's `Attention` with `nonpad_kv_seqlen` came to the CPU and
-/// CUDA providers shortly before.
+/// 1.31.1 is the oldest on which the graphs were run (the golden embeddings of nv-embed-mini, on the CPU).
 pub const MINIMUM_VERSION: (u32, u32) = (1, 31);
 
 /// The environment variable that names the library, as in all of `ort`'s users.

@@ -11,8 +11,9 @@ use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, TensorRe
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::Library;
-use crate::manifest::{Dim, Manifest, Precision, Target, TensorSpec};
+use crate::manifest::{Dim, Manifest, TensorSpec};
 use crate::options::{LoadOptions, in_range};
+use crate::precision::{Precision, Target};
 use crate::provider::Provider;
 
 /// What a run returns: one row an input row, `[B, D]`.

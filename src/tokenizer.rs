@@ -20,11 +20,11 @@ use crate::options::{SpecialTokens, Truncation};
 use crate::prompt::Prompt;
 use cut::Cutter;
 
-/// Below this many bytes of text, tokenizing on the calling thread is faster than waking others.
+/// Below this many bytes of text, tokenizing is too short to wake other threads for it.
 const PARALLEL_FROM_BYTES: usize = 4096;
 
 /// Bytes of text for each id that is kept, at the first attempt to tokenize only the start of a long text. English has
-/// about 4.5; a text with longer tokens is tried again with twice as much.
+/// about 4; a text with longer tokens is tried again with twice as much.
 const BYTES_PER_ID: usize = 6;
 
 /// One tokenized prompt.

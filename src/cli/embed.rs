@@ -1,9 +1,9 @@
 //! `nvembed embed`: texts in, embeddings out.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -103,29 +103,22 @@ fn embed(
     bar: &ProgressBar,
 ) -> anyhow::Result<(Summary, Stats)> {
     // The reader runs ahead of the results by one window; each result finds its record at the front of the queue.
-    let pending = Arc::new(Mutex::new(VecDeque::<Pending>::new()));
-    let failure = Arc::new(Mutex::new(None::<CliError>));
-    let prompts = {
-        let (pending, failure) = (Arc::clone(&pending), Arc::clone(&failure));
-        reader.map_while(move |record| match record {
-            Ok(Record { prompt, id, place, bytes_read }) => {
-                lock(&pending).push_back(Pending { id, place, bytes_read });
-                Some(prompt)
-            }
-            Err(error) => {
-                *lock(&failure) = Some(error);
-                None
-            }
-        })
-    };
+    let pending = RefCell::new(VecDeque::new());
+    let failure = Cell::new(None);
+    let prompts = reader.map_while(|record| match record {
+        Ok(Record { prompt, id, place, bytes_read }) => {
+            pending.borrow_mut().push_back(Pending { id, place, bytes_read });
+            Some(prompt)
+        }
+        Err(error) => {
+            failure.set(Some(error));
+            None
+        }
+    });
     let mut summary = Summary::default();
     let mut results = embedder.embed_iter(prompts, &encode.options())?;
     for result in results.by_ref() {
-        let (record, window_done) = {
-            let mut pending = lock(&pending);
-            (pending.pop_front(), pending.is_empty())
-        };
-        let Some(record) = record else { anyhow::bail!("more embeddings than texts") };
+        let Some(record) = pending.borrow_mut().pop_front() else { anyhow::bail!("more embeddings than texts") };
         let embedding = result.map_err(|error| match error.kind() {
             nvembed::ErrorKind::Input | nvembed::ErrorKind::TooLong => {
                 anyhow::Error::from(CliError::Input(format!("{}: {error}", record.place)))
@@ -135,22 +128,18 @@ fn embed(
         writer.row(&embedding, record.id.as_deref())?;
         summary.texts += 1;
         summary.truncated += usize::from(embedding.truncated);
-        if window_done {
+        if pending.borrow().is_empty() {
             writer.flush()?;
         }
         bar.set_position(record.bytes_read);
     }
-    if let Some(error) = lock(&failure).take() {
+    if let Some(error) = failure.take() {
         return Err(error.into());
     }
     if summary.texts == 0 {
         return Err(CliError::Input("the input is empty: there is no text to embed".to_owned()).into());
     }
     Ok((summary, *results.stats()))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A bar over the bytes of the input, or a counter when their number is not known; hidden unless stderr is a terminal.
