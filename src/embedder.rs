@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 use crate::library::Library;
 use crate::manifest::Manifest;
 use crate::options::{EncodeOptions, LoadOptions};
+use crate::prepare;
 use crate::prompt::Prompt;
-use crate::session::Session;
+use crate::session::{Session, Source};
 use crate::stream::EmbedIter;
 use crate::tokenizer::{Encoding, Limits, Tokenizer};
 
@@ -36,12 +37,23 @@ impl Embedder {
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) when an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let manifest = Manifest::open(folder)?;
+        let library = Library::load(options.library.as_deref())?;
+        let source = prepare::find(&manifest, &library, options).map_or(Source::Model, Source::Prepared);
+        Self::open_source(manifest, library, options, &source)
+    }
+
+    pub(crate) fn open_source(
+        manifest: Manifest,
+        library: Library,
+        options: &LoadOptions,
+        source: &Source,
+    ) -> Result<Self> {
         if options.verify_hashes {
             manifest.verify_hashes()?;
         }
         let tokenizer = Tokenizer::open(&manifest)?;
-        let library = Library::load(options.library.as_deref())?;
-        let session = Session::open(&manifest, &library, options)?;
+        let session = Session::open(&manifest, &library, options, source)?;
+        tracing::debug!(graph = %session.path().display(), "opened");
         Ok(Self { manifest, library, tokenizer, session })
     }
 
@@ -91,6 +103,11 @@ impl Embedder {
     /// The ONNX Runtime library in use.
     pub fn library(&self) -> &Library {
         &self.library
+    }
+
+    /// The file of the graph that runs: the model folder's own, or one that [`crate::prepare`] made of it.
+    pub fn graph_path(&self) -> &Path {
+        self.session.path()
     }
 
     /// D, the embedding dimension.

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Option,
     /// ONNX Runtime failed during a run, or returned something that is not an embedding.
     Inference,
+    /// What was to be kept for later cannot be written: the cache folder, or the disk.
+    Cache,
 }
 
 impl Error {

@@ -30,6 +30,7 @@
 //! prompts of a call and D the embedding dimension (4,096 for NV-Embed).
 
 mod batch;
+mod cache;
 mod embedder;
 mod embeddings;
 mod error;
@@ -37,6 +38,7 @@ mod library;
 mod manifest;
 mod options;
 mod precision;
+mod prepare;
 mod prompt;
 mod provider;
 mod session;
@@ -53,6 +55,7 @@ pub use library::{Library, MINIMUM_VERSION};
 pub use manifest::{Architecture, Manifest};
 pub use options::{EncodeOptions, LoadOptions, OutputType, SpecialTokens, Truncation};
 pub use precision::{Activations, Precision, Quantization, Target};
+pub use prepare::prepare;
 pub use prompt::Prompt;
 pub use provider::Provider;
 pub use stream::EmbedIter;

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Score(arguments) => cli::score::run(arguments),
         Command::Inspect(arguments) => cli::inspect::run(arguments),
         Command::Verify(arguments) => cli::verify::run(arguments),
+        Command::Prepare(arguments) => cli::prepare::run(arguments),
     };
     exit::report(outcome)
 }

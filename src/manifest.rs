@@ -37,6 +37,8 @@ pub struct Manifest {
     golden: Option<HashedFile>,
     #[serde(skip)]
     folder: PathBuf,
+    #[serde(skip)]
+    digest: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -152,6 +154,7 @@ impl Manifest {
         }
         let mut manifest: Self = serde_json::from_value(value).map_err(invalid)?;
         manifest.folder = folder.to_owned();
+        manifest.digest = hex(&Sha256::digest(&text));
         manifest.check()?;
         Ok(manifest)
     }
@@ -344,6 +347,11 @@ impl Manifest {
         self.golden.as_ref().map(|golden| self.folder.join(&golden.file))
     }
 
+    /// The SHA-256 of the manifest, in hex. As the manifest holds the hashes of all files, it stands for the model.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+
     pub(crate) fn graph_path(&self) -> PathBuf {
         self.folder.join(&self.graph.file)
     }
@@ -370,7 +378,7 @@ fn model_error(message: String) -> Error {
 }
 
 /// The SHA-256 of a file's bytes in lower-case hex.
-fn sha256(path: &Path) -> std::io::Result<String> {
+pub(crate) fn sha256(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -381,5 +389,10 @@ fn sha256(path: &Path) -> std::io::Result<String> {
         }
         hasher.update(&buffer[..read]);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Bytes in lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

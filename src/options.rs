@@ -25,6 +25,14 @@ pub struct LoadOptions {
     pub intra_threads: Option<usize>,
     /// Compare the SHA-256 of every file with the manifest. Default: false, since it reads the whole model.
     pub verify_hashes: bool,
+    /// Where [`crate::prepare`] keeps what it makes and [`crate::Embedder::open`] looks for it. `None`: the folder
+    /// `cache` in the model folder.
+    pub cache: Option<PathBuf>,
+    /// On the CPU, rearrange the weights for the processor with all threads instead of one. Opening is then faster, and
+    /// the pages of the whole weights file stay mapped beside the rearranged copy until it is done: the process's
+    /// resident memory shows twice the model for that time, though the system can drop those pages whenever it needs
+    /// them. Needs ONNX Runtime 1.32; older ones ignore it. Default: false.
+    pub parallel_prepacking: bool,
 }
 
 /// Choices of one call.

@@ -1,5 +1,6 @@
 //! The graph: opened, checked against the manifest, and run.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use half::f16;
@@ -22,12 +23,38 @@ pub(crate) enum RawOutput {
     F16(Array2<f16>),
 }
 
+/// Which file of a model's graph is opened.
+pub(crate) enum Source {
+    /// The model folder's. It is optimised while it opens.
+    Model,
+    /// The model folder's, and what becomes of it is written into this folder.
+    Save(PathBuf),
+    /// The one that was written into this folder.
+    Prepared(PathBuf),
+}
+
+impl Source {
+    /// The file name of a prepared graph; its weights are in a file beside it.
+    const FILE_NAME: &str = "model.onnx";
+    const DATA_FILE_NAME: &str = "model.onnx.data";
+    /// Smaller constants stay inside the graph file.
+    const DATA_MIN_BYTES: &str = "1024";
+
+    fn path(&self, manifest: &Manifest) -> PathBuf {
+        match self {
+            Self::Model | Self::Save(_) => manifest.graph_path(),
+            Self::Prepared(folder) => folder.join(Self::FILE_NAME),
+        }
+    }
+}
+
 /// An open graph.
 ///
 /// ONNX Runtime's `Run` is documented as thread-safe, but `ort` asks for exclusive access and gives reasons; runs
 /// therefore take turns. Each run uses all of its session's threads, so nothing is gained by running two at once.
 pub(crate) struct Session {
     session: Mutex<OrtSession>,
+    path: PathBuf,
     /// Whether the graph returns float16 rather than float32; which of the two was checked when it was opened.
     half_output: bool,
     /// Bytes of attention scores for each row and squared token, where the provider stores them.
@@ -49,8 +76,8 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`]
     /// when ONNX Runtime refuses the graph or the graph's inputs and outputs are not those of the manifest.
-    pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Result<Self> {
-        let path = manifest.graph_path();
+    pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions, source: &Source) -> Result<Self> {
+        let path = source.path(manifest);
         if manifest.target() == Target::Cpu && options.provider != Provider::Cpu {
             let message = format!(
                 "{} is exported for the CPU only, provider {} cannot run it; export it with --target any",
@@ -68,7 +95,7 @@ impl Session {
             );
             return Err(Error::new(ErrorKind::Provider, message));
         }
-        let builder = builder(library, options)?;
+        let builder = builder(library, options, source)?;
         let provider = options.provider.dispatch()?;
         let mut builder = builder.with_execution_providers([provider]).map_err(|error| {
             let message = format!("execution provider {} could not be started: {error}", options.provider);
@@ -84,7 +111,12 @@ impl Session {
         let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
         let score_bytes = stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4));
         let half_output = outputs[0].dtype == "float16";
-        Ok(Self { session: Mutex::new(session), half_output, score_bytes })
+        Ok(Self { session: Mutex::new(session), path, half_output, score_bytes })
+    }
+
+    /// The file of the graph.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// How many rows of `length` tokens fit into the memory for attention scores, on a provider that stores them all.
@@ -136,13 +168,16 @@ impl Session {
     }
 }
 
-fn builder(library: &Library, options: &LoadOptions) -> Result<SessionBuilder> {
+fn builder(library: &Library, options: &LoadOptions, source: &Source) -> Result<SessionBuilder> {
     let failed = |error: ort::Error<SessionBuilder>| {
         Error::new(ErrorKind::Library, format!("ONNX Runtime refused a session option: {error}"))
     };
     let mut builder = OrtSession::builder(library.environment())
         .map_err(|error| Error::new(ErrorKind::Library, format!("ONNX Runtime made no session: {error}")))?
-        .with_optimization_level(GraphOptimizationLevel::All)
+        .with_optimization_level(match source {
+            Source::Prepared(_) => GraphOptimizationLevel::Disable,
+            Source::Model | Source::Save(_) => GraphOptimizationLevel::All,
+        })
         .map_err(failed)?
         // Every batch has its own shape: a memory plan for each would only grow.
         .with_memory_pattern(false)
@@ -150,6 +185,19 @@ fn builder(library: &Library, options: &LoadOptions) -> Result<SessionBuilder> {
     if let Some(threads) = options.intra_threads {
         in_range("intra_threads", threads, 1, MAX_THREADS)?;
         builder = builder.with_intra_threads(threads).map_err(failed)?;
+    }
+    if options.parallel_prepacking {
+        builder = builder.with_config_entry("session.prepack.enable_parallel", "1").map_err(failed)?;
+    }
+    if let Source::Save(folder) = source {
+        builder = builder.with_optimized_model_path(folder.join(Source::FILE_NAME)).map_err(failed)?;
+        for (key, value) in [
+            ("session.optimized_model_external_initializers_file_name", Source::DATA_FILE_NAME),
+            ("session.optimized_model_external_initializers_min_size_in_bytes", Source::DATA_MIN_BYTES),
+            ("session.save_external_prepacked_constant_initializers", "1"),
+        ] {
+            builder = builder.with_config_entry(key, value).map_err(failed)?;
+        }
     }
     if options.provider != Provider::Cpu {
         builder = builder.with_disable_cpu_fallback().map_err(failed)?;

@@ -13,7 +13,7 @@ pub(crate) const HELP: &str = "Exit codes:
   4    the model folder is missing, damaged or of another version
   5    the ONNX Runtime library or the execution provider cannot be had
   6    a run failed
-  7    the output cannot be written
+  7    the output or the cache cannot be written
   8    verify: the embeddings differ from the known ones
   130  interrupted";
 
@@ -65,6 +65,7 @@ fn code(error: &anyhow::Error) -> u8 {
             ErrorKind::Model => 4,
             ErrorKind::Library | ErrorKind::Provider => 5,
             ErrorKind::Inference => 6,
+            ErrorKind::Cache => 7,
             _ => 1,
         };
     }

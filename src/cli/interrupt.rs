@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The file that is being written and must not survive an interruption; held only for moments.
+/// The file or folder that is being written and must not survive an interruption; held only for moments.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// Held by whoever writes a row, for as long as that takes.
 static ROW: Mutex<()> = Mutex::new(());
 
-/// Locks the name of the unfinished file: to set it, or to give the file its final name and clear it.
+/// Locks the name of what is unfinished: to set it, or to give it its final name and clear it.
 pub(crate) fn unfinished() -> MutexGuard<'static, Option<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -18,7 +18,7 @@ pub(crate) fn row() -> MutexGuard<'static, ()> {
     ROW.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on an interruption removes the unfinished file and exits with code 130. Signals that the caller had ignored
+/// From now on an interruption removes what is unfinished and exits with code 130. Signals that the caller had ignored
 /// (as `nohup` and a script's background jobs do) stay so.
 #[cfg(unix)]
 pub(crate) fn watch() -> anyhow::Result<()> {
@@ -58,7 +58,7 @@ fn end() -> ! {
     let mut unfinished = unfinished();
     if let Some(path) = unfinished.take() {
         // Nothing is left to report to; the file's temporary name already says that it is not finished.
-        let _ = std::fs::remove_file(path);
+        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
     signal_hook::low_level::exit(super::exit::INTERRUPTED)
 }

@@ -1,0 +1,61 @@
+//! `nvembed prepare`: the work of opening a model, done ahead.
+
+use std::io::{IsTerminal, stderr};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::score::print;
+use super::{ModelArguments, interrupt};
+
+/// Do ahead what opening a model on this machine takes, and let processes share its memory.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Prints the folder that holds what was made. Opening the model uses it from then on, as long as the model,
+the ONNX Runtime build and the processor are the same. It takes about twice the room of the model's weights.
+Deleting it is safe."
+)]
+pub(crate) struct Arguments {
+    /// No progress on stderr.
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    interrupt::watch()?;
+    let (folder, options) = arguments.model.resolve();
+    let bar = if arguments.quiet || !stderr().is_terminal() { ProgressBar::hidden() } else { spinner() };
+    let prepared = nvembed::prepare(&folder, &options, |partial| {
+        *interrupt::unfinished() = Some(partial.to_owned());
+        show(&bar, partial);
+    });
+    *interrupt::unfinished() = None;
+    bar.finish_and_clear();
+    print(&format!("{}\n", prepared?.display()))
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    match ProgressStyle::with_template("{spinner} {binary_bytes} written, {elapsed}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Shows how many bytes are written. ONNX Runtime does not say how far it is.
+fn show(bar: &ProgressBar, folder: &Path) {
+    if bar.is_hidden() {
+        return;
+    }
+    let (bar, folder) = (bar.clone(), folder.to_owned());
+    std::thread::spawn(move || {
+        while !bar.is_finished() {
+            let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            bar.set_position(files.flat_map(|file| file.metadata()).map(|file| file.len()).sum());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+}
