@@ -12,7 +12,7 @@ GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: help demo test test-rust test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format models reference release venv venv-test prerequisites clean
+.PHONY: help demo test test-rust test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -75,13 +75,16 @@ lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo check --locked --quiet --no-default-features --lib
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
-	$(BIN)/ruff format --check export tests
-	$(BIN)/ruff check export tests
+	$(BIN)/ruff format --check export tests docs
+	$(BIN)/ruff check export tests docs
 
 format: venv-test ## Apply the formatting
 	cargo fmt
-	$(BIN)/ruff format export tests
-	$(BIN)/ruff check --fix export tests
+	$(BIN)/ruff format export tests docs
+	$(BIN)/ruff check --fix export tests docs
+
+figures: venv-test ## Draw the documentation's pictures from its tables
+	$(BIN)/python docs/figures/draw.py
 
 release: prerequisites
 	cargo build --locked --release
