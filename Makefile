@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
-PRECISIONS := fp32 fp16 bf16 int8 int4
+PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8
 REFERENCE := build/reference
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
@@ -93,7 +93,7 @@ models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the min
 
 $(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
 	@mkdir -p $(MODELS)
-	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $* --force
+	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $* $(if $(filter w8a8,$*),--target cpu) --force
 
 reference: $(REFERENCE)/.done ## What the Hugging Face tokenizer and PyTorch say, for the runtime's tests
 

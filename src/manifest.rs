@@ -171,7 +171,10 @@ impl Manifest {
             return Err(expect("prompt.suffix", &self.prompt.suffix, &SUFFIX));
         }
         self.check_ranges(&path)?;
-        if self.precision.bits() != self.quantization.map(|quantization| quantization.bits) {
+        let per_channel = self.quantization.is_some_and(|quantization| quantization.block_size.is_none());
+        if self.precision.bits() != self.quantization.map(|quantization| quantization.bits)
+            || per_channel != (self.precision == Precision::W8a8)
+        {
             let found = self.quantization.map_or("null".to_owned(), |quantization| quantization.to_string());
             let precision = self.precision;
             return Err(model_error(format!("{}: precision is {precision}, quantization {found}", path.display())));

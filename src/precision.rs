@@ -18,6 +18,9 @@ pub enum Precision {
     Int8,
     /// As [`Precision::Int8`] with 4-bit codes.
     Int4,
+    /// Weights with an 8-bit code and a scale for each output, multiplied as integers with activations of 8-bit codes
+    /// with a scale for each token; the rest in 32-bit floats. For CPUs.
+    W8a8,
 }
 
 impl Precision {
@@ -25,25 +28,26 @@ impl Precision {
     pub(crate) fn bits(self) -> Option<u32> {
         match self {
             Self::Fp32 | Self::Fp16 | Self::Bf16 => None,
-            Self::Int8 => Some(8),
+            Self::Int8 | Self::W8a8 => Some(8),
             Self::Int4 => Some(4),
         }
     }
 }
 
-/// How a quantised graph stores the weights of its matrix products, and computes with them: the attributes of ONNX
-/// Runtime's `MatMulNBits`.
+/// How a quantised graph stores the weights of its matrix products, and computes with them: for blocks, the attributes of
+/// ONNX Runtime's `MatMulNBits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Quantization {
     /// Bits of a code.
     pub bits: u32,
-    /// Weights that share a scale, along the sum.
-    pub block_size: u32,
+    /// Weights that share a scale, along the sum; `None`: all of an output ([`Precision::W8a8`]).
+    pub block_size: Option<u32>,
     /// Without zero points.
     pub symmetric: bool,
-    /// The least precision of a product: 0 the kernel's choice, 1 fp32, 2 fp16, 3 bf16, 4 int8.
-    pub accuracy_level: u32,
+    /// The least precision of a product: 0 the kernel's choice, 1 fp32, 2 fp16, 3 bf16, 4 int8; `None` where there is no
+    /// choice.
+    pub accuracy_level: Option<u32>,
     /// What weights are multiplied with, and the graph's output.
     pub activations: Activations,
 }
@@ -53,7 +57,7 @@ pub struct Quantization {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Activations {
-    /// For CPUs.
+    /// For CPUs. [`Precision::W8a8`] rounds them to 8 bits for products.
     Float32,
     /// As in [`Precision::Fp16`]: for GPUs.
     Float16,
@@ -66,11 +70,16 @@ impl std::fmt::Display for Quantization {
             Activations::Float32 => "float32",
             Activations::Float16 => "float16",
         };
-        let Self { bits, block_size, accuracy_level, .. } = self;
-        write!(
-            f,
-            "{bits} bits, blocks of {block_size}, {kind}, {activations} activations, accuracy level {accuracy_level}"
-        )
+        write!(f, "{} bits, ", self.bits)?;
+        match self.block_size {
+            Some(size) => write!(f, "blocks of {size}, ")?,
+            None => f.write_str("a scale an output, ")?,
+        }
+        write!(f, "{kind}, {activations} activations")?;
+        match self.accuracy_level {
+            Some(level) => write!(f, ", accuracy level {level}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -82,6 +91,7 @@ impl std::fmt::Display for Precision {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+            Self::W8a8 => "w8a8",
         })
     }
 }

@@ -95,6 +95,14 @@ impl Session {
             );
             return Err(Error::new(ErrorKind::Provider, message));
         }
+        if manifest.precision() == Precision::W8a8 && !exact_int8_products() {
+            let message = format!(
+                "{} is a w8a8 model, and this processor has no VNNI: its sums of 8-bit products would overflow; export \
+                 with --precision int8",
+                manifest.folder().display()
+            );
+            return Err(Error::new(ErrorKind::Provider, message));
+        }
         let builder = builder(library, options, source)?;
         let provider = options.provider.dispatch()?;
         let mut builder = builder.with_execution_providers([provider]).map_err(|error| {
@@ -165,6 +173,19 @@ impl Session {
         } else {
             Ok(RawOutput::F32(rows(output).map_err(failed)?))
         }
+    }
+}
+
+/// Whether 8-bit products are summed in 32 bits. x86 before VNNI adds two of them in 16 bits first, and saturates
+/// ([ONNX Runtime, Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html)).
+fn exact_int8_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
     }
 }
 

@@ -91,7 +91,7 @@ fn files_become_one_npy_array_in_order() {
 
 #[test]
 fn the_model_cards_right_pairs_score_highest() {
-    for precision in ["fp32", "fp16", "int8", "int4"] {
+    for precision in ["fp32", "fp16", "int8", "int4", "w8a8"] {
         let mut command = nvembed();
         command.args(["score", "--json", "-m"]).arg(mini(precision));
         command.arg("--queries").arg(root().join("examples/model-card/queries.txt"));
@@ -135,7 +135,7 @@ fn inspect_describes_model_library_and_machine() {
 
 #[test]
 fn verify_accepts_the_golden_embeddings_and_refuses_changed_ones() {
-    for precision in ["fp32", "fp16", "int8", "int4"] {
+    for precision in ["fp32", "fp16", "int8", "int4", "w8a8"] {
         let output = nvembed().args(["verify", "-m"]).arg(mini(precision)).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && text.contains("golden embeddings agree"), "{text}");

@@ -43,8 +43,11 @@ fn int4(activations: serde_json::Value) -> serde_json::Value {
 #[test]
 fn a_manifest_of_quantised_weights_says_how_they_are_stored() {
     let quantization = Manifest::open(mini("int8")).unwrap().quantization().unwrap();
-    assert_eq!((quantization.bits, quantization.block_size, quantization.symmetric), (8, 32, true));
-    assert_eq!((quantization.accuracy_level, quantization.activations), (4, Activations::Float32));
+    assert_eq!((quantization.bits, quantization.block_size, quantization.symmetric), (8, Some(32), true));
+    assert_eq!((quantization.accuracy_level, quantization.activations), (Some(4), Activations::Float32));
+    let quantization = Manifest::open(mini("w8a8")).unwrap().quantization().unwrap();
+    assert_eq!((quantization.bits, quantization.block_size, quantization.accuracy_level), (8, None, None));
+    assert_eq!(quantization.to_string(), "8 bits, a scale an output, symmetric, float32 activations");
     assert_eq!(Manifest::open(mini("fp16")).unwrap().quantization(), None);
 }
 
@@ -71,7 +74,8 @@ fn a_manifest_with_a_wrong_value_is_refused_by_name() {
         ("/precision", json!("fp12"), "unknown variant `fp12`"),
         ("/precision", json!("int8"), "precision is int8, quantization null"),
         ("/quantization", int4(json!("float32")), "precision is fp32, quantization 4 bits"),
-        ("/quantization", json!({ "bits": 4 }), "missing field `block_size`"),
+        ("/precision", json!("w8a8"), "precision is w8a8, quantization null"),
+        ("/quantization", json!({ "bits": 4 }), "missing field `symmetric`"),
         ("/quantization", int4(json!("float64")), "unknown variant `float64`"),
         ("/prompt/query_template", json!("Q: {task}"), "prompt.query_template is \"Q: {task}\""),
         ("/prompt/suffix", json!(""), "prompt.suffix is \"\""),

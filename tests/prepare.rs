@@ -36,7 +36,7 @@ fn weights(cache: &Path) -> PathBuf {
 
 #[test]
 fn a_prepared_model_gives_the_same_embeddings_from_mapped_files() {
-    for precision in ["fp32", "fp16", "int8", "int4"] {
+    for precision in ["fp32", "fp16", "int8", "int4", "w8a8"] {
         let cache = cache();
         let plain = Embedder::open(mini(precision), &options(cache.path())).unwrap();
         assert!(plain.graph_path().starts_with(mini(precision)), "{precision}: {:?}", plain.graph_path());

@@ -61,7 +61,7 @@ def precision():
     rows = [row for row in table("precision.md", "| | faq ndcg@10") if row[0] not in ("fp32", "bf16")]
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for row in rows:
-        main = row[0] in ("fp16", "int8", "int4")
+        main = row[0] in ("fp16", "int8", "int4", "w8a8")
         size, distance, speed = number(row[8]), number(row[4]), number(row[10])
         axes.scatter(speed, distance, s=46, color=BLUE if main else GREY, zorder=3)
         axes.annotate(
@@ -72,7 +72,7 @@ def precision():
             fontsize=9 if main else 7.5,
             color="black" if main else GREY,
         )
-    axes.set(yscale="log", xlim=(0.7, 2.4), ylim=(1e-8, 5e-2))
+    axes.set(yscale="log", xlim=(0.7, 3.8), ylim=(1e-8, 5e-2))
     axes.set(xlabel="speed, fp32 = 1 (8 rows of 128 tokens)", ylabel="1 − cosine to fp32, mean (nv-embed-mini)")
     axes.set_title("Precisions on the CPU; size and speed of the wide random model (fp32: 575 MB)", fontsize=10)
     axes.grid(alpha=0.25)

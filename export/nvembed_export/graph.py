@@ -28,6 +28,7 @@ class GraphBuilder:
         self._constants: dict[tuple, ir.Value] = {}
         self._scope: list[str] = []
         self._counts: dict[str, int] = {}
+        self._made: dict[tuple, object] = {}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -50,6 +51,12 @@ class GraphBuilder:
             value.name = f"{name}:{index}"
         self._nodes.append(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def once(self, key: tuple, make):
+        """What `make()` built for this key when it was first asked for: nodes that several others share."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def constant(self, value: int | float | list[int], dtype: type[np.generic]) -> ir.Value:
         """A small constant inside the graph file itself, where shape inference can see it."""

@@ -187,7 +187,8 @@ class FusedLatentAttention:
             weights = graph.op("Softmax", graph.op("Reshape", scores, by_head), axis=-1)
             together = graph.constant([0, 0, self.heads * self.latents], np.int64)
             weights = p.narrowed(graph, graph.op("Reshape", weights, together))
-            h = graph.op("Add", h, p.widened(graph, p.linear(graph, weights, self.values_weight)))
+            update = p.linear(graph, weights, self.values_weight, weights_of_mean=True)
+            h = graph.op("Add", h, p.widened(graph, update))
         with graph.scope("cross_attend_blocks.1"):
             x = p.linear(graph, self._unit_rows(graph, h, ones), self.w1)
             x = graph.op("Add", x, p.narrow_weight(graph, self.b1))

@@ -14,8 +14,11 @@ import onnx_ir as ir
 
 from nvembed_export.errors import UsageError
 from nvembed_export.graph import MICROSOFT, GraphBuilder
-from nvembed_export.quantization import Quantization, QuantizedWeight
+from nvembed_export.quantization import ChannelQuantization, ChannelWeight, Quantization, QuantizedWeight
 from nvembed_export.weights import Weight, round_to
+
+# Step and code of zero of 8-bit activations between -1 and 1, and between 0 and 1; a token of zeros keeps them.
+SIGNED, UNSIGNED, SMALLEST_TOKEN = (1 / 127, 128), (1 / 255, 0), 1e-30
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Precision:
     output: ir.DataType
     wide: ir.DataType = ir.DataType.FLOAT
     table: ir.DataType | None = None  # of the embedding table, where it is not narrow
-    quantization: Quantization | None = None  # of projections
+    quantization: Quantization | ChannelQuantization | None = None  # of projections
 
     def narrowed(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """A wide value in the narrow dtype; no node when the two are the same."""
@@ -50,12 +53,16 @@ class Precision:
         rows = graph.op("Gather", self._store(graph, table, dtype), ids, axis=0)
         return self._cast(graph, rows, dtype, self.wide)
 
-    def linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight) -> ir.Value:
+    def linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight, weights_of_mean: bool = False) -> ir.Value:
         """x Wᵀ for a weight [out, in] in checkpoint layout: narrow [..., in] -> narrow [..., out].
+
+        `weights_of_mean`: x is known to lie between 0 and 1, which saves a quantised x its sign.
 
         Stored as [in, out], which is what MatMul wants: transposing here costs the runtime nothing. Quantised weights
         keep [out, in], since blocks lie along the sum.
         """
+        if isinstance(self.quantization, ChannelQuantization):
+            return self._int8_linear(graph, x, weight, *(UNSIGNED if weights_of_mean else SIGNED))
         if self.quantization is not None:
             return self._quantized_linear(graph, x, weight, self.quantization)
         return graph.op("MatMul", x, self._store(graph, weight, self.narrow, transposed=True))
@@ -72,6 +79,28 @@ class Precision:
         y = graph.op("MatMulNBits", x, *stored, domain=MICROSOFT, **facts)
         y.type = ir.TensorType(self.narrow)  # which shape inference cannot know
         return y
+
+    def _int8_linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight, step: float, middle: int) -> ir.Value:
+        """x Wᵀ by a product of 8-bit integers: codes of x with a scale a token, codes of W with a scale an output.
+
+        ONNX Runtime's fast product knows one scale for all of x. So tokens are first divided by their largest
+        magnitude, which their results are multiplied with again; then the scale is a constant, and a row does not
+        depend on the others of its batch.
+        """
+        scale, zero = graph.constant(step, np.float32), graph.constant(middle, np.uint8)
+        codes, largest = graph.once(("8-bit tokens", x), lambda: self._tokens(graph, x, scale, zero))
+        channels, (out, width) = ChannelWeight(weight), weight.shape
+        w = graph.weight(f"{weight.name}.codes", ir.DataType.INT8, (width, out), channels.codes)
+        scales = graph.weight(f"{weight.name}.scales", ir.DataType.FLOAT, (out,), channels.scales)
+        y = graph.op("MatMulIntegerToFloat", codes, w, scale, scales, zero, domain=MICROSOFT)
+        y.type = ir.TensorType(self.narrow)  # which shape inference cannot know
+        return graph.op("Mul", y, largest)
+
+    def _tokens(self, graph: GraphBuilder, x: ir.Value, scale: ir.Value, zero: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Codes uint8 [..., D] of x [..., D] over each token's largest magnitude, and those magnitudes [..., 1]."""
+        largest = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([-1], np.int64), keepdims=1)
+        largest = graph.op("Max", largest, self.scalar(graph, SMALLEST_TOKEN, wide=False))
+        return graph.op("QuantizeLinear", graph.op("Div", x, largest), scale, zero), largest
 
     def narrow_weight(self, graph: GraphBuilder, weight: Weight) -> ir.Value:
         """Rotary tables and the biases of projections."""
@@ -102,7 +131,8 @@ _QUANTIZATIONS = {
     "int8": Quantization(bits=8, block_size=32, symmetric=True, accuracy_level=4),
     "int4": Quantization(bits=4, block_size=32, symmetric=True, accuracy_level=4),
 }
-PRECISIONS = [*_FLOATS, *_QUANTIZATIONS]
+W8A8 = "w8a8"  # weights 8 bits, activations 8 bits
+PRECISIONS = [*_FLOATS, *_QUANTIZATIONS, W8A8]
 ACTIVATIONS = ["fp32", "fp16"]
 
 
@@ -119,10 +149,13 @@ def make_precision(
     """
     given = {"block_size": block_size, "symmetric": symmetric, "accuracy_level": accuracy_level}
     given = {key: value for key, value in given.items() if value is not None}
-    if name in _FLOATS:
+    if name in _FLOATS or name == W8A8:
         options = ["activations"] * (activations is not None) + list(given)
         if options:
             raise UsageError(f"--{options[0].replace('_', '-')} is for int8 and int4, found it with {name}")
+        if name == W8A8:
+            fp32 = _FLOATS["fp32"]
+            return replace(fp32, name=name, table=ir.DataType.FLOAT16, quantization=ChannelQuantization())
         return _FLOATS[name]
     base = _FLOATS[activations or "fp32"]
     # A table is looked up, not multiplied: fp16 holds what checkpoints hold, exactly where they are fp16 themselves.

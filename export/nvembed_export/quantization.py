@@ -1,12 +1,14 @@
-"""Blockwise weight-only quantisation, packed as ONNX Runtime's com.microsoft MatMulNBits reads it.
+"""Quantised weights: blockwise as ONNX Runtime's com.microsoft MatMulNBits reads them, or a scale for each output.
 
-A row of a weight [N, K] is cut into blocks of `block_size` columns; each block has a scale, and for asymmetric codes a
-zero point: w ≈ (code - zero) · scale. The last block is filled up with the zero point when K is not a multiple. Format:
-github.com/microsoft/onnxruntime, docs/ContribOperators.md, MatMulNBits.
+Blockwise: a row of a weight [N, K] is cut into blocks of `block_size` columns; each block has a scale, and for
+asymmetric codes a zero point: w ≈ (code - zero) · scale. The last block is filled up with the zero point when K is no
+multiple. Format: github.com/microsoft/onnxruntime, docs/ContribOperators.md, MatMulNBits.
 
     codes   uint8 [N, K/block, block·bits/8]    two 4-bit codes a byte, the low half first
     scales  float [N, K/block]                  the dtype of the activations
     zeros   uint8 [N, ⌈K/block · bits/8⌉]       packed as the codes are; absent when symmetric: 2^(bits-1)
+
+A scale for each output channel: w ≈ code · scale, codes int8 [K, N] from -127 to 127, scales float32 [N].
 """
 
 from __future__ import annotations
@@ -17,10 +19,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from nvembed_export.errors import UsageError, WeightValueError
-from nvembed_export.weights import Weight
+from nvembed_export.weights import Weight, copy_transposed
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)  # what ONNX Runtime 1.32 takes
 ACCURACY_LEVELS = (0, 1, 2, 3, 4)  # least accuracy of the product: none, fp32, fp16, bf16, int8
+
+
+@dataclass(frozen=True)
+class ChannelQuantization:
+    """8-bit weights with a scale an output channel, multiplied with 8-bit activations with a scale a token.
+
+    The fields are those of Quantization, as far as they mean something here.
+    """
+
+    bits: int = 8
+    block_size: None = None
+    symmetric: bool = True
+    accuracy_level: None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,43 @@ def dequantize(
     zero = quantization.middle if zeros is None else zeros[..., None]
     values = (codes.astype(np.float64) - zero) * scales[..., None].astype(np.float64)
     return values.reshape(len(codes), -1)[:, :width]
+
+
+class ChannelWeight:
+    """A weight [out, in] as codes int8 [in, out] and scales float32 [out], made in one pass over its rows.
+
+    `codes` is asked for first, and once; the scales wait for their turn.
+    """
+
+    LARGEST = 127
+
+    def __init__(self, weight: Weight):
+        self.weight = weight
+        self._scales: np.ndarray | None = None
+
+    def codes(self) -> np.ndarray:
+        """The nearest codes; each row's largest magnitude falls on ±127. A row of zeros has scale 0."""
+        out, width = self.weight.shape
+        codes, scales, row = np.empty((width, out), np.int8), np.empty(out, np.float32), 0
+        for block in self.weight.row_blocks():
+            rows = slice(row, row + len(block))
+            x = block.astype(np.float32)
+            found = np.abs(x).max(axis=1) / np.float32(self.LARGEST)
+            if not np.isfinite(found).all():
+                raise WeightValueError(f"tensor `{self.weight.name}`: found a value beyond the limit of float32")
+            x *= np.divide(1, found, out=np.zeros_like(found), where=found != 0)[:, None]
+            copy_transposed(codes, row, np.rint(x, out=x).astype(np.int8))
+            scales[rows], row = found, rows.stop
+        if row != out:
+            raise AssertionError(f"{self.weight.name}: blocks cover {row} of {out} rows")
+        self._scales = scales
+        return codes
+
+    def scales(self) -> np.ndarray:
+        """One a column of the codes."""
+        if self._scales is None:
+            self.codes()
+        return self._scales
 
 
 class QuantizedWeight:

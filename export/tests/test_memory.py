@@ -24,7 +24,7 @@ def peak():
 
 before = peak()
 # Short golden rows: what they need does not depend on depth, and would hide what the weights need.
-export(Path(sys.argv[1]), Path(sys.argv[2]), ExportOptions(precision=sys.argv[3], max_length=16))
+export(Path(sys.argv[1]), Path(sys.argv[2]), ExportOptions(precision=sys.argv[3], target="cpu", max_length=16))
 print(before, peak())
 """
 
@@ -44,7 +44,7 @@ def deep_checkpoint(directory, layers: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
-@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8", "int4", "w8a8"])
 def test_peak_memory_does_not_follow_the_size(tmp_path, precision, measured):
     sizes, peaks = [], []
     for layers in (4, 40):

@@ -49,9 +49,10 @@ def case(request, tmp_path_factory):
         export(checkpoint, target, ExportOptions(precision=precision, pooler=pooler, golden=False))
         models[precision, pooler], folders[precision, pooler] = Model(target), target
     reference = ReferenceModel(checkpoint).embed(*pack(rows))
-    target = folder / "fp32-cpu"
-    export(checkpoint, target, ExportOptions(precision="fp32", target="cpu", golden=False))
-    models["fp32", "cpu"] = Model(target)
+    for precision, pooler in (("fp32", "fused"), ("w8a8", "fused"), ("w8a8", "direct")):
+        target = folder / f"{precision}-{pooler}-cpu"
+        export(checkpoint, target, ExportOptions(precision=precision, pooler=pooler, target="cpu", golden=False))
+        models[precision, "cpu" if precision == "fp32" else pooler] = Model(target)
     return SimpleNamespace(spec=spec, rows=rows, models=models, folders=folders, reference=reference)
 
 
@@ -79,7 +80,8 @@ def test_bf16_graph_points_where_the_torch_reference_does(case, measured):
 
 
 def test_quantised_graphs_stay_near_the_torch_reference(case, measured):
-    for name, bound in (("int8", tolerances.INT8_COSINE), ("int4", tolerances.INT4_COSINE)):
+    bounds = {"int8": tolerances.INT8_COSINE, "int4": tolerances.INT4_COSINE, "w8a8": tolerances.W8A8_COSINE}
+    for name, bound in bounds.items():
         for pooler in ("fused", "direct"):
             least = cosines(case.models[name, pooler](case.rows), case.reference).min()
             measured(f"{case.spec.name:18} {name} {pooler} against torch, least cosine  {least:.7f}")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import tolerances
 from onnx import helper, numpy_helper
 
 from nvembed_export.errors import UsageError, WeightValueError
-from nvembed_export.precision import make_precision
-from nvembed_export.quantization import Quantization, QuantizedWeight, dequantize, pack, quantize_rows
+from nvembed_export.graph import GraphBuilder
+from nvembed_export.precision import SIGNED, UNSIGNED, make_precision
+from nvembed_export.quantization import (
+    ChannelWeight,
+    Quantization,
+    QuantizedWeight,
+    dequantize,
+    pack,
+    quantize_rows,
+)
 from nvembed_export.weights import Weight
 
 CASES = [(bits, block, symmetric) for bits in (4, 8) for block in (16, 32, 128) for symmetric in (True, False)]
@@ -100,6 +109,59 @@ def test_a_scale_beyond_fp16_is_refused_by_name():
         packed.array("codes")()
 
 
+def test_a_channels_codes_are_the_nearest_ones():
+    rows = weights(70)
+    channels = ChannelWeight(Weight("w", rows.shape, lambda: iter([rows[:5], rows[5:6], rows[6:]])))
+    codes, scales = channels.codes(), channels.scales()
+    assert codes.dtype == np.int8
+    assert codes.shape == (70, 24)
+    error = np.abs(codes.T * scales[:, None].astype(np.float64) - rows)
+    assert (error <= scales[:, None] * (0.5 + 1e-4)).all()
+    assert (np.abs(codes).max(axis=0) == np.where(rows.any(axis=1), 127, 0)).all()
+
+
+def int8_linear(folder, rows: np.ndarray, weights_of_mean: bool):
+    """The exporter's 8-bit product by the weight `rows` [out, in], as a function of x [B, S, in]."""
+    graph, precision = GraphBuilder("linear"), make_precision("w8a8")
+    x = ir.Value(name="x", shape=ir.Shape(["b", "s", rows.shape[1]]), type=ir.TensorType(ir.DataType.FLOAT))
+    y = precision.linear(graph, x, Weight.from_array("w", lambda: rows, rows.shape), weights_of_mean)
+    y.name, y.shape, y.type = "y", ir.Shape(["b", "s", len(rows)]), ir.TensorType(ir.DataType.FLOAT)
+    (folder / "model.onnx").write_bytes(graph.model([x], [y]).SerializeToString())
+    graph.data.write(folder / "model.onnx.data", lambda _: None)
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})[0]
+
+
+def tokens(weights_of_mean: bool) -> np.ndarray:
+    """[2, 5, 70] of very different sizes, with a token of zeros."""
+    x = np.random.default_rng(3).standard_normal((2, 5, 70)).astype(np.float32)
+    x *= np.float32(10) ** np.arange(-4, 6).reshape(2, 5, 1)
+    x[0, 3] = 0
+    return np.abs(x) / np.maximum(np.abs(x).max(-1, keepdims=True), 1) if weights_of_mean else x
+
+
+@pytest.mark.parametrize("weights_of_mean", [False, True])
+def test_an_8_bit_product_is_that_of_its_codes(tmp_path, weights_of_mean):
+    """In integers there is nothing to round but the scales."""
+    rows, x = weights(70), tokens(weights_of_mean)
+    step, _ = UNSIGNED if weights_of_mean else SIGNED
+    largest = np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-30))
+    codes = np.rint((x / largest) / np.float32(step)).astype(np.float64)
+    assert (np.abs(codes).max(-1)[x.any(-1)] == (255 if weights_of_mean else 127)).all()
+    channels = ChannelWeight(Weight.from_array("w", lambda: rows, rows.shape))
+    expected = (
+        (codes @ channels.codes().astype(np.float64)) * channels.scales() * np.float64(np.float32(step)) * largest
+    )
+    found = int8_linear(tmp_path, rows, weights_of_mean)(x)
+    np.testing.assert_allclose(found, expected, rtol=tolerances.SCALES_OF_A_PRODUCT, atol=0)
+
+
+def test_a_token_of_an_8_bit_product_does_not_depend_on_the_others(tmp_path):
+    run, x = int8_linear(tmp_path, weights(70), False), tokens(False)
+    alone = np.concatenate([run(x[:1, token : token + 1]) for token in range(5)], axis=1)
+    assert np.array_equal(run(x)[:1], alone)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -109,6 +171,7 @@ def test_a_scale_beyond_fp16_is_refused_by_name():
         ("fp16", {"block_size": 32}, "--block-size is for int8 and int4, found it with fp16"),
         ("bf16", {"activations": "fp32"}, "--activations is for int8 and int4, found it with bf16"),
         ("fp32", {"symmetric": False}, "--symmetric is for int8 and int4"),
+        ("w8a8", {"block_size": 32}, "--block-size is for int8 and int4, found it with w8a8"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(name, options, message):

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, shape_inference
 from seeded_checkpoint import write_checkpoint
 
+from nvembed_export.errors import UsageError
 from nvembed_export.export import ExportOptions, export
 
 ALLOWED = set(
@@ -221,6 +222,29 @@ def test_quantised_graph_keeps_norms_wide_and_looks_words_up_in_fp16(folders, pr
             assert dtype == TensorProto.FLOAT16
         elif "norm" in name and name.endswith("weight"):
             assert dtype == TensorProto.FLOAT
+
+
+def test_w8a8_graph_rounds_tokens_once_for_products_that_share_them(tmp_path, small_spec):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(layers=3))
+    export(checkpoint, tmp_path / "model", ExportOptions(precision="w8a8", target="cpu"))
+    graph = TypedGraph(tmp_path / "model" / "model.onnx")
+    assert len(graph.nodes("MatMulIntegerToFloat")) == 3 * 7 + 4
+    assert len(graph.nodes("QuantizeLinear")) == 3 * 4 + 4  # before q, k and v; o; gate and up; down
+    assert len(graph.nodes("MatMul")) == 1  # the mean, which has no weight
+    for node in graph.nodes("MatMulIntegerToFloat"):
+        kinds = [graph.dtype[name] for name in node.input]
+        wanted = [TensorProto.UINT8, TensorProto.INT8, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.UINT8]
+        assert kinds == wanted
+    manifest = json.loads((tmp_path / "model" / "nvembed.json").read_text())
+    assert (manifest["precision"], manifest["graph"]["target"]) == ("w8a8", "cpu")
+    facts = {"bits": 8, "block_size": None, "symmetric": True, "accuracy_level": None, "activations": "float32"}
+    assert manifest["quantization"] == facts
+
+
+def test_w8a8_is_for_the_cpu(tmp_path, small_spec):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
+    with pytest.raises(UsageError, match="w8a8 has kernels on the CPU only, found --target any"):
+        export(checkpoint, tmp_path / "model", ExportOptions(precision="w8a8"))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

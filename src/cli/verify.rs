@@ -50,6 +50,8 @@ const BF16_TOLERANCE: f64 = 2e-3;
 const INT8_TOLERANCE: f64 = 1e-3;
 /// Codes of 4 bits.
 const INT4_TOLERANCE: f64 = 5e-2;
+/// Codes of 8 bits for activations too, with one scale for a whole token.
+const W8A8_TOLERANCE: f64 = 5e-3;
 
 /// The form of golden.json that this version reads.
 const GOLDEN_SCHEMA_VERSION: u64 = 1;
@@ -60,7 +62,7 @@ const GOLDEN_SCHEMA_VERSION: u64 = 1;
     after_help = "Without --model-card, the golden file of the model folder is used: texts and the embeddings that a
 float64 reference computed for them from the checkpoint. Ids must be equal; an fp32 model may differ by 1e-5 in each
 number, an fp16 model by 1e-4 in 1 - cosine, a bf16 model by 2e-3, int8 by 1e-3,
-int4 by 5e-2."
+int4 by 5e-2, w8a8 by 5e-3."
 )]
 pub(crate) struct Arguments {
     /// Compare the model card's example with its published scores instead; only for NVIDIA's weights. Without a value,
@@ -125,6 +127,7 @@ fn verify_golden(embedder: &Embedder) -> anyhow::Result<()> {
                 Precision::Bf16 => distance <= BF16_TOLERANCE,
                 Precision::Int8 => distance <= INT8_TOLERANCE,
                 Precision::Int4 => distance <= INT4_TOLERANCE,
+                Precision::W8a8 => distance <= W8A8_TOLERANCE,
                 other => return Err(CliError::Verify(format!("no tolerance is known for {other}")).into()),
             };
         wrong += usize::from(!good);

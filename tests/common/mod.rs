@@ -16,7 +16,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The exported mini model: "fp32", "fp16", "bf16", "int8" or "int4".
+/// The exported mini model: "fp32", "fp16", "bf16", "int8", "int4" or "w8a8".
 pub fn mini(precision: &str) -> PathBuf {
     let folder = root().join(format!("build/models/nv-embed-mini-{precision}"));
     assert!(folder.join("nvembed.json").is_file(), "{} is made by `make models`", folder.display());

@@ -39,6 +39,7 @@ SHAPES = ((1, 32), (8, 128))  # rows × tokens: a query, a batch of passages
 ROUNDS = 7
 
 VARIANTS = [(name, {"precision": name}) for name in ("fp32", "fp16", "bf16", "int8", "int4")] + [
+    ("w8a8", {"precision": "w8a8", "target": "cpu"}),
     ("int8, accuracy level 1", {"precision": "int8", "accuracy_level": 1}),
     ("int8, blocks of 128", {"precision": "int8", "block_size": 128}),
     ("int4, accuracy level 1", {"precision": "int4", "accuracy_level": 1}),
