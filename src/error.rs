@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Option,
     /// ONNX Runtime failed during a run, or returned something that is not an embedding.
     Inference,
+    /// The caller's [`CancelToken`](crate::CancelToken) ended the call.
+    Cancelled,
 }
 
 impl Error {

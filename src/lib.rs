@@ -30,6 +30,7 @@
 //! prompts of a call and D the embedding dimension (4,096 for NV-Embed).
 
 mod batch;
+mod cancel;
 mod embedder;
 mod embeddings;
 mod error;
@@ -46,6 +47,7 @@ mod tokenizer;
 pub use half;
 pub use ndarray;
 
+pub use cancel::CancelToken;
 pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};
