@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{Batch, Plan};
 use crate::cancel::CancelToken;
 use crate::embeddings::{Embeddings, Stats};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::library::Library;
 use crate::manifest::Manifest;
 use crate::options::{EncodeOptions, LoadOptions};
@@ -61,9 +61,7 @@ impl Embedder {
         let encodings: Vec<Encoding> = encodings
             .into_iter()
             .enumerate()
-            .map(|(index, encoding)| {
-                encoding.map_err(|error| Error::new(error.kind(), format!("prompt {index}: {error}")))
-            })
+            .map(|(index, encoding)| encoding.map_err(|error| error.of_prompt(index)))
             .collect::<Result<_>>()?;
         self.run(&encodings, options, start)
     }

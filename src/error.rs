@@ -43,6 +43,11 @@ impl Error {
         Self { kind, message: message.into() }
     }
 
+    /// The same error, with the number of the prompt it is about in front.
+    pub(crate) fn of_prompt(self, index: usize) -> Self {
+        Self { kind: self.kind, message: format!("prompt {index}: {}", self.message) }
+    }
+
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -31,6 +31,8 @@
 
 mod batch;
 mod cancel;
+#[cfg(feature = "capi")]
+pub mod capi;
 mod embedder;
 mod embeddings;
 mod error;
