@@ -66,19 +66,19 @@
 /// A bug in nvembed. The call ended; the handles are as they were.
 #define NVEMBED_INTERNAL 199
 
-/// A text that is too long is cut on the right; the closing "</s>" is lost. That is what NVIDIA's code does.
+/// A text that is too long is cut on the right; the closing `</s>` is lost. That is what NVIDIA's code does.
 #define NVEMBED_TRUNCATION_REFERENCE 0
 
-/// A text that is too long is cut on the right, and its last token becomes "</s>".
+/// A text that is too long is cut on the right, and its last token becomes `</s>`.
 #define NVEMBED_TRUNCATION_KEEP_EOS 1
 
 /// A text that is too long is refused with NVEMBED_TOO_LONG.
 #define NVEMBED_TRUNCATION_ERROR 2
 
-/// A literal "<s>", "</s>" or "<unk>" in a prompt is the special token. That is what NVIDIA's code does.
+/// A literal `<s>`, `</s>` or `<unk>` in a prompt is the special token. That is what NVIDIA's code does.
 #define NVEMBED_SPECIAL_TOKENS_PARSE 0
 
-/// A literal "<s>", "</s>" or "<unk>" in a prompt is plain text: for texts from users who must not write special tokens.
+/// A literal `<s>`, `</s>` or `<unk>` in a prompt is plain text: for texts from users who must not write special tokens.
 #define NVEMBED_SPECIAL_TOKENS_LITERAL 1
 
 /// The model's name, for example "NV-Embed-v2".
@@ -181,7 +181,7 @@ typedef struct nvembed_output {
   int32_t dtype;
   /// NVEMBED_MEMORY_HOST.
   int32_t memory;
-  /// NULL, or room for one number a row: its tokens, "<s>" and instruction included.
+  /// NULL, or room for one number a row: its tokens, `<s>` and instruction included.
   size_t *token_counts;
   /// NULL, or room for one number a row: 1 if tokens were cut off, else 0.
   uint8_t *truncated;
@@ -286,7 +286,7 @@ nvembed_code nvembed_embed_options_new(struct nvembed_embed_options **options, s
 /// Threads: any, at the same time.
 nvembed_code nvembed_embed_options_free(struct nvembed_embed_options *options);
 
-/// The longest row in tokens, "<s>", instruction and "</s>" included: 1 to nvembed_model_max_length(). 0, the default:
+/// The longest row in tokens, `<s>`, instruction and `</s>` included: 1 to nvembed_model_max_length(). 0, the default:
 /// the model's own limit. Checked by the call that gets the options, as are the other ranges.
 ///
 /// Threads: any, at the same time.
@@ -390,7 +390,7 @@ nvembed_code nvembed_cancel_request(const struct nvembed_cancel *cancel,
 /// Threads: any, at the same time.
 nvembed_code nvembed_cancel_free(struct nvembed_cancel *cancel);
 
-/// Embeds `count` prompts: row i of the output belongs to prompts[i]. `options` and `cancel` may be NULL. When the call
+/// Embeds `count` prompts: row i of the output belongs to prompt i. `options` and `cancel` may be NULL. When the call
 /// fails, nothing was written to the output.
 ///
 /// Threads: any, at the same time, also on one model: the calls tokenize side by side and take turns on the graph. Each

@@ -1,6 +1,6 @@
 //! The C ABI: `include/nvembed.h` is generated from these modules, and `docs/c-api.md` is the contract they keep.
 //!
-//! Every function goes through [`guard`], which turns a failure into a code and an error object and stops panics. Handles
+//! Every function goes through `guard`, which turns a failure into a code and an error object and stops panics. Handles
 //! are numbers that are looked up in a table and never dereferenced, so that a closed or foreign handle is an error.
 //!
 //! What is here is for C. From Rust, use the crate itself.

@@ -64,13 +64,13 @@ pub struct nvembed_output {
     pub dtype: i32,
     /// NVEMBED_MEMORY_HOST.
     pub memory: i32,
-    /// NULL, or room for one number a row: its tokens, "<s>" and instruction included.
+    /// NULL, or room for one number a row: its tokens, `<s>` and instruction included.
     pub token_counts: *mut usize,
     /// NULL, or room for one number a row: 1 if tokens were cut off, else 0.
     pub truncated: *mut u8,
 }
 
-/// Embeds `count` prompts: row i of the output belongs to prompts[i]. `options` and `cancel` may be NULL. When the call
+/// Embeds `count` prompts: row i of the output belongs to prompt i. `options` and `cancel` may be NULL. When the call
 /// fails, nothing was written to the output.
 ///
 /// Threads: any, at the same time, also on one model: the calls tokenize side by side and take turns on the graph. Each

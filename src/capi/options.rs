@@ -16,16 +16,16 @@ pub struct nvembed_model_options;
 /// Choices of a call. A new one has the defaults.
 pub struct nvembed_embed_options;
 
-/// A text that is too long is cut on the right; the closing "</s>" is lost. That is what NVIDIA's code does.
+/// A text that is too long is cut on the right; the closing `</s>` is lost. That is what NVIDIA's code does.
 pub const NVEMBED_TRUNCATION_REFERENCE: i32 = 0;
-/// A text that is too long is cut on the right, and its last token becomes "</s>".
+/// A text that is too long is cut on the right, and its last token becomes `</s>`.
 pub const NVEMBED_TRUNCATION_KEEP_EOS: i32 = 1;
 /// A text that is too long is refused with NVEMBED_TOO_LONG.
 pub const NVEMBED_TRUNCATION_ERROR: i32 = 2;
 
-/// A literal "<s>", "</s>" or "<unk>" in a prompt is the special token. That is what NVIDIA's code does.
+/// A literal `<s>`, `</s>` or `<unk>` in a prompt is the special token. That is what NVIDIA's code does.
 pub const NVEMBED_SPECIAL_TOKENS_PARSE: i32 = 0;
-/// A literal "<s>", "</s>" or "<unk>" in a prompt is plain text: for texts from users who must not write special tokens.
+/// A literal `<s>`, `</s>` or `<unk>` in a prompt is plain text: for texts from users who must not write special tokens.
 pub const NVEMBED_SPECIAL_TOKENS_LITERAL: i32 = 1;
 
 static MODEL_OPTIONS: Table<Mutex<LoadOptions>> = Table::new();
@@ -196,7 +196,7 @@ pub extern "C" fn nvembed_embed_options_free(options: *mut nvembed_embed_options
     unsafe { guard(std::ptr::null_mut(), || handle::close(options)) }
 }
 
-/// The longest row in tokens, "<s>", instruction and "</s>" included: 1 to nvembed_model_max_length(). 0, the default:
+/// The longest row in tokens, `<s>`, instruction and `</s>` included: 1 to nvembed_model_max_length(). 0, the default:
 /// the model's own limit. Checked by the call that gets the options, as are the other ranges.
 ///
 /// Threads: any, at the same time.
