@@ -1,6 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Each sets up all it needs.
 
 PYTHON ?= python3
+PREFIX ?= /usr/local
 VENV := .venv
 BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
@@ -12,7 +13,7 @@ GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: help demo test test-rust test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
+.PHONY: help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -21,10 +22,28 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-eval ## Everything that is tested on the CPU
+test: test-export test-rust test-eval test-c-api ## Everything that is tested on the CPU
 
 test-rust: models reference ## Unit and integration tests of the runtime
-	cargo test --locked
+	cargo test --locked --features capi
+
+install: prerequisites ## The libraries for C and C++, under PREFIX (/usr/local)
+	$(MAKE) --no-print-directory -C packaging install PREFIX='$(abspath $(PREFIX))' DESTDIR='$(DESTDIR)'
+
+test-c-api: venv-test models install-for-tests ## The libraries for C and C++, as programs use them; without a tool: SKIPPED
+	$(BIN)/python -m pytest tests/c-api -q -rs
+
+SECONDS ?= 600
+fuzz-c-api: venv-test models install-for-tests ## Random calls of the C interface for SECONDS=600; NVEMBED_FUZZ_SEED=N repeats
+	NVEMBED_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/c-api/test_programs.py -k noise -q -rs -s
+
+install-for-tests: prerequisites
+	rm -rf build/capi/prefix
+	@$(MAKE) --no-print-directory -C packaging install PREFIX='$(CURDIR)/build/capi/prefix' DESTDIR= >build/capi.log 2>&1 || { cat build/capi.log; exit 1; }
+	cargo build --locked --quiet
+
+header: ## Write include/nvembed.h from the sources
+	NVEMBED_WRITE_HEADER=1 cargo test --locked --quiet --test c_header
 
 test-export: venv-test ## Tests of the exporter
 	$(BIN)/python -m pytest export/tests -q
@@ -73,8 +92,9 @@ $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json: export/tools/random_checkpoint.
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features capi -- -D warnings
 	cargo check --locked --quiet --no-default-features --lib
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet --features capi
 	$(BIN)/ruff format --check export tests docs
 	$(BIN)/ruff check export tests docs
 

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Plan};
+use crate::cancel::CancelToken;
 use crate::embeddings::{Embeddings, Stats};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::library::Library;
 use crate::manifest::Manifest;
 use crate::options::{EncodeOptions, LoadOptions};
@@ -65,16 +66,14 @@ impl Embedder {
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an option out of range;
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) or [`ErrorKind::TooLong`](crate::ErrorKind::TooLong) naming the first
     /// prompt that cannot be embedded, in which case none is; [`ErrorKind::Inference`](crate::ErrorKind::Inference) when
-    /// a run fails.
+    /// a run fails; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) when the options' token was cancelled.
     pub fn embed(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Embeddings> {
         let start = Instant::now();
         let encodings = self.encode(prompts, options)?;
         let encodings: Vec<Encoding> = encodings
             .into_iter()
             .enumerate()
-            .map(|(index, encoding)| {
-                encoding.map_err(|error| Error::new(error.kind(), format!("prompt {index}: {error}")))
-            })
+            .map(|(index, encoding)| encoding.map_err(|error| error.of_prompt(index)))
             .collect::<Result<_>>()?;
         self.run(&encodings, options, start)
     }
@@ -130,6 +129,7 @@ impl Embedder {
     /// Tokenizes; the outer error is of the options, each inner one of its prompt.
     pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<Result<Encoding>>> {
         let max_length = options.resolve(self.manifest.max_length())?;
+        options.cancel.as_ref().map_or(Ok(()), CancelToken::check)?;
         let EncodeOptions { truncation, special_tokens, .. } = *options;
         let encodings = self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens });
         let checked = |encoding: Encoding| self.session.check_length(encoding.ids().len()).map(|()| encoding);
@@ -148,7 +148,7 @@ impl Embedder {
         for rows in plan.batches() {
             let of_batch: Vec<&Encoding> = rows.iter().map(|row| &encodings[*row]).collect();
             let batch = Batch::new(&of_batch, self.manifest.pad_token_id());
-            let (output, elapsed) = timed(|| self.session.run(&batch));
+            let (output, elapsed) = timed(|| self.session.run(&batch, options.cancel.as_ref()));
             embeddings.set(rows, &output?)?;
             let (rows, length) = batch.shape();
             stats.padded_tokens += rows * length;

@@ -36,11 +36,18 @@ pub enum ErrorKind {
     Inference,
     /// What was to be kept for later cannot be written: the cache folder, or the disk.
     Cache,
+    /// The caller's [`CancelToken`](crate::CancelToken) ended the call.
+    Cancelled,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
+    }
+
+    /// The same error, with the number of the prompt it is about in front.
+    pub(crate) fn of_prompt(self, index: usize) -> Self {
+        Self { kind: self.kind, message: format!("prompt {index}: {}", self.message) }
     }
 
     /// The class of this error.

@@ -31,6 +31,9 @@
 
 mod batch;
 mod cache;
+mod cancel;
+#[cfg(feature = "capi")]
+pub mod capi;
 mod embedder;
 mod embeddings;
 mod error;
@@ -48,6 +51,7 @@ mod tokenizer;
 pub use half;
 pub use ndarray;
 
+pub use cancel::CancelToken;
 pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};

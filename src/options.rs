@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Provider;
 
@@ -53,6 +54,8 @@ pub struct EncodeOptions {
     pub window: usize,
     /// Element type of the returned embeddings. A stream's are 32-bit floats in any case, rounded to this type.
     pub output: OutputType,
+    /// Ends the call early, from another thread. A stream yields the error for every prompt that is left.
+    pub cancel: Option<CancelToken>,
 }
 
 impl Default for EncodeOptions {
@@ -65,6 +68,7 @@ impl Default for EncodeOptions {
             max_batch_size: 256,
             window: 1024,
             output: OutputType::default(),
+            cancel: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 
 use crate::batch::Batch;
+use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::Library;
 use crate::manifest::{Dim, Manifest, TensorSpec};
@@ -153,8 +154,9 @@ impl Session {
     /// Runs one batch. Waits while another thread runs.
     ///
     /// # Errors
-    /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`.
-    pub(crate) fn run(&self, batch: &Batch) -> Result<RawOutput> {
+    /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`;
+    /// [`ErrorKind::Cancelled`] when the token is, before or while the batch runs.
+    pub(crate) fn run(&self, batch: &Batch, cancel: Option<&CancelToken>) -> Result<RawOutput> {
         let failed = |error: ort::Error| {
             let (rows, length) = batch.shape();
             let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens: {error}");
@@ -166,7 +168,14 @@ impl Session {
         }
         // A thread that panicked while holding the lock left the session itself whole: it is not ours to change.
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let outputs = session.run(inputs).map_err(failed)?;
+        let stoppable = cancel.map(CancelToken::start_run).transpose()?;
+        let outcome = match &stoppable {
+            Some(run) => session.run_with_options(inputs, run.options()),
+            None => session.run(inputs),
+        };
+        // ONNX Runtime says that it was told to stop in words only.
+        let outputs =
+            outcome.map_err(|error| cancel.and_then(|token| token.check().err()).unwrap_or_else(|| failed(error)))?;
         let output = &outputs[0];
         if self.half_output {
             Ok(RawOutput::F16(rows(output).map_err(failed)?))

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{BATCH_INVARIANCE, difference, mini, open};
 use ndarray::Array2;
-use nvembed::{Embedder, EmbeddingsView, EncodeOptions, ErrorKind, LoadOptions, OutputType, Prompt, Provider};
+use nvembed::{
+    CancelToken, Embedder, EmbeddingsView, EncodeOptions, ErrorKind, LoadOptions, OutputType, Prompt, Provider,
+};
 
 const TASK: &str = "Given a question, retrieve passages that answer the question";
 
@@ -255,4 +257,32 @@ fn a_word_of_a_million_characters_is_embedded_or_refused_by_policy() {
     assert_eq!(embedder.embed(&prompt, &options).unwrap().token_counts(), [128]);
     let options = EncodeOptions { truncation: nvembed::Truncation::Error, ..options };
     assert_eq!(embedder.embed(&prompt, &options).unwrap_err().kind(), ErrorKind::TooLong);
+}
+
+#[test]
+fn a_cancelled_token_ends_its_calls_and_no_others() {
+    let embedder = open("fp32");
+    let cancel = CancelToken::new();
+    let options = EncodeOptions { cancel: Some(cancel.clone()), ..EncodeOptions::default() };
+    let reference = embed(&embedder, &prompts(), &EncodeOptions::default());
+    assert_eq!(embed(&embedder, &prompts(), &options), reference, "a token that is not cancelled changes nothing");
+    cancel.cancel();
+    let error = embedder.embed(&prompts(), &options).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Cancelled, "the call was cancelled"));
+    assert_eq!(embedder.embed(&[], &options).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(embedder.tokenize(&prompts(), &options).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(embed(&embedder, &prompts(), &EncodeOptions::default()), reference);
+}
+
+#[test]
+fn a_stream_that_is_cancelled_yields_what_it_had_and_then_the_error() {
+    let embedder = open("fp32");
+    let cancel = CancelToken::new();
+    let options = EncodeOptions { cancel: Some(cancel.clone()), window: 4, ..EncodeOptions::default() };
+    let mut stream = embedder.embed_iter(prompts(), &options).unwrap();
+    assert!(stream.next().unwrap().is_ok());
+    cancel.cancel();
+    let kinds: Vec<_> = stream.map(|row| row.err().map(|error| error.kind())).collect();
+    assert_eq!(kinds[..3], [None; 3], "the rest of the window was embedded already");
+    assert_eq!(kinds[3..], vec![Some(ErrorKind::Cancelled); 56]);
 }

@@ -1,0 +1,89 @@
+//! The numbers of the interface. They are append-only: none is ever changed or used again.
+
+use std::ffi::c_char;
+
+use crate::ErrorKind;
+
+/// What a call returns: NVEMBED_OK, or why it failed. Later versions may return codes that are not listed here.
+pub type nvembed_code = i32;
+
+/// Done.
+pub const NVEMBED_OK: i32 = 0;
+/// No usable ONNX Runtime library: none found, not loadable, or too old. The message lists where it was looked for.
+pub const NVEMBED_LIBRARY: i32 = 1;
+/// The execution provider asked for is not in the library, or could not be started.
+pub const NVEMBED_PROVIDER: i32 = 2;
+/// The model folder is missing, incomplete, damaged, or of another schema version.
+pub const NVEMBED_MODEL: i32 = 3;
+/// A prompt cannot be embedded: for example, its instruction fills the whole row and nothing is left to pool.
+pub const NVEMBED_INPUT: i32 = 4;
+/// A prompt is longer than allowed, or too long for the provider's memory.
+pub const NVEMBED_TOO_LONG: i32 = 5;
+/// An option is out of its range.
+pub const NVEMBED_OPTION: i32 = 6;
+/// ONNX Runtime failed during a run, or returned something that is not an embedding.
+pub const NVEMBED_INFERENCE: i32 = 7;
+/// The call was cancelled.
+pub const NVEMBED_CANCELLED: i32 = 8;
+/// The cache folder cannot be written.
+pub const NVEMBED_CACHE: i32 = 9;
+/// A handle is NULL, closed, of another type, or never was one.
+pub const NVEMBED_INVALID_HANDLE: i32 = 100;
+/// A pointer that is needed is NULL.
+pub const NVEMBED_NULL_POINTER: i32 = 101;
+/// An argument is not one the function knows: a misaligned pointer, an impossible length, an unknown constant.
+pub const NVEMBED_INVALID_ARGUMENT: i32 = 102;
+/// A string is not valid UTF-8.
+pub const NVEMBED_INVALID_UTF8: i32 = 103;
+/// The caller's buffer is too small; the message says how large it must be.
+pub const NVEMBED_BUFFER_TOO_SMALL: i32 = 104;
+/// The struct_size of a struct is none that this library knows: the header belongs to a newer library, or it was not set.
+pub const NVEMBED_STRUCT_SIZE: i32 = 105;
+/// A function was called from inside the log callback.
+pub const NVEMBED_IN_CALLBACK: i32 = 106;
+/// A bug in nvembed. The call ended; the handles are as they were.
+pub const NVEMBED_INTERNAL: i32 = 199;
+
+/// The name of a code, for example "NVEMBED_MODEL"; "unknown code" for others. A constant that is never freed.
+///
+/// Threads: any, at any time.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvembed_code_name(code: nvembed_code) -> *const c_char {
+    let name = match code {
+        NVEMBED_OK => c"NVEMBED_OK",
+        NVEMBED_LIBRARY => c"NVEMBED_LIBRARY",
+        NVEMBED_PROVIDER => c"NVEMBED_PROVIDER",
+        NVEMBED_MODEL => c"NVEMBED_MODEL",
+        NVEMBED_INPUT => c"NVEMBED_INPUT",
+        NVEMBED_TOO_LONG => c"NVEMBED_TOO_LONG",
+        NVEMBED_OPTION => c"NVEMBED_OPTION",
+        NVEMBED_INFERENCE => c"NVEMBED_INFERENCE",
+        NVEMBED_CANCELLED => c"NVEMBED_CANCELLED",
+        NVEMBED_CACHE => c"NVEMBED_CACHE",
+        NVEMBED_INVALID_HANDLE => c"NVEMBED_INVALID_HANDLE",
+        NVEMBED_NULL_POINTER => c"NVEMBED_NULL_POINTER",
+        NVEMBED_INVALID_ARGUMENT => c"NVEMBED_INVALID_ARGUMENT",
+        NVEMBED_INVALID_UTF8 => c"NVEMBED_INVALID_UTF8",
+        NVEMBED_BUFFER_TOO_SMALL => c"NVEMBED_BUFFER_TOO_SMALL",
+        NVEMBED_STRUCT_SIZE => c"NVEMBED_STRUCT_SIZE",
+        NVEMBED_IN_CALLBACK => c"NVEMBED_IN_CALLBACK",
+        NVEMBED_INTERNAL => c"NVEMBED_INTERNAL",
+        _ => c"unknown code",
+    };
+    name.as_ptr()
+}
+
+/// The code of a Rust error. Without a wildcard: a new kind does not compile until it has a code.
+pub(super) fn code_of(kind: ErrorKind) -> nvembed_code {
+    match kind {
+        ErrorKind::Library => NVEMBED_LIBRARY,
+        ErrorKind::Provider => NVEMBED_PROVIDER,
+        ErrorKind::Model => NVEMBED_MODEL,
+        ErrorKind::Input => NVEMBED_INPUT,
+        ErrorKind::TooLong => NVEMBED_TOO_LONG,
+        ErrorKind::Option => NVEMBED_OPTION,
+        ErrorKind::Inference => NVEMBED_INFERENCE,
+        ErrorKind::Cancelled => NVEMBED_CANCELLED,
+        ErrorKind::Cache => NVEMBED_CACHE,
+    }
+}

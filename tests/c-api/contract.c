@@ -1,0 +1,334 @@
+/* Every promise of docs/c-api.md about results, handles, strings and outputs, one thread.
+ *
+ * contract MODEL DAMAGED: DAMAGED is a folder without a manifest. */
+#include "check.h"
+
+#include <math.h>
+
+enum { DIMENSION = 256, ROWS = 3, STRIDE = DIMENSION + 5, GUARD = 12345 };
+
+static void versions(void) {
+    CHECK(nvembed_abi_version() >= NVEMBED_ABI_VERSION);
+    CHECK(strchr(nvembed_version(), '.') != NULL);
+    CHECK(strcmp(nvembed_code_name(NVEMBED_OK), "NVEMBED_OK") == 0);
+    CHECK(strcmp(nvembed_code_name(NVEMBED_INTERNAL), "NVEMBED_INTERNAL") == 0);
+    CHECK(strcmp(nvembed_code_name(-1), "unknown code") == 0);
+    /* Append-only: these numbers are in programs that are compiled already. */
+    CHECK(NVEMBED_LIBRARY == 1 && NVEMBED_PROVIDER == 2 && NVEMBED_MODEL == 3 && NVEMBED_INPUT == 4);
+    CHECK(NVEMBED_TOO_LONG == 5 && NVEMBED_OPTION == 6 && NVEMBED_INFERENCE == 7 && NVEMBED_CANCELLED == 8);
+    CHECK(NVEMBED_CACHE == 9);
+    CHECK(NVEMBED_INVALID_HANDLE == 100 && NVEMBED_NULL_POINTER == 101 && NVEMBED_INVALID_ARGUMENT == 102);
+    CHECK(NVEMBED_INVALID_UTF8 == 103 && NVEMBED_BUFFER_TOO_SMALL == 104 && NVEMBED_STRUCT_SIZE == 105);
+    CHECK(NVEMBED_IN_CALLBACK == 106 && NVEMBED_INTERNAL == 199);
+}
+
+static void handles(nvembed_model *model) {
+    nvembed_cancel *cancel = NULL, *unused = NULL;
+    nvembed_embed_options *options = NULL;
+    nvembed_error *stale = NULL;
+    size_t number = 0;
+    int on_stack = 0;
+
+    OK(nvembed_cancel_new(&cancel, &error));
+    OK(nvembed_embed_options_new(&options, &error));
+    EXPECT(nvembed_model_dimension(NULL, &number, &error), NVEMBED_INVALID_HANDLE, "nvembed_model handle is NULL");
+    EXPECT(nvembed_model_dimension((nvembed_model *)cancel, &number, &error), NVEMBED_INVALID_HANDLE, "closed, or was");
+    EXPECT(nvembed_model_dimension((nvembed_model *)(void *)&on_stack, &number, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_cancel_request((nvembed_cancel *)model, &error), NVEMBED_INVALID_HANDLE, "nvembed_cancel handle");
+    CHECK(nvembed_model_close((nvembed_model *)cancel) == NVEMBED_INVALID_HANDLE);
+    CHECK(nvembed_cancel_free(cancel) == NVEMBED_OK);
+    CHECK(nvembed_cancel_free(cancel) == NVEMBED_INVALID_HANDLE);
+    EXPECT(nvembed_cancel_request(cancel, &error), NVEMBED_INVALID_HANDLE, "closed");
+    CHECK(nvembed_embed_options_free(options) == NVEMBED_OK);
+    EXPECT(nvembed_embed_options_set_max_length(options, 8, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_embed(model, NULL, 0, options, NULL, NULL, &error), NVEMBED_INVALID_HANDLE, "embed_options");
+
+    CHECK(nvembed_model_close(NULL) == NVEMBED_OK && nvembed_error_free(NULL) == NVEMBED_OK);
+    CHECK(nvembed_cancel_free(NULL) == NVEMBED_OK && nvembed_embed_options_free(NULL) == NVEMBED_OK);
+    CHECK(nvembed_model_options_free(NULL) == NVEMBED_OK);
+    CHECK(nvembed_error_code(NULL) == NVEMBED_INVALID_HANDLE);
+    CHECK(strcmp(nvembed_error_message(NULL), "not a live nvembed_error") == 0);
+
+    CHECK(nvembed_cancel_request(NULL, &stale) == NVEMBED_INVALID_HANDLE && stale != NULL);
+    CHECK(nvembed_error_free(stale) == NVEMBED_OK && nvembed_error_free(stale) == NVEMBED_INVALID_HANDLE);
+    CHECK(nvembed_error_code(stale) == NVEMBED_INVALID_HANDLE);
+    CHECK(strcmp(nvembed_error_message(stale), "not a live nvembed_error") == 0);
+
+    /* Without an error object; with one that is misaligned. */
+    CHECK(nvembed_cancel_request(NULL, NULL) == NVEMBED_INVALID_HANDLE);
+    CHECK(nvembed_cancel_new(&unused, (nvembed_error **)((char *)&stale + 1)) == NVEMBED_INVALID_ARGUMENT);
+    CHECK(unused == NULL);
+    EXPECT(nvembed_cancel_new(NULL, &error), NVEMBED_NULL_POINTER, "cancel is NULL");
+    EXPECT(nvembed_embed_options_new(NULL, &error), NVEMBED_NULL_POINTER, "options is NULL");
+    EXPECT(nvembed_model_options_new(NULL, &error), NVEMBED_NULL_POINTER, "options is NULL");
+    EXPECT(nvembed_model_dimension(model, NULL, &error), NVEMBED_NULL_POINTER, "dimension is NULL");
+    EXPECT(nvembed_model_dimension(model, (size_t *)((char *)&number + 1), &error), NVEMBED_INVALID_ARGUMENT, "aligned");
+}
+
+static void opening(const char *folder, const char *damaged) {
+    nvembed_model_options *options = NULL;
+    nvembed_model *model = NULL;
+
+    EXPECT(nvembed_model_open(folder, strlen(folder), NULL, NULL, &error), NVEMBED_NULL_POINTER, "model is NULL");
+    EXPECT(nvembed_model_open(NULL, 3, NULL, &model, &error), NVEMBED_NULL_POINTER, "the folder's path is NULL");
+    EXPECT(nvembed_model_open(NULL, 0, NULL, &model, &error), NVEMBED_MODEL, "nvembed.json");
+    EXPECT(nvembed_model_open("a\xff", 2, NULL, &model, &error), NVEMBED_INVALID_UTF8, "path is not valid UTF-8 at byte 2");
+    EXPECT(nvembed_model_open("a\0b", 3, NULL, &model, &error), NVEMBED_MODEL, "");
+    EXPECT(nvembed_model_open(damaged, strlen(damaged), NULL, &model, &error), NVEMBED_MODEL, "is not a model folder");
+    CHECK(model == NULL);
+
+    OK(nvembed_model_options_new(&options, &error));
+    EXPECT(nvembed_model_options_set_provider(options, "gpu", 3, &error), NVEMBED_OPTION, "known are cpu");
+    EXPECT(nvembed_model_options_set_provider(options, NULL, 3, &error), NVEMBED_NULL_POINTER, "provider's name");
+    OK(nvembed_model_options_set_provider(options, "cuda", 4, &error));
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_PROVIDER, "cuda");
+    OK(nvembed_model_options_set_provider(options, "cpu", 3, &error));
+    OK(nvembed_model_options_set_intra_threads(options, 1025, &error));
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_OPTION, "1025");
+    OK(nvembed_model_options_set_intra_threads(options, 1, &error));
+    OK(nvembed_model_options_set_verify_hashes(options, 1, &error));
+    OK(nvembed_model_options_set_parallel_prepacking(options, 1, &error));
+    OK(nvembed_model_options_set_cache(options, "/no/such/cache", 14, &error));
+    EXPECT(nvembed_model_options_set_cache(options, NULL, 1, &error), NVEMBED_NULL_POINTER, "the cache's path");
+    OK(nvembed_model_options_set_library(options, "/no/such/library.so", 19, &error));
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_LIBRARY, "/no/such/library.so");
+    OK(nvembed_model_options_set_library(options, "", 0, &error));
+    OK(nvembed_model_open(folder, strlen(folder), options, &model, &error));
+    CHECK(nvembed_model_options_free(options) == NVEMBED_OK);
+    CHECK(nvembed_model_close(model) == NVEMBED_OK);
+    CHECK(nvembed_model_close(model) == NVEMBED_INVALID_HANDLE);
+}
+
+static void metadata(nvembed_model *model) {
+    char buffer[64];
+    size_t length = 0, dimension = 0, max_length = 0;
+    int32_t field;
+
+    OK(nvembed_model_dimension(model, &dimension, &error));
+    OK(nvembed_model_max_length(model, &max_length, &error));
+    CHECK(dimension == DIMENSION && max_length >= 16);
+    OK(nvembed_model_metadata(model, NVEMBED_METADATA_NAME, NULL, 0, &length, &error));
+    CHECK(length == strlen("nv-embed-mini"));
+    memset(buffer, 'x', sizeof buffer);
+    EXPECT(nvembed_model_metadata(model, NVEMBED_METADATA_NAME, buffer, length, NULL, &error), NVEMBED_BUFFER_TOO_SMALL,
+           "the buffer has 13 bytes, 14 are needed");
+    CHECK(buffer[0] == 'x');
+    OK(nvembed_model_metadata(model, NVEMBED_METADATA_NAME, buffer, length + 1, NULL, &error));
+    CHECK(strcmp(buffer, "nv-embed-mini") == 0 && buffer[length + 1] == 'x');
+    OK(nvembed_model_metadata(model, NVEMBED_METADATA_PRECISION, buffer, sizeof buffer, &length, &error));
+    CHECK(strcmp(buffer, "fp32") == 0 && length == 4);
+    for (field = NVEMBED_METADATA_NAME; field <= NVEMBED_METADATA_LIBRARY_PATH; ++field) {
+        length = 0;
+        OK(nvembed_model_metadata(model, field, NULL, 0, &length, &error));
+        CHECK(length > 0);
+    }
+    EXPECT(nvembed_model_metadata(model, field, NULL, 0, &length, &error), NVEMBED_INVALID_ARGUMENT, "field is 7");
+    EXPECT(nvembed_model_metadata(model, 0, NULL, 0, NULL, &error), NVEMBED_NULL_POINTER, "both NULL");
+
+    OK(nvembed_query_instruction("find it", 7, buffer, sizeof buffer, &length, &error));
+    CHECK(strcmp(buffer, "Instruct: find it\nQuery: ") == 0 && length == strlen(buffer));
+    EXPECT(nvembed_query_instruction("\xc3", 1, buffer, sizeof buffer, NULL, &error), NVEMBED_INVALID_UTF8, "the task");
+}
+
+static void outputs(nvembed_model *model) {
+    static float values[ROWS * STRIDE], again[ROWS * DIMENSION];
+    static uint16_t halves[ROWS * DIMENSION];
+    nvembed_prompt prompts[ROWS] = {passage("Homer."), passage(""), passage("rain falls on the plain")};
+    nvembed_string texts[ROWS];
+    size_t counts[ROWS + 1] = {GUARD, GUARD, GUARD, GUARD}, counted[ROWS];
+    uint8_t truncated[ROWS + 1] = {7, 7, 7, 7};
+    nvembed_output output = host_output(values, (ROWS - 1) * STRIDE + DIMENSION, NVEMBED_F32);
+    nvembed_output bad;
+    size_t index, row;
+
+    output.row_stride = STRIDE;
+    output.token_counts = counts;
+    output.truncated = truncated;
+    for (index = 0; index < ROWS * STRIDE; ++index) values[index] = GUARD;
+
+    /* What is refused, and that nothing is written then. */
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, NULL, NULL, &error), NVEMBED_NULL_POINTER, "output is NULL");
+    EXPECT(nvembed_embed(model, NULL, ROWS, NULL, &output, NULL, &error), NVEMBED_NULL_POINTER, "prompts is NULL");
+    EXPECT(nvembed_embed(model, prompts, SIZE_MAX, NULL, &output, NULL, &error), NVEMBED_INVALID_ARGUMENT, "no memory");
+    bad = output, bad.struct_size = sizeof bad - 1;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "this library knows");
+    bad = output, bad.struct_size = 0;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "size of output is 0");
+    bad = output, bad.struct_size = SIZE_MAX;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "");
+    bad = output, bad.capacity -= 1;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_BUFFER_TOO_SMALL,
+           "capacity is 777 elements, 3 rows need 778");
+    bad = output, bad.row_stride = DIMENSION - 1;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "row_stride is 255");
+    bad = output, bad.row_stride = SIZE_MAX;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "beyond any memory");
+    bad = output, bad.data = NULL;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_NULL_POINTER, "output's data is NULL");
+    bad = output, bad.data = (char *)values + 1;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "aligned");
+    bad = output, bad.token_counts = (size_t *)(void *)((char *)counts + 4);
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "token_counts");
+    bad = output, bad.dtype = 2;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "dtype is 2");
+    bad = output, bad.memory = 1;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "memory is 1");
+    prompts[1].text.length = SIZE_MAX;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &output, NULL, &error), NVEMBED_INVALID_ARGUMENT, "prompt 1: the text");
+    prompts[1].text = string("ab\x80");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &output, NULL, &error), NVEMBED_INVALID_UTF8,
+           "prompt 1: the text is not valid UTF-8 at byte 3");
+    prompts[1].text.data = NULL;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &output, NULL, &error), NVEMBED_NULL_POINTER, "prompt 1: the text");
+    for (index = 0; index < ROWS * STRIDE; ++index) CHECK(values[index] == GUARD);
+    CHECK(counts[0] == GUARD && truncated[0] == 7);
+
+    /* A NULL string of length 0 is empty, rows are unit vectors at their stride, nothing between them is written. */
+    prompts[1].text.data = NULL;
+    prompts[1].text.length = 0;
+    OK(nvembed_embed(model, prompts, ROWS, NULL, &output, NULL, &error));
+    for (row = 0; row < ROWS; ++row) {
+        double squares = 0;
+        for (index = 0; index < STRIDE; ++index) {
+            float value = values[row * STRIDE + index];
+            if (index < DIMENSION) squares += (double)value * value;
+            else CHECK(value == GUARD);
+        }
+        CHECK(fabs(squares - 1) < 1e-5);
+    }
+    CHECK(counts[1] == 2 && counts[0] > 2 && counts[ROWS] == GUARD);
+    CHECK(truncated[0] == 0 && truncated[2] == 0 && truncated[ROWS] == 7);
+
+    /* The other forms of the call give the same rows. */
+    for (row = 0; row < ROWS; ++row) texts[row] = prompts[row].text;
+    bad = host_output(again, ROWS * DIMENSION, NVEMBED_F32);
+    OK(nvembed_embed_texts(model, NULL, 0, texts, ROWS, NULL, &bad, NULL, &error));
+    for (row = 0; row < ROWS; ++row) {
+        CHECK(memcmp(again + row * DIMENSION, values + row * STRIDE, DIMENSION * sizeof(float)) == 0);
+    }
+    OK(nvembed_embed_texts(model, "Say it: ", 8, texts, ROWS, NULL, &bad, NULL, &error));
+    CHECK(memcmp(again, values, DIMENSION * sizeof(float)) != 0);
+    EXPECT(nvembed_embed_texts(model, "\xff", 1, texts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_UTF8, "instruction");
+    bad = host_output(halves, ROWS * DIMENSION, NVEMBED_F16);
+    OK(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error));
+    for (index = 0; index < DIMENSION; ++index) {
+        /* Sign bits agree, and both are zero or neither is, down to the smallest half. */
+        CHECK((halves[index] >> 15) == (values[index] < 0));
+        CHECK(((halves[index] & 0x7fff) != 0) == (fabsf(values[index]) > 2.9e-8f));
+    }
+    OK(nvembed_count_tokens(model, prompts, ROWS, NULL, counted, NULL, &error));
+    CHECK(memcmp(counted, counts, sizeof counted) == 0);
+    OK(nvembed_count_tokens(model, prompts, ROWS, NULL, NULL, NULL, &error));
+    bad = host_output(NULL, 0, NVEMBED_F32);
+    OK(nvembed_embed(model, NULL, 0, NULL, &bad, NULL, &error));
+}
+
+static void call_options(nvembed_model *model) {
+    static float values[DIMENSION];
+    nvembed_output output = host_output(values, DIMENSION, NVEMBED_F32);
+    nvembed_prompt prompt = passage("one two three four five six seven eight nine ten </s>");
+    nvembed_embed_options *options = NULL;
+    uint8_t truncated = 9;
+    size_t parsed = 0, literal = 0, count = 0;
+
+    output.truncated = &truncated;
+    output.token_counts = &count;
+    OK(nvembed_embed_options_new(&options, &error));
+    OK(nvembed_embed_options_set_max_length(options, 8, &error));
+    OK(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error));
+    CHECK(truncated == 1 && count == 8);
+    OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_ERROR, &error));
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_TOO_LONG, "prompt 0");
+    EXPECT(nvembed_count_tokens(model, &prompt, 1, options, &count, NULL, &error), NVEMBED_TOO_LONG, "prompt 0");
+    EXPECT(nvembed_embed_options_set_truncation(options, 3, &error), NVEMBED_INVALID_ARGUMENT, "truncation is 3");
+    OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_KEEP_EOS, &error));
+    OK(nvembed_embed_options_set_max_length(options, SIZE_MAX, &error));
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION, "max_length is");
+    OK(nvembed_embed_options_set_max_length(options, 0, &error));
+    OK(nvembed_embed_options_set_max_batch_tokens(options, 0, &error));
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION, "max_batch_tokens is 0");
+    OK(nvembed_embed_options_set_max_batch_tokens(options, 64, &error));
+    OK(nvembed_embed_options_set_max_batch_size(options, 8193, &error));
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION, "max_batch_size is 8193");
+    OK(nvembed_embed_options_set_max_batch_size(options, 4, &error));
+    OK(nvembed_count_tokens(model, &prompt, 1, options, &parsed, &truncated, &error));
+    CHECK(truncated == 0);
+    OK(nvembed_embed_options_set_special_tokens(options, NVEMBED_SPECIAL_TOKENS_LITERAL, &error));
+    OK(nvembed_count_tokens(model, &prompt, 1, options, &literal, NULL, &error));
+    CHECK(literal > parsed);
+    EXPECT(nvembed_embed_options_set_special_tokens(options, -1, &error), NVEMBED_INVALID_ARGUMENT, "special_tokens is -1");
+    OK(nvembed_embed_options_set_max_length(options, 4, &error));
+    prompt.instruction = string("a long instruction that fills the row: ");
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_INPUT, "nothing is left to pool");
+    CHECK(nvembed_embed_options_free(options) == NVEMBED_OK);
+}
+
+static void cancelling(nvembed_model *model) {
+    static float values[DIMENSION];
+    nvembed_output output = host_output(values, DIMENSION, NVEMBED_F32);
+    nvembed_prompt prompt = passage("Homer.");
+    nvembed_cancel *cancel = NULL;
+
+    OK(nvembed_cancel_new(&cancel, &error));
+    OK(nvembed_embed(model, &prompt, 1, NULL, &output, cancel, &error));
+    OK(nvembed_cancel_request(cancel, &error));
+    EXPECT(nvembed_embed(model, &prompt, 1, NULL, &output, cancel, &error), NVEMBED_CANCELLED, "cancelled");
+    CHECK(nvembed_cancel_free(cancel) == NVEMBED_OK);
+    EXPECT(nvembed_embed(model, &prompt, 1, NULL, &output, cancel, &error), NVEMBED_INVALID_HANDLE, "nvembed_cancel");
+    OK(nvembed_embed(model, &prompt, 1, NULL, &output, NULL, &error));
+}
+
+static int logged, refused, secret_seen;
+
+static void on_log(int32_t level, const char *target, size_t target_length, const char *message, size_t message_length,
+                   void *user_data) {
+    size_t index;
+    nvembed_cancel *cancel = NULL;
+    CHECK(level >= NVEMBED_LOG_ERROR && level <= NVEMBED_LOG_TRACE && target_length > 0);
+    CHECK(user_data == &logged && target != NULL);
+    for (index = 0; index + 6 <= message_length; ++index) secret_seen |= memcmp(message + index, "secret", 6) == 0;
+    refused += nvembed_cancel_new(&cancel, NULL) == NVEMBED_IN_CALLBACK;
+    logged += 1;
+}
+
+static void logs(const char *folder) {
+    static float values[DIMENSION];
+    nvembed_output output = host_output(values, DIMENSION, NVEMBED_F32);
+    nvembed_prompt prompt = passage("a secret text");
+    nvembed_model *model;
+    int before;
+
+    EXPECT(nvembed_set_log_callback(on_log, NULL, 0, &error), NVEMBED_INVALID_ARGUMENT, "level is 0");
+    EXPECT(nvembed_set_log_callback(on_log, NULL, 6, &error), NVEMBED_INVALID_ARGUMENT, "level is 6");
+    OK(nvembed_set_log_callback(on_log, NULL, NVEMBED_LOG_TRACE, &error));
+    OK(nvembed_set_log_callback(on_log, &logged, NVEMBED_LOG_TRACE, &error));
+    model = open_model(folder);
+    OK(nvembed_embed(model, &prompt, 1, NULL, &output, NULL, &error));
+    CHECK(logged > 0 && refused == logged && !secret_seen);
+    before = logged;
+    OK(nvembed_set_log_callback(on_log, &logged, NVEMBED_LOG_ERROR, &error));
+    OK(nvembed_embed(model, &prompt, 1, NULL, &output, NULL, &error));
+    CHECK(logged == before);
+    OK(nvembed_set_log_callback(on_log, &logged, NVEMBED_LOG_TRACE, &error));
+    OK(nvembed_set_log_callback(NULL, NULL, 0, &error));
+    CHECK(nvembed_model_close(model) == NVEMBED_OK);
+    model = open_model(folder);
+    CHECK(logged == before);
+    CHECK(nvembed_model_close(model) == NVEMBED_OK);
+}
+
+int main(int argument_count, char **arguments) {
+    nvembed_model *model;
+    if (argument_count != 3) return 2;
+    versions();
+    opening(arguments[1], arguments[2]);
+    model = open_model(arguments[1]);
+    handles(model);
+    metadata(model);
+    outputs(model);
+    call_options(model);
+    cancelling(model);
+    logs(arguments[1]);
+    CHECK(nvembed_model_close(model) == NVEMBED_OK);
+    return outcome();
+}

@@ -1,0 +1,48 @@
+/* Embeds the lines of stdin and writes the rows to stdout, raw; their token counts and truncation flags to stderr.
+ *
+ * dump MODEL f32|f16 [TASK]
+ *
+ * Returns from main with everything open, as a service that is told to stop might. */
+#include "check.h"
+
+int main(int argument_count, char **arguments) {
+    static char input[1 << 20];
+    nvembed_prompt prompts[1024];
+    size_t length, count = 0, dimension = 0, index, width, instruction_length = 0;
+    char instruction[1024], *line = input, *end;
+    size_t *token_counts;
+    uint8_t *truncated;
+    nvembed_output output;
+    nvembed_model *model;
+    nvembed_error *error = NULL;
+    int half;
+    if (argument_count < 3) return 2;
+    half = strcmp(arguments[2], "f16") == 0;
+    width = half ? sizeof(uint16_t) : sizeof(float);
+    if (argument_count > 3 && nvembed_query_instruction(arguments[3], strlen(arguments[3]), instruction, sizeof instruction,
+                                                        &instruction_length, &error) != NVEMBED_OK) {
+        return 3;
+    }
+    length = fread(input, 1, sizeof input - 1, stdin);
+    for (; line < input + length && count < 1024; line = end + 1) {
+        end = memchr(line, '\n', (size_t)(input + length - line));
+        if (end == NULL) end = input + length;
+        prompts[count].instruction.data = instruction;
+        prompts[count].instruction.length = instruction_length;
+        prompts[count].text.data = line;
+        prompts[count].text.length = (size_t)(end - line);
+        count += 1;
+    }
+    model = open_model(arguments[1]);
+    if (nvembed_model_dimension(model, &dimension, &error) != NVEMBED_OK) return 4;
+    output = host_output(malloc(count * dimension * width), count * dimension, half ? NVEMBED_F16 : NVEMBED_F32);
+    output.token_counts = token_counts = malloc(count * sizeof *token_counts);
+    output.truncated = truncated = malloc(count);
+    if (nvembed_embed(model, prompts, count, NULL, &output, NULL, &error) != NVEMBED_OK) {
+        fprintf(stderr, "%s\n", nvembed_error_message(error));
+        return 5;
+    }
+    fwrite(output.data, width, count * dimension, stdout);
+    for (index = 0; index < count; ++index) fprintf(stderr, "%zu %d\n", token_counts[index], truncated[index]);
+    return 0;
+}
