@@ -12,7 +12,7 @@ GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: help demo test test-rust test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
+.PHONY: help demo test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -21,7 +21,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-eval ## Everything that is tested on the CPU
+test: test-export test-rust test-gpu test-eval ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
 
 test-rust: models reference ## Unit and integration tests of the runtime
 	cargo test --locked
@@ -33,9 +33,13 @@ test-eval: venv-test models ## The mini model's retrieval and similarity figures
 	cargo build --locked --quiet
 	$(BIN)/python tests/eval/score.py --check --nvembed target/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
 
-# What these prove and do not: docs/gpu-graph.md. They need no GPU, and libraries that exist for one platform only.
+# What these prove and do not: docs/gpu.md and docs/gpu-graph.md. They need no GPU, and libraries that exist for one platform only.
 ifeq ($(shell uname -sm),Linux x86_64)
 test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph against CUDA's and TensorRT's libraries, without a GPU
+
+# The tests of test-rust that skip where there is no shim.
+test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
+	cargo test --locked --test gpu
 
 test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m 'not full_width'
@@ -43,7 +47,7 @@ test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
 test-gpu-graph-7b: $(GPU_VENV)/.done cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m full_width
 else
-test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
+test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
 	@echo 'SKIPPED $@: onnxruntime-gpu and tensorrt-rtx exist for x86-64 Linux, and this is $(shell uname -sm)'
 endif
 

@@ -1,9 +1,12 @@
 //! What a caller can choose: [`LoadOptions`] once, when a model opens; [`EncodeOptions`] at each call.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::provider::Provider;
+use crate::provider::{CudaOptions, Provider, TensorRtOptions};
 
 /// The largest padded size of a batch in tokens that a call may ask for: 2²⁰.
 ///
@@ -18,6 +21,10 @@ const MAX_BATCH_SIZE: usize = 8192;
 pub struct LoadOptions {
     /// Where the computation runs. Default: the CPU. A provider that is not there is an error, never a silent CPU run.
     pub provider: Provider,
+    /// What the GPU providers read: devices, memory, shapes, CUDA graphs.
+    pub cuda: CudaOptions,
+    /// What the TensorRT providers read besides.
+    pub tensorrt: TensorRtOptions,
     /// The ONNX Runtime library to load. `None` looks for it; see [`crate::Library::load`] for the places.
     pub library: Option<PathBuf>,
     /// Threads of one run, 1 to 1,024. `None` lets ONNX Runtime take one for each physical core. Tokenization uses
@@ -51,6 +58,11 @@ pub struct EncodeOptions {
     /// Prompts that [`crate::Embedder::embed_iter`] takes at a time: more fill batches better, fewer give results
     /// sooner. Default: 1,024.
     pub window: usize,
+    /// When to give up. Checked before each batch and while one runs on a GPU; a run that has begun on the CPU ends first.
+    /// Default: never.
+    pub deadline: Option<Instant>,
+    /// With which the caller can end the call early, from another thread. Checked as the deadline is.
+    pub cancel: Option<CancelToken>,
     /// Element type of the returned embeddings. A stream's are 32-bit floats in any case, rounded to this type.
     pub output: OutputType,
 }
@@ -64,6 +76,8 @@ impl Default for EncodeOptions {
             max_batch_tokens: 4096,
             max_batch_size: 256,
             window: 1024,
+            deadline: None,
+            cancel: None,
             output: OutputType::default(),
         }
     }
@@ -81,6 +95,52 @@ impl EncodeOptions {
         in_range("max_batch_size", self.max_batch_size, 1, MAX_BATCH_SIZE)?;
         in_range("window", self.window, 1, MAX_BATCH_TOKENS)?;
         Ok(max_length)
+    }
+}
+
+/// Ends calls early: hand a clone to the call in [`EncodeOptions::cancel`], keep one.
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes every call that has a clone of this token return [`ErrorKind::Cancelled`], now and later.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// When a call has to end before it is done.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Patience {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) cancel: Option<CancelToken>,
+}
+
+impl Patience {
+    pub(crate) fn of(options: &EncodeOptions) -> Self {
+        Self { deadline: options.deadline, cancel: options.cancel.clone() }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`].
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
+            return Err(Error::new(ErrorKind::Cancelled, "the call was cancelled"));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::new(ErrorKind::DeadlineExceeded, "the deadline of the call passed before it was done"));
+        }
+        Ok(())
     }
 }
 

@@ -64,7 +64,7 @@ fn code(error: &anyhow::Error) -> u8 {
             ErrorKind::Input | ErrorKind::TooLong => 3,
             ErrorKind::Model => 4,
             ErrorKind::Library | ErrorKind::Provider => 5,
-            ErrorKind::Inference => 6,
+            ErrorKind::Inference | ErrorKind::Device | ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => 6,
             ErrorKind::Cache => 7,
             _ => 1,
         };

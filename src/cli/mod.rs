@@ -89,6 +89,7 @@ impl ModelArguments {
             verify_hashes: self.verify_hashes,
             cache: self.cache,
             parallel_prepacking: self.parallel_prepacking,
+            ..LoadOptions::default()
         };
         (self.model, options)
     }

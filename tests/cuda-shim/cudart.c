@@ -8,15 +8,32 @@
 
 #pragma GCC diagnostic ignored "-Wattribute-alias" /* SHIM_SUCCEEDS means it */
 
+/* The runtime keeps each thread's last error, until it is asked for: kernels are launched in statements that return
+   nothing. */
+static __thread cudaError_t last_error;
+static cudaError_t noted(int error) {
+  if (error) last_error = (cudaError_t)error;
+  return (cudaError_t)error;
+}
+cudaError_t cudaPeekAtLastError(void) { return cuda_shim_error() ? (cudaError_t)cuda_shim_error() : last_error; }
+cudaError_t cudaGetLastError(void) {
+  cudaError_t error = cudaPeekAtLastError();
+  last_error = cudaSuccess;
+  return error;
+}
+
 /* ---- device ---- */
 
 static int exists(int device) { return device >= 0 && device < shim_devices(); }
+static cudaError_t driver_is_new_enough(void) {
+  return shim_driver_version() < SHIM_CUDA_VERSION ? cudaErrorInsufficientDriver : (cudaError_t)cuda_shim_error();
+}
 
-cudaError_t cudaGetDeviceCount(int *count) { return *count = shim_devices(), cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int *count) { return *count = shim_devices(), driver_is_new_enough(); }
 cudaError_t cudaGetDevice(int *device) { return *device = *cuda_shim_device(), (cudaError_t)cuda_shim_error(); }
 cudaError_t cudaSetDevice(int device) {
   if (!exists(device)) return cudaErrorInvalidDevice;
-  return *cuda_shim_device() = device, (cudaError_t)cuda_shim_error();
+  return *cuda_shim_device() = device, driver_is_new_enough();
 }
 cudaError_t cudaDriverGetVersion(int *version) { return *version = shim_driver_version(), cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = SHIM_CUDA_VERSION, cudaSuccess; }
@@ -74,7 +91,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 /* ---- memory ---- */
 
 static cudaError_t allocate(void **pointer, size_t bytes, int device) {
-  return (cudaError_t)cuda_shim_allocate(pointer, bytes, device);
+  return noted(cuda_shim_allocate(pointer, bytes, device));
 }
 static cudaError_t release(void *pointer) { return (cudaError_t)cuda_shim_release(pointer); }
 
@@ -110,7 +127,7 @@ static enum shim_copy direction(enum cudaMemcpyKind kind) {
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
-  return (cudaError_t)cuda_shim_copy(to, from, bytes, direction(kind));
+  return noted(cuda_shim_copy(to, from, bytes, direction(kind)));
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
@@ -182,13 +199,13 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph 
   return (cudaError_t)cuda_shim_create((void **)executable);
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable UNUSED, cudaStream_t stream UNUSED) {
-  return (cudaError_t)cuda_shim_launch_graph();
+  return noted(cuda_shim_launch_graph());
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return (cudaError_t)cuda_shim_destroy(graph); }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return (cudaError_t)cuda_shim_destroy(executable); }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream UNUSED) { return (cudaError_t)cuda_shim_synchronize(); }
-cudaError_t cudaEventSynchronize(cudaEvent_t event UNUSED) { return (cudaError_t)cuda_shim_synchronize(); }
-cudaError_t cudaDeviceSynchronize(void) { return (cudaError_t)cuda_shim_synchronize(); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream UNUSED) { return noted(cuda_shim_synchronize()); }
+cudaError_t cudaEventSynchronize(cudaEvent_t event UNUSED) { return noted(cuda_shim_synchronize()); }
+cudaError_t cudaDeviceSynchronize(void) { return noted(cuda_shim_synchronize()); }
 
 /* ---- kernels: compiled code registers them by the address of a host function, and launches them by it ---- */
 
@@ -209,7 +226,7 @@ static cudaError_t launch(const void *function) {
   pthread_mutex_lock(&lock);
   const char *name = kernels[slot_of(function)].name;
   pthread_mutex_unlock(&lock);
-  return (cudaError_t)cuda_shim_launch(name);
+  return noted(cuda_shim_launch(name));
 }
 
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid UNUSED, dim3 block UNUSED, void **arguments UNUSED,
@@ -308,6 +325,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid UNUSED, dim3 block
 
 const char *cudaGetErrorName(cudaError_t error) { return error ? "cudaErrorOfShim" : "cudaSuccess"; }
 const char *cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorInsufficientDriver) return "CUDA driver version is insufficient for CUDA runtime version";
   return error == cudaErrorMemoryAllocation ? "out of memory" : error ? "an error of the CUDA shim" : "no error";
 }
 
@@ -316,11 +334,9 @@ SHIM_SUCCEEDS(cudaEventQuery)
 SHIM_SUCCEEDS(cudaEventRecord)
 SHIM_SUCCEEDS(cudaEventRecordWithFlags)
 SHIM_SUCCEEDS(cudaFuncSetAttribute)
-SHIM_SUCCEEDS(cudaGetLastError)
 SHIM_SUCCEEDS(cudaKernelSetAttributeForDevice)
 SHIM_SUCCEEDS(cudaLibraryUnload)
 SHIM_SUCCEEDS(cudaMemPoolSetAttribute)
 SHIM_SUCCEEDS(cudaMemPoolTrimTo)
-SHIM_SUCCEEDS(cudaPeekAtLastError)
 SHIM_SUCCEEDS(cudaStreamQuery)
 SHIM_SUCCEEDS(cudaStreamWaitEvent)

@@ -1,0 +1,93 @@
+//! NVIDIA's shared libraries: where pip puts them, and which of them are here.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider::{Provider, explain};
+
+/// What ONNX Runtime's CUDA provider is linked to, or opens during a run; each after those that it needs itself.
+const CUDA: [&str; 7] = [
+    "libcudart.so.13",
+    "libnvrtc.so.13",
+    "libcublasLt.so.13",
+    "libcublas.so.13",
+    "libcurand.so.10",
+    "libcufft.so.12",
+    "libcudnn.so.9",
+];
+/// What its TensorRT provider is linked to besides.
+const TENSORRT: [&str; 2] = ["libnvinfer.so.10", "libnvonnxparser.so.10"];
+
+/// Those of them that nothing is linked to.
+const OPENED_LATE: &str = "libcudnn";
+
+/// A library that a provider may need.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SharedLibrary {
+    /// The file's name, which ends in the version of its interface.
+    pub name: &'static str,
+    /// Why it cannot be loaded; `None` when it can.
+    pub problem: Option<String>,
+}
+
+/// Loads what `provider` needs and is found, so that ONNX Runtime finds it loaded, and reports on each.
+///
+/// The system's loader is asked first, with its own places and `LD_LIBRARY_PATH`; then the `nvidia` and `tensorrt_libs`
+/// folders beside the package of ONNX Runtime's library, which is where `pip install onnxruntime-gpu[cuda,cudnn]` puts
+/// CUDA. A loaded library stays.
+pub fn preload(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
+    let names: &[&[&'static str]] = match provider {
+        Provider::Cpu => &[],
+        Provider::Cuda => &[&CUDA],
+        Provider::TensorRt => &[&CUDA, &TENSORRT],
+        // Its own libraries are linked by names that change with every version.
+        Provider::NvTensorRtRtx => &[&CUDA[..1]],
+    };
+    let folders = pip_folders(onnxruntime);
+    names.concat().into_iter().map(|name| SharedLibrary { name, problem: load(name, &folders) }).collect()
+}
+
+/// [`preload`], and an error for what ONNX Runtime would miss only in the middle of a run: it opens cuDNN when a kernel
+/// asks for it. The libraries that its providers are linked to it names itself.
+///
+/// # Errors
+/// [`ErrorKind::Provider`] with the remedy.
+pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<()> {
+    for library in preload(onnxruntime, provider) {
+        tracing::debug!(name = library.name, problem = library.problem, "looked for");
+        if let (true, Some(problem)) = (library.name.starts_with(OPENED_LATE), library.problem) {
+            let message = explain(&problem).unwrap_or(problem);
+            return Err(Error::new(
+                ErrorKind::Provider,
+                format!("execution provider {provider} cannot be used: {message}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `None` when the library is loaded, or the loader's reason.
+fn load(name: &str, folders: &[PathBuf]) -> Option<String> {
+    let system = ort::util::preload_dylib(name).err()?;
+    match folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()) {
+        Some(file) => ort::util::preload_dylib(file).err().map(|error| reason(&error)),
+        None => Some(reason(&system)),
+    }
+}
+
+/// The loader's own words, which are behind "dlopen failed".
+fn reason(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// `site-packages/nvidia/*/lib` and `site-packages/tensorrt_libs`, for `site-packages/onnxruntime/capi/libonnxruntime.so`.
+fn pip_folders(onnxruntime: &Path) -> Vec<PathBuf> {
+    let Some(packages) = onnxruntime.ancestors().nth(3) else { return Vec::new() };
+    let mut folders: Vec<_> = std::fs::read_dir(packages.join("nvidia"))
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("lib")).collect())
+        .unwrap_or_default();
+    folders.sort();
+    folders.push(packages.join("tensorrt_libs"));
+    folders
+}
