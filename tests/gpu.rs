@@ -52,7 +52,10 @@ fn a_run_copies_three_inputs_in_and_one_output_back_and_allocates_nothing() {
             for run in 0..5 {
                 let before = counts();
                 embed(&embedder, &["a third text", "a fourth"]).unwrap();
-                assert_eq!(copies_and_allocations(since(before)), (3, 1, 0, 0), "{precision}, run {run}");
+                let counted = since(before);
+                assert_eq!(copies_and_allocations(counted), (3, 1, 0, 0), "{precision}, run {run}");
+                // One for the output; three of events that have passed, so that no pinned memory is used too early.
+                assert_eq!(counted.synchronizations, 4, "{precision}, run {run}");
             }
         }
     });
@@ -380,6 +383,55 @@ fn calls_end_by_deadline_and_by_cancellation() {
         assert_eq!(since(before).to_device, 0, "neither reached the device");
         call(EncodeOptions { deadline: Some(Instant::now() + Duration::from_secs(600)), ..EncodeOptions::default() })
             .unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_does_not_end_holds_no_call_beyond_its_deadline() {
+    on_shim("a_device_that_does_not_end_holds_no_call_beyond_its_deadline", &[FINITE], || {
+        let embedder = open("fp16");
+        embed(&embedder, &["short"]).unwrap();
+        let call = || {
+            let deadline = Some(Instant::now() + Duration::from_millis(100));
+            embedder.embed(&passages(&["short"]), &EncodeOptions { deadline, ..EncodeOptions::default() })
+        };
+        let before = counts();
+        shim::hold(true);
+        for _ in 0..3 {
+            assert_eq!(call().unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        }
+        let cancel = CancelToken::new();
+        let options = EncodeOptions { cancel: Some(cancel.clone()), ..EncodeOptions::default() };
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| embedder.embed(&passages(&["short"]), &options).unwrap_err());
+            cancel.cancel();
+            assert_eq!(call.join().unwrap().kind(), ErrorKind::Cancelled);
+        });
+        shim::hold(false);
+        embed(&embedder, &["short"]).unwrap();
+        // The first call's batch, which had begun, and the last one's: nobody waited for those between.
+        assert_eq!(since(before).to_device, 6);
+    });
+}
+
+#[test]
+fn a_shape_whose_recording_failed_is_recorded_again() {
+    on_shim("a_shape_whose_recording_failed_is_recorded_again", &[FINITE], || {
+        let embedder = open("fp16");
+        let before = counts();
+        embed(&embedder, &["one", "two"]).unwrap();
+        let launches = since(before).launches;
+        // In the runs before the recording, and in the recording itself, which is the last.
+        for after in [1, launches / 2, launches - 1] {
+            let embedder = open("fp16");
+            shim::fail(Fault::Launch, after, LAUNCH_FAILED, false);
+            let error = embed(&embedder, &["one", "two"]).expect_err(&format!("launch {after} of {launches}"));
+            assert!(matches!(error.kind(), ErrorKind::Device | ErrorKind::Inference), "{error}");
+            for _ in 0..2 {
+                let result = embed(&embedder, &["one", "two"]);
+                result.unwrap_or_else(|error| panic!("after launch {after} of {launches}: {error}"));
+            }
+        }
     });
 }
 

@@ -180,6 +180,12 @@ pub fn fail(fault: Fault, after: c_long, error: c_int, sticky: bool) {
     unsafe { shim().get::<Fail>(b"cuda_shim_fail\0").unwrap()(fault as c_int, after, error, c_int::from(sticky)) };
 }
 
+/// While held, whoever waits for the device goes on waiting.
+pub fn hold(hold: bool) {
+    // SAFETY: the function takes a number.
+    unsafe { shim().get::<unsafe extern "C" fn(c_int)>(b"cuda_shim_hold\0").unwrap()(c_int::from(hold)) };
+}
+
 /// Numbers in "device" memory, which on the shim is the host's.
 ///
 /// # Safety
