@@ -91,6 +91,17 @@ fn device_count() -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// What a function without parameters of a loaded library returns: NVIDIA's libraries tell their version so.
+pub(crate) fn ask_library(library: &str, function: &str) -> Option<i32> {
+    // SAFETY: the library is loaded already, so that no initializer runs; the callers name functions of this type. One
+    // that returns a wider integer has the lower half where a narrower one has all.
+    unsafe {
+        let library = libloading::Library::new(library).ok()?;
+        let function = library.get::<unsafe extern "C" fn() -> i32>(function.as_bytes()).ok()?;
+        Some(function())
+    }
+}
+
 impl Device {
     /// Opens a device and makes a stream on it.
     ///

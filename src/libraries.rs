@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::device::ask_library;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::{Provider, explain};
 
@@ -13,13 +14,15 @@ const CUDA: [&str; 7] = [
     "libcublas.so.13",
     "libcurand.so.10",
     "libcufft.so.12",
-    "libcudnn.so.9",
+    CUDNN,
 ];
 /// What its TensorRT provider is linked to besides.
-const TENSORRT: [&str; 2] = ["libnvinfer.so.10", "libnvonnxparser.so.10"];
+const TENSORRT: [&str; 2] = [NVINFER, "libnvonnxparser.so.10"];
 
-/// Those of them that nothing is linked to.
-const OPENED_LATE: &str = "libcudnn";
+/// What nothing is linked to, and no kernel of this model has asked for on the stand-ins for CUDA.
+const OPTIONAL: [&str; 2] = ["libnvrtc.so.13", "libcufft.so.12"];
+const CUDNN: &str = "libcudnn.so.9";
+const NVINFER: &str = "libnvinfer.so.10";
 
 /// A library that a provider may need.
 #[derive(Debug, Clone)]
@@ -27,8 +30,12 @@ const OPENED_LATE: &str = "libcudnn";
 pub struct SharedLibrary {
     /// The file's name, which ends in the version of its interface.
     pub name: &'static str,
-    /// Why it cannot be loaded; `None` when it can.
+    /// Why it cannot be loaded, with the remedy; `None` when it can.
     pub problem: Option<String>,
+    /// Whether a model may run without it.
+    pub optional: bool,
+    /// Its own version, where it tells one.
+    pub version: Option<String>,
 }
 
 /// Loads what `provider` needs and is found, so that ONNX Runtime finds it loaded, and reports on each.
@@ -45,7 +52,27 @@ pub fn preload(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
         Provider::NvTensorRtRtx => &[&CUDA[..1]],
     };
     let folders = pip_folders(onnxruntime);
-    names.concat().into_iter().map(|name| SharedLibrary { name, problem: load(name, &folders) }).collect()
+    let looked_for = |name| match load(name, &folders) {
+        None => SharedLibrary { name, problem: None, optional: OPTIONAL.contains(&name), version: version(name) },
+        Some(problem) => SharedLibrary {
+            name,
+            problem: Some(explain(&problem).unwrap_or(problem)),
+            optional: OPTIONAL.contains(&name),
+            version: None,
+        },
+    };
+    names.concat().into_iter().map(looked_for).collect()
+}
+
+/// cuDNN and TensorRT count 10,000 for a major version, 100 for a minor one.
+fn version(name: &str) -> Option<String> {
+    let function = match name {
+        CUDNN => "cudnnGetVersion",
+        NVINFER => "getInferLibVersion",
+        _ => return None,
+    };
+    let number = ask_library(name, function)?;
+    Some(format!("{}.{}.{}", number / 10_000, number % 10_000 / 100, number % 100))
 }
 
 /// [`preload`], and an error for what ONNX Runtime would miss only in the middle of a run: it opens cuDNN when a kernel
@@ -56,8 +83,7 @@ pub fn preload(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
 pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<()> {
     for library in preload(onnxruntime, provider) {
         tracing::debug!(name = library.name, problem = library.problem, "looked for");
-        if let (true, Some(problem)) = (library.name.starts_with(OPENED_LATE), library.problem) {
-            let message = explain(&problem).unwrap_or(problem);
+        if let (CUDNN, Some(message)) = (library.name, library.problem) {
             return Err(Error::new(
                 ErrorKind::Provider,
                 format!("execution provider {provider} cannot be used: {message}"),

@@ -519,3 +519,64 @@ fn missing_tensorrt_an_old_driver_and_a_hidden_gpu_are_each_told() {
         }
     }
 }
+
+/// `nvembed doctor` on the shim, as lines of its table, and its exit code.
+fn doctor(environment: &[(&str, &str)], arguments: &[&str]) -> Option<(i32, String)> {
+    match shim::program(environment) {
+        Ok(mut command) => {
+            let output = common::run(command.arg("doctor").args(arguments), b"");
+            Some((output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap()))
+        }
+        Err(reason) => {
+            shim::skipped("doctor", &reason);
+            None
+        }
+    }
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_where_a_model_runs() {
+    let model = mini("fp16").display().to_string();
+    let Some((code, table)) = doctor(&[FINITE], &["--model", &model]) else { return };
+    assert_eq!(code, 0, "{table}");
+    for line in
+        ["ONNX Runtime       1.31 at", "NVIDIA driver      supports CUDA 13.0", "compute capability 8.9, 16.0 GiB of"]
+    {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    for line in
+        ["libcudnn.so.9      9.13.0", "model              nv-embed-mini, fp16", "a run              1 embedding of"]
+    {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    assert!(!table.contains("PROBLEM"), "{table}");
+}
+
+#[test]
+fn doctor_makes_every_check_and_tells_each_problem() {
+    let model = mini("fp32").display().to_string();
+    let small = [FINITE, ("CUDA_SHIM_MEMORY", "10000000"), ("CUDA_SHIM_CC", "70")];
+    let Some((code, table)) = doctor(&small, &["--model", &model, "--device", "0,3"]) else { return };
+    assert_eq!(code, 5, "{table}");
+    for (check, words) in [
+        ("GPU 0", "7.5 is the oldest that CUDA 13 supports"),
+        ("GPU 3", "does not exist; there are 1"),
+        ("memory", "0.0 GiB free on GPU 0 is too little"),
+        ("opening", "too little free memory"),
+    ] {
+        let found =
+            table.lines().any(|line| line.starts_with("PROBLEM") && line.contains(check) && line.contains(words));
+        assert!(found, "{check}: {table}");
+    }
+    let (code, json) = doctor(&[("CUDA_SHIM_DEVICES", "0")], &["--provider", "tensorrt", "--json"]).unwrap();
+    assert_eq!(code, 5, "{json}");
+    let findings: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let wrong: Vec<&str> = findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["ok"] == false)
+        .map(|one| one["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(wrong, ["libnvinfer.so.10", "libnvonnxparser.so.10", "NVIDIA driver", "GPUs"]);
+}
