@@ -60,7 +60,7 @@ impl Embedder {
         }
         let tokenizer = Tokenizer::open(&manifest)?;
         let engine = Engine::open(&manifest, &library, options, source)?;
-        let graph_path = source.path(&manifest);
+        let graph_path = if options.provider.is_gpu() { manifest.graph_path() } else { source.path(&manifest) };
         tracing::debug!(graph = %graph_path.display(), "opened");
         Ok(Self { manifest, library, tokenizer, engine, graph_path })
     }

@@ -38,14 +38,20 @@ impl Engine {
         if !options.provider.is_gpu() {
             return Ok(Self::Host(Session::open(manifest, library, options, source)?));
         }
-        options.cuda.check()?;
-        options.tensorrt.check()?;
         libraries::preload_checked(library.path(), options.provider)?;
-        let buckets = buckets(options, manifest.max_length())?;
-        let placement = Placement {
-            profile: profile(&buckets),
-            inputs: manifest.contract().0.into_iter().map(|input| input.name).collect(),
-            ..Placement::default()
+        let (buckets, mut placement) = plan(manifest, options)?;
+        placement.engines = match source {
+            Source::Save(folder) | Source::Prepared(folder) => Some(folder.clone()),
+            Source::Model if options.provider.builds_engines() && !options.tensorrt.build_on_open => {
+                let message = format!(
+                    "no {} engine was prepared for {} with this library, GPU and these options; make one with nvembed \
+                     prepare, which takes minutes, or allow it when the model opens (build_on_open)",
+                    options.provider,
+                    manifest.folder().display()
+                );
+                return Err(Error::new(ErrorKind::Provider, message));
+            }
+            Source::Model => None,
         };
         let mut workers = Vec::with_capacity(options.cuda.device_ids.len());
         for device_id in options.cuda.device_ids.iter().copied() {
@@ -166,6 +172,23 @@ fn least_loaded(workers: &[Arc<Worker>]) -> Result<&Arc<Worker>> {
         let words = workers.first().and_then(|worker| worker.failure()).map(|error| error.to_string());
         Error::new(ErrorKind::Device, words.unwrap_or_else(|| "no GPU is left".to_owned()))
     })
+}
+
+/// The shapes that a model will see on a GPU, and what a session must know of them.
+///
+/// # Errors
+/// [`ErrorKind::Option`] when an option is out of range.
+pub(crate) fn plan(manifest: &Manifest, options: &LoadOptions) -> Result<(Buckets, Placement)> {
+    options.cuda.check()?;
+    options.tensorrt.check()?;
+    let buckets = buckets(options, manifest.max_length())?;
+    let placement = Placement {
+        profile: profile(&buckets),
+        inputs: manifest.contract().0.into_iter().map(|input| input.name).collect(),
+        weights: manifest.data_bytes(),
+        ..Placement::default()
+    };
+    Ok((buckets, placement))
 }
 
 fn buckets(options: &LoadOptions, max_length: usize) -> Result<Buckets> {

@@ -64,6 +64,11 @@ pub fn preload(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
     names.concat().into_iter().map(looked_for).collect()
 }
 
+/// The version of TensorRT that is loaded, if one is.
+pub(crate) fn tensorrt_version() -> Option<String> {
+    version(NVINFER)
+}
+
 /// cuDNN and TensorRT count 10,000 for a major version, 100 for a minor one.
 fn version(name: &str) -> Option<String> {
     let function = match name {
@@ -75,15 +80,15 @@ fn version(name: &str) -> Option<String> {
     Some(format!("{}.{}.{}", number / 10_000, number % 10_000 / 100, number % 100))
 }
 
-/// [`preload`], and an error for what ONNX Runtime would miss only in the middle of a run: it opens cuDNN when a kernel
-/// asks for it. The libraries that its providers are linked to it names itself.
+/// [`preload`], and an error for what ONNX Runtime would not name itself: cuDNN, which it opens in the middle of a run, and
+/// TensorRT, without which looking for engines is of no use.
 ///
 /// # Errors
 /// [`ErrorKind::Provider`] with the remedy.
 pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<()> {
     for library in preload(onnxruntime, provider) {
         tracing::debug!(name = library.name, problem = library.problem, "looked for");
-        if let (CUDNN, Some(message)) = (library.name, library.problem) {
+        if let (CUDNN | NVINFER, Some(message)) = (library.name, library.problem) {
             return Err(Error::new(
                 ErrorKind::Provider,
                 format!("execution provider {provider} cannot be used: {message}"),

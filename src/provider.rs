@@ -11,7 +11,8 @@ use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider,
 pub use options::{ArenaStrategy, CudaOptions, TensorRtOptions};
 
 pub(crate) use explain::explain;
-pub(crate) use settings::{Placement, settings};
+use settings::settings;
+pub(crate) use settings::{Placement, engine_options};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Manifest;

@@ -539,14 +539,18 @@ fn doctor_finds_nothing_wrong_where_a_model_runs() {
     let model = mini("fp16").display().to_string();
     let Some((code, table)) = doctor(&[FINITE], &["--model", &model]) else { return };
     assert_eq!(code, 0, "{table}");
-    for line in
-        ["ONNX Runtime       1.31 at", "NVIDIA driver      supports CUDA 13.0", "compute capability 8.9, 16.0 GiB of"]
-    {
+    for line in [
+        "ONNX Runtime           1.31 at",
+        "NVIDIA driver          supports CUDA 13.0",
+        "compute capability 8.9, 16.0 GiB of",
+    ] {
         assert!(table.contains(line), "{line}: {table}");
     }
-    for line in
-        ["libcudnn.so.9      9.13.0", "model              nv-embed-mini, fp16", "a run              1 embedding of"]
-    {
+    for line in [
+        "libcudnn.so.9          9.13.0",
+        "model                  nv-embed-mini, fp16",
+        "a run                  1 embedding of",
+    ] {
         assert!(table.contains(line), "{line}: {table}");
     }
     assert!(!table.contains("PROBLEM"), "{table}");
@@ -579,4 +583,32 @@ fn doctor_makes_every_check_and_tells_each_problem() {
         .map(|one| one["check"].as_str().unwrap())
         .collect();
     assert_eq!(wrong, ["libnvinfer.so.10", "libnvonnxparser.so.10", "NVIDIA driver", "GPUs"]);
+}
+
+#[test]
+fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothing() {
+    let (Some(libraries), Ok(mut open), Ok(mut prepare)) =
+        (shim::without("no library"), shim::program(&[]), shim::program(&[]))
+    else {
+        return shim::skipped("tensorrt_serves_only_what_was_prepared", "there is no shim");
+    };
+    // Libraries of the right names are here, and are not TensorRT.
+    for name in ["libnvinfer.so.10", "libnvonnxparser.so.10"] {
+        std::fs::copy(libraries.path().join("libcurand.so.10"), libraries.path().join(name)).unwrap();
+    }
+    let cache = tempfile::tempdir().unwrap();
+    for (command, name) in [(&mut open, "embed"), (&mut prepare, "prepare")] {
+        command.env("LD_LIBRARY_PATH", libraries.path()).arg(name).args(["--provider", "tensorrt", "--model"]);
+        command.arg(mini("fp16")).arg("--cache").arg(cache.path());
+    }
+    let output = common::run(&mut open, b"a text\n");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    assert!(message.contains("no tensorrt engine was prepared") && message.contains("nvembed prepare"), "{message}");
+    let output = common::run(&mut prepare, b"");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    assert!(message.contains("provider tensorrt could not be started"), "{message}");
+    let left: Vec<_> = std::fs::read_dir(cache.path()).unwrap().flatten().filter(|one| one.path().is_dir()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -77,7 +77,7 @@ fn check_library(options: &LoadOptions, findings: &mut Vec<Finding>) {
     for library in nvembed::preload(library.path(), options.provider) {
         let found = match library.problem {
             None => Ok(library.version.unwrap_or_else(|| "found".to_owned())),
-            Some(problem) if library.optional => Ok(format!("{problem} (only some kernels need it)")),
+            Some(_) if library.optional => Ok("not found; only some kernels need it".to_owned()),
             Some(problem) => Err(problem),
         };
         add(findings, library.name, found);
@@ -160,7 +160,7 @@ fn as_table(findings: &[Finding]) -> String {
             Ok(words) => ("ok", words),
             Err(words) => ("PROBLEM", words),
         };
-        let _ = writeln!(text, "{mark:<8} {check:<18} {words}");
+        let _ = writeln!(text, "{mark:<8} {check:<22} {words}");
     }
     text
 }

@@ -1,7 +1,5 @@
 //! What can be chosen of a GPU.
 
-use std::path::PathBuf;
-
 use crate::buckets::Buckets;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::in_range;
@@ -87,30 +85,25 @@ pub enum ArenaStrategy {
     NextPowerOfTwo,
 }
 
-/// How TensorRT builds and keeps engines. Only the TensorRT providers read it.
+/// How TensorRT builds engines. Only the TensorRT providers read it.
+///
+/// [`crate::prepare`] builds them, into [`crate::LoadOptions::cache`]; opening a model takes them from there and builds none.
 #[derive(Debug, Clone)]
 pub struct TensorRtOptions {
-    /// Where engines and timings are kept. `None` keeps nothing: each opening builds again, for minutes.
-    pub cache: Option<PathBuf>,
     /// How hard the builder looks for fast kernels, 0 to 5. Default: 3, TensorRT's own.
     pub builder_optimization_level: u8,
     /// The most scratch memory that kernels may use, in bytes. Default: TensorRT's own limit, the device's memory.
     pub workspace: Option<usize>,
-    /// Write the engine into an ONNX model of its own (EP context), which opens without the original. Default: false.
-    pub ep_context: bool,
+    /// Build when a model is opened for which none was prepared: minutes each time, and nothing is kept. Default: false,
+    /// which makes that an error.
+    pub build_on_open: bool,
     /// Further options of the provider by ONNX Runtime's names, for example `("trt_sparsity_enable", "1")`.
     pub provider_options: Vec<(String, String)>,
 }
 
 impl Default for TensorRtOptions {
     fn default() -> Self {
-        Self {
-            cache: None,
-            builder_optimization_level: 3,
-            workspace: None,
-            ep_context: false,
-            provider_options: Vec::new(),
-        }
+        Self { builder_optimization_level: 3, workspace: None, build_on_open: false, provider_options: Vec::new() }
     }
 }
 

@@ -14,8 +14,29 @@ pub(crate) struct Placement {
     pub(crate) profile: [(usize, usize); 3],
     /// The names of the graph's inputs, which all have those shapes.
     pub(crate) inputs: Vec<String>,
-    /// The folder of this model's engines, made by the engine cache; `None` keeps no engine.
+    /// The folder of this model's engines, an entry of the cache; `None` keeps no engine.
     pub(crate) engines: Option<PathBuf>,
+    /// Bytes of weights.
+    pub(crate) weights: u64,
+}
+
+/// From how many bytes of weights on they are handed to TensorRT beside the graph. ONNX Runtime otherwise writes both into
+/// one protobuf message for TensorRT's parser, whatever file they come from, and such a message ends at 2 GiB.
+const IN_ONE_MESSAGE: u64 = 1 << 30;
+
+/// What engines depend on, of all these options: not where and for which device they are made.
+pub(crate) fn engine_options(
+    provider: Provider,
+    cuda: &CudaOptions,
+    tensorrt: &TensorRtOptions,
+    placement: &Placement,
+) -> String {
+    let here = Placement { engines: None, ..placement.clone() };
+    let of_place = ["device_id", "has_user_compute_stream", "user_compute_stream"];
+    let mut pairs = settings(provider, cuda, tensorrt, &here);
+    pairs.retain(|(name, _)| !of_place.contains(&name.as_str()));
+    pairs.sort();
+    pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The options of `provider` as pairs of names and values.
@@ -76,15 +97,15 @@ fn for_tensorrt(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOptions
         pairs.set(&format!("trt_profile_{name}_shapes"), profile(&placement.inputs, shape));
     }
     pairs.set("trt_cuda_graph_enable", u8::from(cuda.cuda_graphs));
+    if placement.weights > IN_ONE_MESSAGE {
+        pairs.set("trt_load_user_initializer", 1);
+    }
     if let Some(folder) = &placement.engines {
         pairs.set("trt_engine_cache_enable", 1);
         pairs.set("trt_engine_cache_path", folder.display());
+        // Timings of kernels hold for other engines too, and change with each: they are no part of the entry.
         pairs.set("trt_timing_cache_enable", 1);
-        pairs.set("trt_timing_cache_path", folder.display());
-        if options.ep_context {
-            pairs.set("trt_dump_ep_context_model", 1);
-            pairs.set("trt_ep_context_file_path", folder.join("model_ctx.onnx").display());
-        }
+        pairs.set("trt_timing_cache_path", folder.parent().unwrap_or(folder).display());
     }
 }
 
@@ -96,6 +117,9 @@ fn for_tensorrt_rtx(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOpt
         pairs.set(&format!("nv_profile_{name}_shapes"), profile(&placement.inputs, shape));
     }
     pairs.set("enable_cuda_graph", u8::from(cuda.cuda_graphs));
+    if placement.weights > IN_ONE_MESSAGE {
+        pairs.set("nv_use_external_data_initializer", 1);
+    }
     if let Some(folder) = &placement.engines {
         pairs.set("nv_runtime_cache_path", folder.display());
     }
@@ -127,6 +151,7 @@ mod tests {
             profile: [(1, 16), (8, 128), (32, 512)],
             inputs: ["input_ids", "attention_mask", "pool_mask"].map(str::to_owned).to_vec(),
             engines: Some(PathBuf::from("/cache/engines")),
+            weights: 1 << 31,
         }
     }
 
@@ -193,5 +218,49 @@ mod tests {
             TensorRtOptions { provider_options: extra("trt_fp16_enable", "0"), ..TensorRtOptions::default() };
         assert_eq!(value(Provider::Cuda, &cuda, &tensorrt, "use_tf32").as_deref(), Some("1"));
         assert_eq!(value(Provider::TensorRt, &cuda, &tensorrt, "trt_fp16_enable").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn engines_are_kept_in_their_entry_and_timings_beside_it() {
+        let of = |name| value(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), name);
+        assert_eq!(of("trt_engine_cache_path").as_deref(), Some("/cache/engines"));
+        assert_eq!(of("trt_timing_cache_path").as_deref(), Some("/cache"));
+        assert_eq!(of("trt_load_user_initializer").as_deref(), Some("1"));
+        let small = Placement { weights: 1 << 20, ..placement() };
+        let pairs = settings(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), &small);
+        assert!(pairs.iter().all(|(name, _)| name != "trt_load_user_initializer"));
+    }
+
+    #[test]
+    fn engines_depend_on_options_and_shapes_and_not_on_the_place() {
+        let of = |tensorrt: &TensorRtOptions, placement: &Placement| {
+            engine_options(Provider::TensorRt, &CudaOptions::default(), tensorrt, placement)
+        };
+        let defaults = TensorRtOptions::default();
+        let usual = of(&defaults, &placement());
+        let elsewhere = Placement { device_id: 0, stream: 1, engines: None, ..placement() };
+        assert_eq!(of(&defaults, &elsewhere), usual);
+        let longer = Placement { profile: [(1, 16), (8, 128), (32, 1024)], ..placement() };
+        assert_ne!(of(&defaults, &longer), usual);
+        assert_ne!(of(&TensorRtOptions { builder_optimization_level: 5, ..defaults }, &placement()), usual);
+    }
+
+    /// The provider's library cannot be loaded without TensorRT, but its file has the names it knows.
+    #[test]
+    fn every_tensorrt_option_is_a_name_that_the_provider_knows() {
+        let environment = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv-gpu/lib");
+        let file = std::fs::read_dir(environment).ok().and_then(|pythons| {
+            let capi = "site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so";
+            pythons.flatten().map(|python| python.path().join(capi)).find(|file| file.is_file())
+        });
+        let Some(file) = file else { return println!("SKIPPED: .venv-gpu has no onnxruntime-gpu") };
+        let bytes = std::fs::read(file).unwrap();
+        let options = TensorRtOptions { workspace: Some(1), ..TensorRtOptions::default() };
+        for (name, _) in settings(Provider::TensorRt, &CudaOptions::default(), &options, &placement()) {
+            // Its beginning may be shared with the end of a longer name.
+            let whole = format!("{name}\0");
+            let known = bytes.windows(whole.len()).any(|window| window == whole.as_bytes());
+            assert!(known, "{name}");
+        }
     }
 }
