@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
 PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8
+WIDE := fp32 fp16 bf16
 REFERENCE := build/reference
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: help demo test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
+.PHONY: gpu-acceptance help demo test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -40,6 +41,10 @@ test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph agai
 # The tests of test-rust that skip where there is no shim.
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
 	cargo test --locked --test gpu
+	cargo build --locked --quiet --bin nvembed --example measure
+	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/debug/nvembed \
+	    --measure target/debug/examples/measure --shim build/cuda-shim --out build/gpu-acceptance/shim.md --shapes 1x16,8x32 \
+	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
 
 test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m 'not full_width'
@@ -50,6 +55,23 @@ else
 test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
 	@echo 'SKIPPED $@: onnxruntime-gpu and tensorrt-rtx exist for x86-64 Linux, and this is $(shell uname -sm)'
 endif
+
+# One command for a machine with a GPU. Without one: on the shim, as far as that means anything.
+HAS_GPU := $(shell command -v nvidia-smi)
+ifneq ($(HAS_GPU),)
+ACCEPTANCE_NEEDS := $(GPU_VENV)/.cuda $(WIDE:%=$(GPU_MODELS)/wide-%/nvembed.json)
+else
+ACCEPTANCE_NEEDS := cuda-shim
+endif
+gpu-acceptance: $(GPU_VENV)/.done models $(ACCEPTANCE_NEEDS) ## Parity, CUDA graphs, TensorRT and speed on this machine's GPU, in one report
+	cargo build --locked --release --bin nvembed --example measure
+	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/release/nvembed \
+	    --measure target/release/examples/measure $(if $(HAS_GPU),,--shim build/cuda-shim) \
+	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
+
+$(GPU_VENV)/.cuda: tests/gpu-acceptance/requirements.txt $(GPU_VENV)/.done
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda-shim/README.md
 	@$(MAKE) --no-print-directory -C tests/cuda-shim OUT=$(CURDIR)/build/cuda-shim \
@@ -73,6 +95,15 @@ $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json: export/tools/random_checkpoint.
 	$(BIN)/python export/tools/random_checkpoint.py $(GPU_MODELS)/checkpoint --layers 2
 	$(BIN)/nvembed-export $(GPU_MODELS)/checkpoint $(@D) --precision fp16 --pooler fused --no-golden --force --quiet
 	rm -rf $(GPU_MODELS)/checkpoint
+
+# The same for the acceptance test, in more precisions: 9 GB.
+$(GPU_MODELS)/wide-checkpoint/config.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py | venv
+	@mkdir -p $(GPU_MODELS)
+	rm -rf $(@D)
+	$(BIN)/python export/tools/random_checkpoint.py $(@D) --layers 2
+
+$(GPU_MODELS)/wide-%/nvembed.json: $(GPU_MODELS)/wide-checkpoint/config.json $(EXPORTER) | venv
+	$(BIN)/nvembed-export $(GPU_MODELS)/wide-checkpoint $(@D) --precision $* --no-golden --force --quiet
 
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check

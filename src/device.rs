@@ -25,6 +25,21 @@ pub(crate) struct Device {
     stream: Arc<CudaStream>,
 }
 
+/// A CUDA stream of the caller's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserStream(usize);
+
+impl UserStream {
+    /// The stream at `address`, a `CUstream`.
+    ///
+    /// # Safety
+    /// It is a stream of the primary context of the device that the model is opened on, does not capture a graph while the
+    /// model runs, and exists until the model and all [`crate::DeviceEmbeddings`] of it are dropped.
+    pub unsafe fn new(address: usize) -> Self {
+        Self(address)
+    }
+}
+
 /// What the driver says of a GPU.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -59,7 +74,7 @@ pub fn driver_version() -> Result<(i32, i32)> {
 /// # Errors
 /// [`ErrorKind::Provider`] when there is no NVIDIA driver, it does not start, or it has no device.
 pub fn devices() -> Result<Vec<DeviceInfo>> {
-    (0..device_count()?).map(|id| Device::open(id)?.info()).collect()
+    (0..device_count()?).map(|id| Device::open(id, None)?.info()).collect()
 }
 
 /// # Errors
@@ -103,11 +118,11 @@ pub(crate) fn ask_library(library: &str, function: &str) -> Option<i32> {
 }
 
 impl Device {
-    /// Opens a device and makes a stream on it.
+    /// Opens a device, and makes a stream on it unless the caller has one.
     ///
     /// # Errors
     /// [`ErrorKind::Provider`] when there is no driver or no such device.
-    pub(crate) fn open(id: usize) -> Result<Self> {
+    pub(crate) fn open(id: usize, stream: Option<UserStream>) -> Result<Self> {
         let count = device_count()?;
         if id >= count {
             let message = format!("there is no GPU {id}: the NVIDIA driver has {count}, numbered from 0");
@@ -115,7 +130,11 @@ impl Device {
         }
         let failed = |error| driver_error(&format!("GPU {id} cannot be opened"), error);
         let context = CudaContext::new(id).map_err(failed)?;
-        let stream = context.new_stream().map_err(failed)?;
+        let stream = match stream {
+            // SAFETY: UserStream's maker promised that it is a stream of this device and outlives this.
+            Some(UserStream(address)) => unsafe { context.wrap_borrowed_stream(address as sys::CUstream) },
+            None => context.new_stream().map_err(failed)?,
+        };
         Ok(Self { id, context, stream })
     }
 

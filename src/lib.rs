@@ -56,7 +56,7 @@ pub use half;
 pub use ndarray;
 
 pub use buckets::Buckets;
-pub use device::{DeviceInfo, devices, driver_version};
+pub use device::{DeviceInfo, UserStream, devices, driver_version};
 pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};

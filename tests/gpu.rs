@@ -17,6 +17,7 @@ use common::shim::{
 use nvembed::half::f16;
 use nvembed::{
     Buckets, CancelToken, CudaOptions, Embedder, EncodeOptions, ErrorKind, LoadOptions, OutputType, Prompt, Provider,
+    UserStream,
 };
 
 /// Fresh memory that reads as 1.06 in float16, for tests that want a run to end well.
@@ -223,6 +224,36 @@ fn rows_stay_on_the_device_until_they_are_dropped() {
         let address = first.device_pointer();
         drop(first);
         assert_eq!(hold(&["a text", "another"]).unwrap().device_pointer(), address);
+    });
+}
+
+#[test]
+fn a_callers_own_stream_is_used_and_stays_the_callers() {
+    on_shim("a_callers_own_stream_is_used_and_stays_the_callers", &[FINITE], || {
+        drop(open("fp16"));
+        let before = counts();
+        let stream = shim::Stream::new();
+        // SAFETY: it outlives the model, and captures nothing.
+        let user = unsafe { UserStream::new(stream.0 as usize) };
+        let own = options(CudaOptions { stream: Some(user), ..CudaOptions::default() });
+        let embedder = Embedder::open(mini("fp16"), &own).unwrap();
+        let held = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap();
+        assert_eq!(held.stream(), stream.0 as usize);
+        let event = held.event();
+        // SAFETY: the output's own event exists as long as the model.
+        unsafe { held.release_after(event) };
+        embed(&embedder, &["x"]).unwrap();
+        drop(embedder);
+        assert_eq!(since(before).live_handles, 1);
+        drop(stream);
+        assert_eq!(since(before).live_handles, 0);
+
+        let two = options(CudaOptions { stream: Some(user), device_ids: vec![0, 1], ..CudaOptions::default() });
+        let error = Embedder::open(mini("fp16"), &two).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Option && error.to_string().contains("one stream is given for 2"),
+            "{error}"
+        );
     });
 }
 

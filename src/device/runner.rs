@@ -43,7 +43,7 @@ impl Runner {
         buckets: &Buckets,
         placement: Placement,
     ) -> Result<Self> {
-        let device = Device::open(device_id)?;
+        let device = Device::open(device_id, options.cuda.stream)?;
         let placement = Placement { device_id, stream: device.stream_address(), ..placement };
         let dispatch = options.provider.dispatch(&options.cuda, &options.tensorrt, &placement);
         let session = open_graph(manifest, library, options, &Source::Model, dispatch)?;

@@ -1,6 +1,7 @@
 //! What can be chosen of a GPU.
 
 use crate::buckets::Buckets;
+use crate::device::UserStream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::in_range;
 
@@ -20,6 +21,8 @@ pub struct CudaOptions {
     pub device_ids: Vec<usize>,
     /// The most memory that ONNX Runtime's arena takes on each device, in bytes. Default: no limit but the device's.
     pub memory_limit: Option<usize>,
+    /// A stream of the caller's that copies and runs are put on, for one device only. Default: one of the model's own.
+    pub stream: Option<UserStream>,
     /// How that arena grows.
     pub arena_strategy: ArenaStrategy,
     /// Let fp32 products be computed in TF32, whose mantissa has 10 bits: faster, and no longer fp32. Default: false.
@@ -43,6 +46,7 @@ impl Default for CudaOptions {
         Self {
             device_ids: vec![0],
             memory_limit: None,
+            stream: None,
             arena_strategy: ArenaStrategy::default(),
             tf32: false,
             cuda_graphs: true,
@@ -67,6 +71,10 @@ impl CudaOptions {
         }
         in_range("max_cuda_graphs", self.max_cuda_graphs, 1, MAX_CUDA_GRAPHS)?;
         in_range("buffer_sets", self.buffer_sets, 1, MAX_BUFFER_SETS)?;
+        if self.stream.is_some() && self.device_ids.len() > 1 {
+            let count = self.device_ids.len();
+            return Err(Error::new(ErrorKind::Option, format!("one stream is given for {count} devices")));
+        }
         if self.memory_limit == Some(0) {
             return Err(Error::new(ErrorKind::Option, "memory_limit is 0 bytes, at least 1 is needed"));
         }

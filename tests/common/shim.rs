@@ -186,6 +186,26 @@ pub fn hold(hold: bool) {
     unsafe { shim().get::<unsafe extern "C" fn(c_int)>(b"cuda_shim_hold\0").unwrap()(c_int::from(hold)) };
 }
 
+/// A stream that this test makes and destroys itself.
+pub struct Stream(pub *mut c_void);
+
+impl Stream {
+    pub fn new() -> Self {
+        let mut stream = std::ptr::null_mut();
+        type Create = unsafe extern "C" fn(*mut *mut c_void, std::ffi::c_uint) -> c_int;
+        // SAFETY: writes one handle to the address of one.
+        unsafe { shim().get::<Create>(b"cuStreamCreate\0").unwrap()(&raw mut stream, 0) };
+        Self(stream)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: made by cuStreamCreate, and destroyed once.
+        unsafe { shim().get::<unsafe extern "C" fn(*mut c_void) -> c_int>(b"cuStreamDestroy_v2\0").unwrap()(self.0) };
+    }
+}
+
 /// Numbers in "device" memory, which on the shim is the host's.
 ///
 /// # Safety
