@@ -28,7 +28,7 @@ pub(crate) enum Engine {
 /// A batch on its way.
 pub(crate) enum Run {
     Done(Result<RawOutput>),
-    Waiting(Ticket),
+    Waiting(Ticket<RawOutput>),
 }
 
 impl Engine {
@@ -121,7 +121,7 @@ impl Engine {
         patience.check()?;
         match self {
             Self::Host(session) => Ok(Run::Done(session.run(&batch))),
-            Self::Device { workers, .. } => least_loaded(workers)?.submit(batch, patience.clone()).map(Run::Waiting),
+            Self::Device { workers, .. } => least_loaded(workers)?.submit(batch, patience).map(Run::Waiting),
         }
     }
 
@@ -147,7 +147,7 @@ impl Engine {
         for shape in &shapes {
             for worker in workers {
                 patience.check()?;
-                worker.warm_up(*shape)?;
+                worker.warm_up(*shape, &patience)?;
             }
         }
         Ok(shapes.len())

@@ -28,14 +28,14 @@ pub(crate) struct Worker {
 
 enum Job {
     Run { batch: Batch, patience: Patience, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<RawOutput>> },
-    Hold { batch: Batch, patience: Patience, answer: SyncSender<Result<(usize, Location)>> },
+    Hold { batch: Batch, patience: Patience, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<(usize, Location)>> },
     GiveBack { slot: usize, event: Option<usize> },
-    WarmUp { shape: (usize, usize), answer: SyncSender<Result<()>> },
+    WarmUp { shape: (usize, usize), abandoned: Arc<AtomicBool>, answer: SyncSender<Result<()>> },
 }
 
-/// A batch that was handed to a worker. Dropping it drops the work, unless it has begun.
-pub(crate) struct Ticket {
-    answer: Receiver<Result<RawOutput>>,
+/// Work that was handed to a worker. Dropping it drops the work, unless it has begun.
+pub(crate) struct Ticket<T> {
+    answer: Receiver<Result<T>>,
     abandoned: Arc<AtomicBool>,
     patience: Patience,
     failure: Arc<OnceLock<Error>>,
@@ -89,27 +89,23 @@ impl Worker {
     ///
     /// # Errors
     /// [`ErrorKind::Device`] when the device failed earlier.
-    pub(crate) fn submit(&self, batch: Batch, patience: Patience) -> Result<Ticket> {
-        let (answer, receiver) = sync_channel(1);
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let ticket = Ticket {
-            answer: receiver,
-            abandoned: Arc::clone(&abandoned),
-            patience: patience.clone(),
-            failure: Arc::clone(&self.failure),
-        };
-        self.send(Job::Run { batch, patience, abandoned, answer })?;
+    pub(crate) fn submit(&self, batch: Batch, patience: &Patience) -> Result<Ticket<RawOutput>> {
+        let (answer, ticket) = self.ticket(1, patience);
+        let abandoned = Arc::clone(&ticket.abandoned);
+        self.send(Job::Run { batch, patience: patience.clone(), abandoned, answer })?;
         Ok(ticket)
     }
 
-    /// Runs a batch whose output stays on the device.
+    /// Runs a batch whose output stays on the device, and waits until that has begun.
     ///
     /// # Errors
     /// As [`Runner::hold`]; those of `patience` and of a device that failed earlier.
     pub(crate) fn hold(&self, batch: Batch, patience: &Patience) -> Result<(usize, Location)> {
-        let (answer, receiver) = sync_channel(1);
-        self.send(Job::Hold { batch, patience: patience.clone(), answer })?;
-        receiver.recv().unwrap_or_else(|_| Err(gone(&self.failure)))
+        // Without room in the channel, an answer that nobody takes comes back to the worker, which frees the buffers.
+        let (answer, ticket) = self.ticket(0, patience);
+        let abandoned = Arc::clone(&ticket.abandoned);
+        self.send(Job::Hold { batch, patience: patience.clone(), abandoned, answer })?;
+        ticket.wait()
     }
 
     pub(crate) fn give_back(&self, slot: usize, event: Option<usize>) {
@@ -120,11 +116,19 @@ impl Worker {
     /// Makes a shape ready, and waits for that.
     ///
     /// # Errors
-    /// As [`Runner::warm_up`], and of a device that failed earlier.
-    pub(crate) fn warm_up(&self, shape: (usize, usize)) -> Result<()> {
-        let (answer, receiver) = sync_channel(1);
-        self.send(Job::WarmUp { shape, answer })?;
-        receiver.recv().unwrap_or_else(|_| Err(gone(&self.failure)))
+    /// As [`Runner::warm_up`]; those of `patience` and of a device that failed earlier.
+    pub(crate) fn warm_up(&self, shape: (usize, usize), patience: &Patience) -> Result<()> {
+        let (answer, ticket) = self.ticket(1, patience);
+        let abandoned = Arc::clone(&ticket.abandoned);
+        self.send(Job::WarmUp { shape, abandoned, answer })?;
+        ticket.wait()
+    }
+
+    /// A way to answer, and who waits for it.
+    fn ticket<T>(&self, room: usize, patience: &Patience) -> (SyncSender<Result<T>>, Ticket<T>) {
+        let (sender, answer) = sync_channel(room);
+        let abandoned = Arc::new(AtomicBool::new(false));
+        (sender, Ticket { answer, abandoned, patience: patience.clone(), failure: Arc::clone(&self.failure) })
     }
 
     fn send(&self, job: Job) -> Result<()> {
@@ -156,13 +160,13 @@ impl Drop for Worker {
     }
 }
 
-impl Ticket {
-    /// Waits for the rows.
+impl<T> Ticket<T> {
+    /// Waits for the answer.
     ///
     /// # Errors
-    /// Those of the run; [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`] as soon as it is so, whatever the
+    /// Those of the work; [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`] as soon as it is so, whatever the
     /// device does.
-    pub(crate) fn wait(self) -> Result<RawOutput> {
+    pub(crate) fn wait(self) -> Result<T> {
         loop {
             let left = self.patience.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let poll = self.patience.cancel.as_ref().map(|_| CANCEL_POLL);
@@ -182,7 +186,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
         self.abandoned.store(true, Ordering::Relaxed);
     }
@@ -191,41 +195,40 @@ impl Drop for Ticket {
 /// The thread's whole life. Runs fail one by one; once the device itself is useless, every job gets that as its answer.
 fn serve(mut runner: Runner, inbox: &Receiver<Job>, load: &AtomicUsize, failure: &OnceLock<Error>) {
     while let Ok(job) = inbox.recv() {
-        match job {
-            Job::Run { batch, patience, abandoned, answer } => {
-                if !abandoned.load(Ordering::Relaxed) {
-                    let result = attempt(&mut runner, failure, |runner| {
-                        patience.check()?;
-                        runner.run(&batch)
-                    });
-                    let _ = answer.send(result);
-                }
-            }
-            Job::Hold { batch, patience, answer } => {
-                let result = attempt(&mut runner, failure, |runner| {
-                    patience.check()?;
-                    runner.hold(&batch)
-                });
-                if let Err(unread) = answer.send(result)
-                    && let Ok((slot, _)) = unread.0
-                {
-                    let _ = runner.give_back(slot, None);
-                }
-            }
-            Job::GiveBack { slot, event } => {
-                if let Err(error) = runner.give_back(slot, event) {
-                    tracing::warn!(%error, "an output was given back with an event that the driver refuses");
-                }
-            }
-            Job::WarmUp { shape, answer } => {
-                let _ = answer.send(attempt(&mut runner, failure, |runner| runner.warm_up(shape)));
-            }
-        }
+        handle(job, &mut runner, failure);
         load.fetch_sub(1, Ordering::Relaxed);
     }
     if failure.get().is_some() {
         // Freeing memory fails on such a device as all else does, and ONNX Runtime ends the process over it.
         std::mem::forget(runner);
+    }
+}
+
+fn handle(job: Job, runner: &mut Runner, failure: &OnceLock<Error>) {
+    let is_abandoned = |abandoned: &AtomicBool| abandoned.load(Ordering::Relaxed);
+    match job {
+        Job::Run { abandoned, .. } | Job::Hold { abandoned, .. } | Job::WarmUp { abandoned, .. }
+            if is_abandoned(&abandoned) => {}
+        // An answer that nobody takes any more is lost, but for one that has to be given back.
+        Job::Run { batch, patience, answer, .. } => {
+            let _ = answer.send(attempt(runner, failure, |runner| patience.check().and_then(|()| runner.run(&batch))));
+        }
+        Job::Hold { batch, patience, answer, .. } => {
+            let result = attempt(runner, failure, |runner| patience.check().and_then(|()| runner.hold(&batch)));
+            if let Err(unread) = answer.send(result)
+                && let Ok((slot, _)) = unread.0
+            {
+                let _ = runner.give_back(slot, None);
+            }
+        }
+        Job::WarmUp { shape, answer, .. } => {
+            let _ = answer.send(attempt(runner, failure, |runner| runner.warm_up(shape)));
+        }
+        Job::GiveBack { slot, event } => {
+            if let Err(error) = runner.give_back(slot, event) {
+                tracing::warn!(%error, "an output was given back with an event that the driver refuses");
+            }
+        }
     }
 }
 

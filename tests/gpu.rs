@@ -422,15 +422,20 @@ fn a_device_that_does_not_end_holds_no_call_beyond_its_deadline() {
     on_shim("a_device_that_does_not_end_holds_no_call_beyond_its_deadline", &[FINITE], || {
         let embedder = open("fp16");
         embed(&embedder, &["short"]).unwrap();
-        let call = || {
+        let soon = || {
             let deadline = Some(Instant::now() + Duration::from_millis(100));
-            embedder.embed(&passages(&["short"]), &EncodeOptions { deadline, ..EncodeOptions::default() })
+            EncodeOptions { deadline, ..EncodeOptions::default() }
         };
         let before = counts();
         shim::hold(true);
         for _ in 0..3 {
-            assert_eq!(call().unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+            assert_eq!(embedder.embed(&passages(&["short"]), &soon()).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
         }
+        for _ in 0..3 {
+            let held = embedder.embed_on_device(&passages(&["short"]), &soon());
+            assert_eq!(held.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        }
+        assert_eq!(embedder.warm_up(&soon()).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
         let cancel = CancelToken::new();
         let options = EncodeOptions { cancel: Some(cancel.clone()), ..EncodeOptions::default() };
         std::thread::scope(|scope| {
@@ -442,6 +447,16 @@ fn a_device_that_does_not_end_holds_no_call_beyond_its_deadline() {
         embed(&embedder, &["short"]).unwrap();
         // The first call's batch, which had begun, and the last one's: nobody waited for those between.
         assert_eq!(since(before).to_device, 6);
+        // Outputs that nobody waited for any more are not held: here the run has begun when the deadline passes.
+        for _ in 0..3 {
+            shim::hold(true);
+            let held = embedder.embed_on_device(&passages(&["short"]), &soon());
+            assert_eq!(held.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+            shim::hold(false);
+            embed(&embedder, &["short"]).unwrap();
+        }
+        let hold = || embedder.embed_on_device(&passages(&["short"]), &EncodeOptions::default()).unwrap();
+        let _both = [hold(), hold()];
     });
 }
 
