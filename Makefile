@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
 PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8
+WIDE := fp32 fp16 bf16
 REFERENCE := build/reference
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
+.PHONY: gpu-acceptance help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -22,7 +23,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-eval test-c-api ## Everything that is tested on the CPU
+test: test-export test-rust test-gpu test-eval test-c-api ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
 
 test-rust: models reference ## Unit and integration tests of the runtime
 	cargo test --locked --features capi
@@ -52,9 +53,17 @@ test-eval: venv-test models ## The mini model's retrieval and similarity figures
 	cargo build --locked --quiet
 	$(BIN)/python tests/eval/score.py --check --nvembed target/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
 
-# What these prove and do not: docs/gpu-graph.md. They need no GPU, and libraries that exist for one platform only.
+# What these prove and do not: docs/gpu.md and docs/gpu-graph.md. They need no GPU, and libraries that exist for one platform only.
 ifeq ($(shell uname -sm),Linux x86_64)
 test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph against CUDA's and TensorRT's libraries, without a GPU
+
+# The tests of test-rust that skip where there is no shim.
+test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
+	cargo test --locked --test gpu
+	cargo build --locked --quiet --bin nvembed --example measure
+	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/debug/nvembed \
+	    --measure target/debug/examples/measure --shim build/cuda-shim --out build/gpu-acceptance/shim.md --shapes 1x16,8x32 \
+	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
 
 test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m 'not full_width'
@@ -62,9 +71,26 @@ test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
 test-gpu-graph-7b: $(GPU_VENV)/.done cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m full_width
 else
-test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
+test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
 	@echo 'SKIPPED $@: onnxruntime-gpu and tensorrt-rtx exist for x86-64 Linux, and this is $(shell uname -sm)'
 endif
+
+# One command for a machine with a GPU. Without one: on the shim, as far as that means anything.
+HAS_GPU := $(shell command -v nvidia-smi)
+ifneq ($(HAS_GPU),)
+ACCEPTANCE_NEEDS := $(GPU_VENV)/.cuda $(WIDE:%=$(GPU_MODELS)/wide-%/nvembed.json)
+else
+ACCEPTANCE_NEEDS := cuda-shim
+endif
+gpu-acceptance: $(GPU_VENV)/.done models $(ACCEPTANCE_NEEDS) ## Parity, CUDA graphs, TensorRT and speed on this machine's GPU, in one report
+	cargo build --locked --release --bin nvembed --example measure
+	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/release/nvembed \
+	    --measure target/release/examples/measure $(if $(HAS_GPU),,--shim build/cuda-shim) \
+	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
+
+$(GPU_VENV)/.cuda: tests/gpu-acceptance/requirements.txt $(GPU_VENV)/.done
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda-shim/README.md
 	@$(MAKE) --no-print-directory -C tests/cuda-shim OUT=$(CURDIR)/build/cuda-shim \
@@ -88,6 +114,15 @@ $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json: export/tools/random_checkpoint.
 	$(BIN)/python export/tools/random_checkpoint.py $(GPU_MODELS)/checkpoint --layers 2
 	$(BIN)/nvembed-export $(GPU_MODELS)/checkpoint $(@D) --precision fp16 --pooler fused --no-golden --force --quiet
 	rm -rf $(GPU_MODELS)/checkpoint
+
+# The same for the acceptance test, in more precisions: 9 GB.
+$(GPU_MODELS)/wide-checkpoint/config.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py | venv
+	@mkdir -p $(GPU_MODELS)
+	rm -rf $(@D)
+	$(BIN)/python export/tools/random_checkpoint.py $(@D) --layers 2
+
+$(GPU_MODELS)/wide-%/nvembed.json: $(GPU_MODELS)/wide-checkpoint/config.json $(EXPORTER) | venv
+	$(BIN)/nvembed-export $(GPU_MODELS)/wide-checkpoint $(@D) --precision $* --no-golden --force --quiet
 
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check

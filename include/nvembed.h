@@ -45,6 +45,12 @@
 /// The cache folder cannot be written.
 #define NVEMBED_CACHE 9
 
+/// A GPU failed: out of memory, an error of the driver, or one after which the device is useless for this process.
+#define NVEMBED_DEVICE 10
+
+/// The call's deadline passed before it was done.
+#define NVEMBED_DEADLINE_EXCEEDED 11
+
 /// A handle is NULL, closed, of another type, or never was one.
 #define NVEMBED_INVALID_HANDLE 100
 

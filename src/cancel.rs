@@ -1,10 +1,12 @@
-//! Stopping a call from another thread.
+//! Calls that end early: stopped from another thread, or out of time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ort::session::RunOptions;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::EncodeOptions;
 
 /// Stops the calls it was given to, from any thread; see [`EncodeOptions::cancel`](crate::EncodeOptions::cancel).
 ///
@@ -105,6 +107,29 @@ impl Drop for Run<'_> {
 
 fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the call was cancelled")
+}
+
+/// When a call has to end before it is done.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Patience {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) cancel: Option<CancelToken>,
+}
+
+impl Patience {
+    pub(crate) fn of(options: &EncodeOptions) -> Self {
+        Self { deadline: options.deadline, cancel: options.cancel.clone() }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`].
+    pub(crate) fn check(&self) -> Result<()> {
+        self.cancel.as_ref().map_or(Ok(()), CancelToken::check)?;
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::new(ErrorKind::DeadlineExceeded, "the deadline of the call passed before it was done"));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

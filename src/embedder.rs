@@ -1,18 +1,22 @@
 //! The whole pipeline: prompts in, embeddings out.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::batch::{Batch, Plan};
-use crate::cancel::CancelToken;
-use crate::embeddings::{Embeddings, Stats};
-use crate::error::Result;
+use crate::batch::Batch;
+use crate::cancel::Patience;
+use crate::embeddings::Embeddings;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
 use crate::library::Library;
 use crate::manifest::Manifest;
+use crate::on_device::DeviceEmbeddings;
 use crate::options::{EncodeOptions, LoadOptions};
 use crate::prepare;
 use crate::prompt::Prompt;
-use crate::session::{Session, Source};
+use crate::running::Running;
+use crate::session::Source;
 use crate::stream::EmbedIter;
 use crate::tokenizer::{Encoding, Limits, Tokenizer};
 
@@ -25,7 +29,8 @@ pub struct Embedder {
     manifest: Manifest,
     library: Library,
     tokenizer: Tokenizer,
-    session: Session,
+    engine: Engine,
+    graph_path: PathBuf,
 }
 
 impl Embedder {
@@ -49,13 +54,16 @@ impl Embedder {
         options: &LoadOptions,
         source: &Source,
     ) -> Result<Self> {
+        options.provider.check_model(&manifest)?;
+        options.provider.check_in_library()?;
         if options.verify_hashes {
             manifest.verify_hashes()?;
         }
         let tokenizer = Tokenizer::open(&manifest)?;
-        let session = Session::open(&manifest, &library, options, source)?;
-        tracing::debug!(graph = %session.path().display(), "opened");
-        Ok(Self { manifest, library, tokenizer, session })
+        let engine = Engine::open(&manifest, &library, options, source)?;
+        let graph_path = if options.provider.is_gpu() { manifest.graph_path() } else { source.path(&manifest) };
+        tracing::debug!(graph = %graph_path.display(), "opened");
+        Ok(Self { manifest, library, tokenizer, engine, graph_path })
     }
 
     /// Embeds prompts: row i of the result belongs to `prompts[i]`.
@@ -69,13 +77,47 @@ impl Embedder {
     /// a run fails; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) when the options' token was cancelled.
     pub fn embed(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Embeddings> {
         let start = Instant::now();
-        let encodings = self.encode(prompts, options)?;
-        let encodings: Vec<Encoding> = encodings
-            .into_iter()
-            .enumerate()
-            .map(|(index, encoding)| encoding.map_err(|error| error.of_prompt(index)))
-            .collect::<Result<_>>()?;
-        self.run(&encodings, options, start)
+        self.start(self.encode_all(prompts, options)?, options, start)?.finish()
+    }
+
+    /// Embeds prompts on a GPU and leaves the rows there, in the order of the prompts, for a search on that GPU.
+    ///
+    /// The prompts run as one batch. The host waits until it is on its way, not until it is done.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`]; [`ErrorKind::Option`](crate::ErrorKind::Option) when the model is not open on a GPU, there
+    /// are no prompts or more than fit one batch within [`EncodeOptions::max_batch_tokens`] and
+    /// [`EncodeOptions::max_batch_size`]; [`ErrorKind::Device`](crate::ErrorKind::Device) when the GPU fails, or
+    /// [`CudaOptions::buffer_sets`](crate::CudaOptions::buffer_sets) outputs of that shape are held already.
+    pub fn embed_on_device(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<DeviceEmbeddings> {
+        let refuse = |message: String| Err(Error::new(ErrorKind::Option, message));
+        let Some(worker) = self.engine.worker()? else {
+            return refuse("the model is open on the CPU, whose embeddings are on no GPU".to_owned());
+        };
+        let encodings = self.encode_all(prompts, options)?;
+        let longest = encodings.iter().map(|encoding| encoding.ids().len()).max().unwrap_or(0);
+        let most = self.engine.max_rows(longest, options);
+        if !(1..=most).contains(&encodings.len()) {
+            let count = encodings.len();
+            return refuse(format!("{count} prompts of up to {longest} tokens, allowed are 1 to {most} in one batch"));
+        }
+        let batch = Batch::new(&encodings.iter().collect::<Vec<_>>(), self.manifest.pad_token_id());
+        let place = worker.hold(batch, &Patience::of(options))?;
+        let tokens = encodings.iter().map(|encoding| encoding.ids().len()).collect();
+        let truncated = encodings.iter().map(Encoding::truncated).collect();
+        Ok(DeviceEmbeddings::new(Arc::clone(worker), place, self.dim(), tokens, truncated))
+    }
+
+    /// Allocates buffers and records CUDA graphs for every shape that calls with these options can need, so that no call
+    /// waits for that. Returns the number of shapes; on the CPU there are none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) or [`ErrorKind::Inference`](crate::ErrorKind::Inference) when a
+    /// shape cannot be run, for example for want of memory; [`ErrorKind::Option`](crate::ErrorKind::Option) for an option
+    /// out of range.
+    pub fn warm_up(&self, options: &EncodeOptions) -> Result<usize> {
+        options.resolve(self.manifest.max_length())?;
+        self.engine.warm_up(options)
     }
 
     /// Embeds a stream of prompts of any length, with bounded memory; the results come in the order of the prompts.
@@ -106,7 +148,7 @@ impl Embedder {
 
     /// The file of the graph that runs: the model folder's own, or one that [`crate::prepare`] made of it.
     pub fn graph_path(&self) -> &Path {
-        self.session.path()
+        &self.graph_path
     }
 
     /// D, the embedding dimension.
@@ -129,37 +171,32 @@ impl Embedder {
     /// Tokenizes; the outer error is of the options, each inner one of its prompt.
     pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<Result<Encoding>>> {
         let max_length = options.resolve(self.manifest.max_length())?;
-        options.cancel.as_ref().map_or(Ok(()), CancelToken::check)?;
+        Patience::of(options).check()?;
         let EncodeOptions { truncation, special_tokens, .. } = *options;
         let encodings = self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens });
-        let checked = |encoding: Encoding| self.session.check_length(encoding.ids().len()).map(|()| encoding);
+        let checked = |encoding: Encoding| self.engine.check_length(encoding.ids().len()).map(|()| encoding);
         Ok(encodings.into_iter().map(|encoding| encoding.and_then(checked)).collect())
     }
 
-    /// Plans, runs and puts in order.
-    pub(crate) fn run(&self, encodings: &[Encoding], options: &EncodeOptions, start: Instant) -> Result<Embeddings> {
-        let lengths: Vec<usize> = encodings.iter().map(|encoding| encoding.ids().len()).collect();
-        let plan = Plan::new(&lengths, |longest| {
-            let by_budget = (options.max_batch_tokens / longest.max(1)).min(options.max_batch_size);
-            by_budget.min(self.session.max_rows(longest))
-        });
-        let mut embeddings = Embeddings::with_shape(encodings.len(), self.dim(), options.output);
-        let mut stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
-        for rows in plan.batches() {
-            let of_batch: Vec<&Encoding> = rows.iter().map(|row| &encodings[*row]).collect();
-            let batch = Batch::new(&of_batch, self.manifest.pad_token_id());
-            let (output, elapsed) = timed(|| self.session.run(&batch, options.cancel.as_ref()));
-            embeddings.set(rows, &output?)?;
-            let (rows, length) = batch.shape();
-            stats.padded_tokens += rows * length;
-            stats.session_time += elapsed;
-        }
-        for (row, encoding) in encodings.iter().enumerate() {
-            embeddings.set_info(row, encoding.ids().len(), encoding.truncated());
-        }
-        stats.total_time = start.elapsed();
-        embeddings.set_stats(stats);
-        Ok(embeddings)
+    /// Tokenizes prompts of which each must be good.
+    fn encode_all(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<Encoding>> {
+        let named = |(index, encoding): (usize, Result<Encoding>)| encoding.map_err(|error| error.of_prompt(index));
+        self.encode(prompts, options)?.into_iter().enumerate().map(named).collect()
+    }
+
+    /// Plans, and begins to run.
+    pub(crate) fn start(
+        &self,
+        encodings: Vec<Encoding>,
+        options: &EncodeOptions,
+        start: Instant,
+    ) -> Result<Running<'_>> {
+        Running::start(&self.engine, encodings, self.dim(), self.manifest.pad_token_id(), options, start)
+    }
+
+    /// Whether runs go on by themselves while the caller tokenizes.
+    pub(crate) fn runs_ahead(&self) -> bool {
+        self.engine.depth() > 0
     }
 }
 
@@ -167,10 +204,4 @@ impl std::fmt::Debug for Embedder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Embedder").field("folder", &self.manifest.folder()).finish_non_exhaustive()
     }
-}
-
-fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let start = Instant::now();
-    let result = work();
-    (result, start.elapsed())
 }

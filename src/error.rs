@@ -36,8 +36,14 @@ pub enum ErrorKind {
     Inference,
     /// What was to be kept for later cannot be written: the cache folder, or the disk.
     Cache,
+    /// A GPU failed: out of memory, an error of the driver, or one that makes the device useless for this process. The
+    /// message says which. After the last kind every call on the device returns this error; open the model anew, or
+    /// start the process anew.
+    Device,
     /// The caller's [`CancelToken`](crate::CancelToken) ended the call.
     Cancelled,
+    /// The call's deadline passed before it was done.
+    DeadlineExceeded,
 }
 
 impl Error {

@@ -30,36 +30,47 @@
 //! prompts of a call and D the embedding dimension (4,096 for NV-Embed).
 
 mod batch;
+mod buckets;
 mod cache;
 mod cancel;
 #[cfg(feature = "capi")]
 pub mod capi;
+mod device;
 mod embedder;
 mod embeddings;
+mod engine;
 mod error;
+mod libraries;
 mod library;
 mod manifest;
+mod on_device;
 mod options;
 mod precision;
 mod prepare;
 mod prompt;
 mod provider;
+mod running;
 mod session;
 mod stream;
 mod tokenizer;
+mod worker;
 
 pub use half;
 pub use ndarray;
 
+pub use buckets::Buckets;
 pub use cancel::CancelToken;
+pub use device::{DeviceInfo, UserStream, devices, driver_version};
 pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};
+pub use libraries::{SharedLibrary, preload};
 pub use library::{Library, MINIMUM_VERSION};
 pub use manifest::{Architecture, Manifest};
+pub use on_device::DeviceEmbeddings;
 pub use options::{EncodeOptions, LoadOptions, OutputType, SpecialTokens, Truncation};
 pub use precision::{Activations, Precision, Quantization, Target};
 pub use prepare::prepare;
 pub use prompt::Prompt;
-pub use provider::Provider;
+pub use provider::{ArenaStrategy, CudaOptions, Provider, TensorRtOptions};
 pub use stream::EmbedIter;

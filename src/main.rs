@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => cli::inspect::run(arguments),
         Command::Verify(arguments) => cli::verify::run(arguments),
         Command::Prepare(arguments) => cli::prepare::run(arguments),
+        Command::Doctor(arguments) => cli::doctor::run(arguments),
     };
     exit::report(outcome)
 }

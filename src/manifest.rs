@@ -245,6 +245,11 @@ impl Manifest {
         }
     }
 
+    /// Whether the graph returns float16 and not float32.
+    pub(crate) fn returns_half(&self) -> bool {
+        self.output_dtype() == "float16"
+    }
+
     fn files(&self) -> impl Iterator<Item = &str> {
         let golden = self.golden.as_ref().map(|golden| golden.file.as_str());
         [self.graph.file.as_str(), &self.graph.data_file, &self.tokenizer.file].into_iter().chain(golden)

@@ -1,10 +1,11 @@
 //! What a caller can choose: [`LoadOptions`] once, when a model opens; [`EncodeOptions`] at each call.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
-use crate::provider::Provider;
+use crate::provider::{CudaOptions, Provider, TensorRtOptions};
 
 /// The largest padded size of a batch in tokens that a call may ask for: 2²⁰.
 ///
@@ -19,6 +20,10 @@ const MAX_BATCH_SIZE: usize = 8192;
 pub struct LoadOptions {
     /// Where the computation runs. Default: the CPU. A provider that is not there is an error, never a silent CPU run.
     pub provider: Provider,
+    /// What the GPU providers read: devices, memory, shapes, CUDA graphs.
+    pub cuda: CudaOptions,
+    /// What the TensorRT providers read besides.
+    pub tensorrt: TensorRtOptions,
     /// The ONNX Runtime library to load. `None` looks for it; see [`crate::Library::load`] for the places.
     pub library: Option<PathBuf>,
     /// Threads of one run, 1 to 1,024. `None` lets ONNX Runtime take one for each physical core. Tokenization uses
@@ -52,6 +57,9 @@ pub struct EncodeOptions {
     /// Prompts that [`crate::Embedder::embed_iter`] takes at a time: more fill batches better, fewer give results
     /// sooner. Default: 1,024.
     pub window: usize,
+    /// When to give up. Checked before each batch and while one runs on a GPU; a run that has begun on the CPU ends first.
+    /// Default: never.
+    pub deadline: Option<Instant>,
     /// Element type of the returned embeddings. A stream's are 32-bit floats in any case, rounded to this type.
     pub output: OutputType,
     /// Ends the call early, from another thread. A stream yields the error for every prompt that is left.
@@ -67,6 +75,7 @@ impl Default for EncodeOptions {
             max_batch_tokens: 4096,
             max_batch_size: 256,
             window: 1024,
+            deadline: None,
             output: OutputType::default(),
             cancel: None,
         }

@@ -3,19 +3,24 @@
 //! On the CPU, ONNX Runtime optimises the graph and rearranges ("prepacks") the weights of matrix products for the
 //! processor, into memory of its own. Prepared, the optimised graph and the rearranged weights are files, which are mapped:
 //! all processes that open the same model then share one copy of the weights in memory.
+//!
+//! For TensorRT, the files are the engines it builds of the graph, for the GPUs, shapes and options that they are used with.
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, Key};
+use crate::device::{DeviceInfo, devices, driver_version};
 use crate::embedder::Embedder;
+use crate::engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::libraries;
 use crate::library::Library;
 use crate::manifest::{Manifest, hex};
 use crate::options::{EncodeOptions, LoadOptions};
 use crate::prompt::Prompt;
-use crate::provider::Provider;
+use crate::provider::{Provider, engine_options};
 use crate::session::Source;
 
 /// The folder of a model folder that holds prepared graphs when no other is named.
@@ -31,7 +36,7 @@ const FORMAT: &str = "1";
 /// and compared. What is prepared already is left as it is; of several callers at the same time one works, and the others
 /// wait.
 ///
-/// The files take about twice the room of the model's. The memory needed is that of opening the model.
+/// On the CPU, the files take about twice the room of the model's. The memory needed is that of opening the model.
 ///
 /// `started` is called with the folder that is being filled, if there is something to do: for showing progress, and so
 /// that a program which is about to die can remove it.
@@ -42,12 +47,18 @@ const FORMAT: &str = "1";
 pub fn prepare(folder: impl AsRef<Path>, options: &LoadOptions, started: impl FnOnce(&Path)) -> Result<PathBuf> {
     let manifest = Manifest::open(folder)?;
     let library = Library::load(options.library.as_deref())?;
-    let Some((cache, key)) = place(&manifest, &library, options) else {
+    options.provider.check_model(&manifest)?;
+    if options.provider.builds_engines() {
+        options.provider.check_in_library()?;
+        libraries::preload_checked(library.path(), options.provider)?;
+        devices()?;
+    }
+    let Some((cache, key)) = place(&manifest, &library, options)? else {
         let message = match options.provider {
             Provider::Cpu => {
                 "this system does not say what processor it has (/proc/cpuinfo), so nothing can be kept".to_owned()
             }
-            other => format!("provider is {other}, models can be prepared for cpu"),
+            other => format!("provider is {other}, models can be prepared for cpu, tensorrt and nv-tensorrt-rtx"),
         };
         return Err(Error::new(ErrorKind::Option, message));
     };
@@ -69,23 +80,53 @@ pub fn prepare(folder: impl AsRef<Path>, options: &LoadOptions, started: impl Fn
 
 /// What [`prepare`] made for these options, if it did.
 pub(crate) fn find(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Option<PathBuf> {
-    let (cache, key) = place(manifest, library, options)?;
+    let (cache, key) = place(manifest, library, options).ok()??;
     cache.find(&key, options.verify_hashes)
 }
 
-/// Where the prepared graph is kept, and its key; `None` where nothing can be prepared.
-fn place(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Option<(Cache, Key)> {
-    if options.provider != Provider::Cpu {
-        return None;
-    }
+/// Where what is prepared is kept, and its key; `None` where nothing can be prepared.
+///
+/// # Errors
+/// [`ErrorKind::Option`] when an option of a GPU is out of range.
+fn place(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Result<Option<(Cache, Key)>> {
     let folder = options.cache.clone().unwrap_or_else(|| manifest.folder().join(CACHE_FOLDER));
-    let parts = [
-        ("format", FORMAT.to_owned()),
-        ("manifest_sha256", manifest.digest().to_owned()),
-        ("onnxruntime", format!("{} {}", library.version(), library.build_info())),
-        ("processor", processor()?),
-    ];
-    Some((Cache::new(folder), Key::new("cpu", parts)))
+    let model = ("manifest_sha256", manifest.digest().to_owned());
+    let runtime = ("onnxruntime", format!("{} {}", library.version(), library.build_info()));
+    let format = ("format", FORMAT.to_owned());
+    let key = match options.provider {
+        Provider::Cpu => {
+            let Some(processor) = processor() else { return Ok(None) };
+            Key::new("cpu", [format, model, runtime, ("processor", processor)])
+        }
+        Provider::Cuda => return Ok(None),
+        provider @ (Provider::TensorRt | Provider::NvTensorRtRtx) => {
+            let (_, placement) = engine::plan(manifest, options)?;
+            // NVIDIA's libraries tell their versions once they are loaded.
+            libraries::preload(library.path(), provider);
+            let Some(gpus) = gpus(&options.cuda.device_ids) else { return Ok(None) };
+            let chosen = engine_options(provider, &options.cuda, &options.tensorrt, &placement);
+            let tensorrt = libraries::tensorrt_version().unwrap_or_else(|| "unknown".to_owned());
+            Key::new(
+                provider.name(),
+                [format, model, runtime, ("tensorrt", tensorrt), ("gpus", gpus), ("options", chosen)],
+            )
+        }
+    };
+    Ok(Some((Cache::new(folder), key)))
+}
+
+/// What TensorRT chooses its kernels by, of each kind of GPU that is used once; and the driver.
+fn gpus(ids: &[usize]) -> Option<String> {
+    let (major, minor) = driver_version().ok()?;
+    let used = devices().ok()?.into_iter().filter(|device| ids.contains(&device.id));
+    let mut kinds: Vec<String> = used
+        .map(|DeviceInfo { name, compute_capability: (major, minor), total_memory, .. }| {
+            format!("{name}, {major}.{minor}, {total_memory} bytes")
+        })
+        .collect();
+    kinds.sort();
+    kinds.dedup();
+    (!kinds.is_empty()).then(|| format!("{}; driver for CUDA {major}.{minor}", kinds.join("; ")))
 }
 
 /// What ONNX Runtime chooses its kernels by: the processor's model and instruction sets.

@@ -1,15 +1,26 @@
 //! Execution providers: what can be asked for, and how it is asked of ONNX Runtime.
 
+mod explain;
+mod options;
+mod settings;
+
 use std::str::FromStr;
 
-use ort::ep::{self, ExecutionProvider};
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
+
+pub use options::{ArenaStrategy, CudaOptions, TensorRtOptions};
+
+pub(crate) use explain::explain;
+use settings::settings;
+pub(crate) use settings::{Placement, engine_options};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::Manifest;
+use crate::precision::{Precision, Target};
 
 /// Where a model runs. The names are those of ONNX Runtime's execution providers.
 ///
-/// Only [`Provider::Cpu`] is served so far. The others can be asked for, are refused clearly where the loaded library
-/// does not have them, and never turn into a silent run on the CPU.
+/// One that cannot be had is refused clearly, and never turns into a silent run on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Provider {
@@ -38,6 +49,16 @@ impl Provider {
         }
     }
 
+    /// Whether the provider runs on an NVIDIA GPU.
+    pub fn is_gpu(self) -> bool {
+        self != Self::Cpu
+    }
+
+    /// Whether the provider compiles the graph into engines.
+    pub(crate) fn builds_engines(self) -> bool {
+        matches!(self, Self::TensorRt | Self::NvTensorRtRtx)
+    }
+
     /// Whether the loaded library was built with this provider.
     pub(crate) fn in_library(self) -> bool {
         match self {
@@ -49,30 +70,90 @@ impl Provider {
         .unwrap_or(false)
     }
 
-    /// The one place that turns a provider into ONNX Runtime's terms.
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the library lacks the provider, naming what the library has.
+    pub(crate) fn check_in_library(self) -> Result<()> {
+        if self.in_library() {
+            return Ok(());
+        }
+        let has: Vec<_> = Self::ALL.into_iter().filter(|one| one.in_library()).map(Self::name).collect();
+        let message = format!(
+            "execution provider {self} is not in the loaded ONNX Runtime library, which has {}; load a library built with \
+             it (onnxruntime-gpu's, for NVIDIA GPUs)",
+            has.join(", ")
+        );
+        Err(Error::new(ErrorKind::Provider, message))
+    }
+
+    /// Whether the provider can run what is in a model folder.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`] when the library lacks it, naming what the library has.
-    pub(crate) fn dispatch(self) -> Result<ep::ExecutionProviderDispatch> {
-        if !self.in_library() {
-            let has: Vec<_> = Self::ALL.into_iter().filter(|one| one.in_library()).map(Self::name).collect();
-            return Err(Error::new(
-                ErrorKind::Provider,
-                format!(
-                    "execution provider {self} is not in the loaded ONNX Runtime library, which has {}; load a library \
-                     built with it (onnxruntime-gpu's, for NVIDIA GPUs)",
-                    has.join(", ")
-                ),
+    /// [`ErrorKind::Provider`] naming the model, the reason and what to do: ONNX Runtime would name some node instead.
+    pub(crate) fn check_model(self, manifest: &Manifest) -> Result<()> {
+        let folder = manifest.folder().display();
+        let refuse = |message: String| Err(Error::new(ErrorKind::Provider, message));
+        if manifest.target() == Target::Cpu && self.is_gpu() {
+            let graph = manifest.graph_path();
+            return refuse(format!(
+                "{} is exported for the CPU only, provider {self} cannot run it; export it with --target any",
+                graph.display()
             ));
         }
+        match (manifest.precision(), self) {
+            (Precision::Bf16, Self::Cpu) => refuse(format!(
+                "{folder} is a bf16 model, and ONNX Runtime's execution provider cpu has no bf16 matrix product; run it \
+                 on cuda, or export with --precision fp32 or int8"
+            )),
+            (Precision::W8a8, Self::Cpu) if !exact_int8_products() => refuse(format!(
+                "{folder} is a w8a8 model, and this processor has no VNNI: its sums of 8-bit products would overflow; export \
+                 with --precision int8"
+            )),
+            (Precision::Fp32, Self::TensorRt | Self::NvTensorRtRtx) => refuse(format!(
+                "{folder} is an fp32 model, and TensorRT has no fp32 kernel for its attention: no engine can be built; \
+                 export with --precision fp16"
+            )),
+            (Precision::Int8 | Precision::Int4, Self::TensorRt | Self::NvTensorRtRtx) => refuse(format!(
+                "{folder} is an {} model, whose MatMulNBits TensorRT does not know; run it on cuda, or export with \
+                 --precision fp16",
+                manifest.precision()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The one place that turns a provider and its options into ONNX Runtime's terms. Of a GPU it takes `placement`.
+    pub(crate) fn dispatch(
+        self,
+        cuda: &CudaOptions,
+        tensorrt: &TensorRtOptions,
+        placement: &Placement,
+    ) -> ExecutionProviderDispatch {
+        let pairs = settings(self, cuda, tensorrt, placement);
         let dispatch = match self {
             Self::Cpu => ep::CPU::default().build(),
-            Self::Cuda => ep::CUDA::default().build(),
-            Self::TensorRt => ep::TensorRT::default().build(),
-            Self::NvTensorRtRtx => ep::NVRTX::default().build(),
+            Self::Cuda => configured(ep::CUDA::default(), pairs).build(),
+            Self::TensorRt => configured(ep::TensorRT::default(), pairs).build(),
+            Self::NvTensorRtRtx => configured(ep::NVRTX::default(), pairs).build(),
         };
-        Ok(dispatch.error_on_failure())
+        dispatch.error_on_failure()
     }
+}
+
+/// Whether 8-bit products are summed in 32 bits. x86 before VNNI adds two of them in 16 bits first, and saturates
+/// ([ONNX Runtime, Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html)).
+fn exact_int8_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
+}
+
+fn configured<E: ArbitrarilyConfigurableExecutionProvider>(provider: E, pairs: Vec<(String, String)>) -> E {
+    pairs.into_iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
 }
 
 impl std::fmt::Display for Provider {

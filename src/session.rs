@@ -1,10 +1,11 @@
 //! The graph: opened, checked against the manifest, and run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use half::f16;
 use ndarray::{Array2, Ix2};
+use ort::ep::ExecutionProviderDispatch;
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
@@ -15,8 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::library::Library;
 use crate::manifest::{Dim, Manifest, TensorSpec};
 use crate::options::{LoadOptions, in_range};
-use crate::precision::{Precision, Target};
-use crate::provider::Provider;
+use crate::precision::Target;
+use crate::provider::{Placement, Provider, explain};
 
 /// What a run returns: one row an input row, `[B, D]`.
 pub(crate) enum RawOutput {
@@ -41,7 +42,7 @@ impl Source {
     /// Smaller constants stay inside the graph file.
     const DATA_MIN_BYTES: &str = "1024";
 
-    fn path(&self, manifest: &Manifest) -> PathBuf {
+    pub(crate) fn path(&self, manifest: &Manifest) -> PathBuf {
         match self {
             Self::Model | Self::Save(_) => manifest.graph_path(),
             Self::Prepared(folder) => folder.join(Self::FILE_NAME),
@@ -55,7 +56,6 @@ impl Source {
 /// therefore take turns. Each run uses all of its session's threads, so nothing is gained by running two at once.
 pub(crate) struct Session {
     session: Mutex<OrtSession>,
-    path: PathBuf,
     /// Whether the graph returns float16 rather than float32; which of the two was checked when it was opened.
     half_output: bool,
     /// Bytes of attention scores for each row and squared token, where the provider stores them.
@@ -78,54 +78,13 @@ impl Session {
     /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`]
     /// when ONNX Runtime refuses the graph or the graph's inputs and outputs are not those of the manifest.
     pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions, source: &Source) -> Result<Self> {
-        let path = source.path(manifest);
-        if manifest.target() == Target::Cpu && options.provider != Provider::Cpu {
-            let message = format!(
-                "{} is exported for the CPU only, provider {} cannot run it; export it with --target any",
-                path.display(),
-                options.provider
-            );
-            return Err(Error::new(ErrorKind::Provider, message));
-        }
-        // Asked here because ONNX Runtime would name some node of the graph, and not what to do.
-        if manifest.precision() == Precision::Bf16 && options.provider == Provider::Cpu {
-            let message = format!(
-                "{} is a bf16 model, and ONNX Runtime's execution provider cpu has no bf16 matrix product; run it on \
-                 cuda, or export with --precision fp32 or int8",
-                manifest.folder().display()
-            );
-            return Err(Error::new(ErrorKind::Provider, message));
-        }
-        if manifest.precision() == Precision::W8a8 && !exact_int8_products() {
-            let message = format!(
-                "{} is a w8a8 model, and this processor has no VNNI: its sums of 8-bit products would overflow; export \
-                 with --precision int8",
-                manifest.folder().display()
-            );
-            return Err(Error::new(ErrorKind::Provider, message));
-        }
-        let builder = builder(library, options, source)?;
-        let provider = options.provider.dispatch()?;
-        let mut builder = builder.with_execution_providers([provider]).map_err(|error| {
-            let message = format!("execution provider {} could not be started: {error}", options.provider);
-            Error::new(ErrorKind::Provider, message)
-        })?;
-        let session = builder.commit_from_file(&path).map_err(|error| {
-            Error::new(ErrorKind::Model, format!("ONNX Runtime cannot open {}: {error}", path.display()))
-        })?;
-        let (inputs, outputs) = manifest.contract();
-        check("input", session.inputs(), &inputs)?;
-        check("output", session.outputs(), &outputs)?;
+        let dispatch = options.provider.dispatch(&options.cuda, &options.tensorrt, &Placement::default());
+        let session = open_graph(manifest, library, options, source, dispatch)?;
         // GPU kernels and the graph for the CPU go through the scores in blocks; the CPU's kernel for any graph does not.
         let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
         let score_bytes = stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4));
-        let half_output = outputs[0].dtype == "float16";
-        Ok(Self { session: Mutex::new(session), path, half_output, score_bytes })
-    }
-
-    /// The file of the graph.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+        let half_output = manifest.returns_half();
+        Ok(Self { session: Mutex::new(session), half_output, score_bytes })
     }
 
     /// How many rows of `length` tokens fit into the memory for attention scores, on a provider that stores them all.
@@ -185,17 +144,34 @@ impl Session {
     }
 }
 
-/// Whether 8-bit products are summed in 32 bits. x86 before VNNI adds two of them in 16 bits first, and saturates
-/// ([ONNX Runtime, Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html)).
-fn exact_int8_products() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        true
-    }
+/// Opens a graph on a provider, and checks that its inputs and outputs are the manifest's.
+///
+/// # Errors
+/// As [`Session::open`].
+pub(crate) fn open_graph(
+    manifest: &Manifest,
+    library: &Library,
+    options: &LoadOptions,
+    source: &Source,
+    dispatch: ExecutionProviderDispatch,
+) -> Result<OrtSession> {
+    let provider = options.provider;
+    let path = source.path(manifest);
+    // ONNX Runtime's own words stay, behind ours: they are what can be searched for.
+    let explained =
+        |message: String| explain(&message).map_or_else(|| message.clone(), |why| format!("{why} ({message})"));
+    let mut builder = builder(library, options, source)?.with_execution_providers([dispatch]).map_err(|error| {
+        let message = format!("execution provider {provider} could not be started: {}", explained(error.to_string()));
+        Error::new(ErrorKind::Provider, message)
+    })?;
+    let session = builder.commit_from_file(&path).map_err(|error| {
+        let message = format!("ONNX Runtime cannot open {}: {}", path.display(), explained(error.to_string()));
+        Error::new(ErrorKind::Model, message)
+    })?;
+    let (inputs, outputs) = manifest.contract();
+    check("input", session.inputs(), &inputs)?;
+    check("output", session.outputs(), &outputs)?;
+    Ok(session)
 }
 
 fn builder(library: &Library, options: &LoadOptions, source: &Source) -> Result<SessionBuilder> {

@@ -182,10 +182,23 @@ fn a_bad_prompt_in_a_stream_fails_in_its_place_and_the_others_go_on() {
 fn a_provider_the_library_lacks_is_an_error_and_not_a_cpu_run() {
     for provider in [Provider::Cuda, Provider::TensorRt, Provider::NvTensorRtRtx] {
         let options = LoadOptions { provider, ..LoadOptions::default() };
-        let error = Embedder::open(mini("fp32"), &options).unwrap_err();
+        let error = Embedder::open(mini("fp16"), &options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
         let message = error.to_string();
         assert!(message.contains(provider.name()) && message.contains("has cpu"), "{message}");
+    }
+}
+
+#[test]
+fn a_precision_that_tensorrt_cannot_build_is_refused_by_name() {
+    for provider in [Provider::TensorRt, Provider::NvTensorRtRtx] {
+        for (precision, wanted) in [("fp32", "no fp32 kernel"), ("int8", "MatMulNBits"), ("int4", "an int4 model")] {
+            let options = LoadOptions { provider, ..LoadOptions::default() };
+            let error = Embedder::open(mini(precision), &options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Provider);
+            assert!(error.to_string().contains(wanted), "{error}");
+            assert!(error.to_string().contains("--precision fp16"), "{error}");
+        }
     }
 }
 

@@ -27,6 +27,10 @@ pub const NVEMBED_INFERENCE: i32 = 7;
 pub const NVEMBED_CANCELLED: i32 = 8;
 /// The cache folder cannot be written.
 pub const NVEMBED_CACHE: i32 = 9;
+/// A GPU failed: out of memory, an error of the driver, or one after which the device is useless for this process.
+pub const NVEMBED_DEVICE: i32 = 10;
+/// The call's deadline passed before it was done.
+pub const NVEMBED_DEADLINE_EXCEEDED: i32 = 11;
 /// A handle is NULL, closed, of another type, or never was one.
 pub const NVEMBED_INVALID_HANDLE: i32 = 100;
 /// A pointer that is needed is NULL.
@@ -60,6 +64,8 @@ pub extern "C" fn nvembed_code_name(code: nvembed_code) -> *const c_char {
         NVEMBED_INFERENCE => c"NVEMBED_INFERENCE",
         NVEMBED_CANCELLED => c"NVEMBED_CANCELLED",
         NVEMBED_CACHE => c"NVEMBED_CACHE",
+        NVEMBED_DEVICE => c"NVEMBED_DEVICE",
+        NVEMBED_DEADLINE_EXCEEDED => c"NVEMBED_DEADLINE_EXCEEDED",
         NVEMBED_INVALID_HANDLE => c"NVEMBED_INVALID_HANDLE",
         NVEMBED_NULL_POINTER => c"NVEMBED_NULL_POINTER",
         NVEMBED_INVALID_ARGUMENT => c"NVEMBED_INVALID_ARGUMENT",
@@ -85,5 +91,7 @@ pub(super) fn code_of(kind: ErrorKind) -> nvembed_code {
         ErrorKind::Inference => NVEMBED_INFERENCE,
         ErrorKind::Cancelled => NVEMBED_CANCELLED,
         ErrorKind::Cache => NVEMBED_CACHE,
+        ErrorKind::Device => NVEMBED_DEVICE,
+        ErrorKind::DeadlineExceeded => NVEMBED_DEADLINE_EXCEEDED,
     }
 }

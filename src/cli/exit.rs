@@ -37,6 +37,9 @@ pub(crate) enum CliError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The machine cannot run a model.
+    #[error("{0}")]
+    Doctor(String),
     /// The embeddings are not the expected ones.
     #[error("{0}")]
     Verify(String),
@@ -64,7 +67,7 @@ fn code(error: &anyhow::Error) -> u8 {
             ErrorKind::Input | ErrorKind::TooLong => 3,
             ErrorKind::Model => 4,
             ErrorKind::Library | ErrorKind::Provider => 5,
-            ErrorKind::Inference => 6,
+            ErrorKind::Inference | ErrorKind::Device | ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => 6,
             ErrorKind::Cache => 7,
             _ => 1,
         };
@@ -74,6 +77,7 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(CliError::Input(_)) => 3,
         Some(CliError::Model(_)) => 4,
         Some(CliError::Output { .. }) => 7,
+        Some(CliError::Doctor(_)) => 5,
         Some(CliError::Verify(_)) => 8,
         None => 1,
     }

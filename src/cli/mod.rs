@@ -1,7 +1,9 @@
 //! The command line: arguments here, one file a command beside.
 
+pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod exit;
+pub(crate) mod gpu;
 pub(crate) mod input;
 pub(crate) mod inspect;
 pub(crate) mod interrupt;
@@ -39,6 +41,8 @@ pub(crate) enum Command {
     Verify(verify::Arguments),
     /// Do ahead what opening a model on this machine takes, and let processes share its memory.
     Prepare(prepare::Arguments),
+    /// Check the library, driver, GPUs and model, and say what is wrong.
+    Doctor(doctor::Arguments),
 }
 
 /// Which ONNX Runtime library to use.
@@ -72,6 +76,8 @@ pub(crate) struct ModelArguments {
     parallel_prepacking: bool,
     #[command(flatten)]
     library: LibraryArguments,
+    #[command(flatten)]
+    gpu: gpu::GpuArguments,
 }
 
 impl ModelArguments {
@@ -82,8 +88,11 @@ impl ModelArguments {
 
     /// The model folder, and how to open it.
     pub(crate) fn resolve(self) -> (PathBuf, LoadOptions) {
+        let (cuda, tensorrt) = self.gpu.options();
         let options = LoadOptions {
             provider: self.provider,
+            cuda,
+            tensorrt,
             library: self.library.library,
             intra_threads: self.threads,
             verify_hashes: self.verify_hashes,

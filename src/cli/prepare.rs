@@ -14,7 +14,8 @@ use super::{ModelArguments, interrupt};
 #[command(
     after_help = "Prints the folder that holds what was made. Opening the model uses it from then on, as long as the model,
 the ONNX Runtime build and the processor are the same. It takes about twice the room of the model's weights.
-Deleting it is safe."
+Deleting it is safe. With a TensorRT provider it builds the engines, for the GPUs, shapes and options given here, and
+opening the model needs the same ones."
 )]
 pub(crate) struct Arguments {
     /// No progress on stderr.

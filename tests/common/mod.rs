@@ -7,6 +7,9 @@ use std::process::{Command, Output};
 
 use nvembed::{Embedder, LoadOptions};
 
+#[cfg(target_os = "linux")]
+pub mod shim;
+
 /// Largest difference between a row alone, in a batch, and in another order, for an fp32 model: rows of a batch change
 /// no value of each other, only how kernels cut their sums.
 pub const BATCH_INVARIANCE: f32 = 1e-6;

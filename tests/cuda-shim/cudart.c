@@ -1,46 +1,48 @@
-/* Stand-in for libcudart.so.13. Allocations and copies happen, in host memory; kernels are counted and not run. */
+/* Stand-in for libcudart.so.13, on the state that libcuda.so.1 keeps. Allocations and copies happen, in host memory;
+   kernels are counted and not run. */
 #include <pthread.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "cuda_runtime_api.h"
 #include "shim.h"
 
 #pragma GCC diagnostic ignored "-Wattribute-alias" /* SHIM_SUCCEEDS means it */
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* ---- what a test may ask; the order is that of the fields in shim.py ---- */
-
-struct shim_counts {
-  long to_device, to_host, on_device; /* copies asked for, not copies made by kernels */
-  long launches;
-  long live_allocations; /* device and pinned memory not freed yet */
-};
-static struct shim_counts counts;
-void cuda_shim_counts(struct shim_counts *out);
-void cuda_shim_counts(struct shim_counts *out) {
-  pthread_mutex_lock(&lock);
-  *out = counts;
-  pthread_mutex_unlock(&lock);
+/* The runtime keeps each thread's last error, until it is asked for: kernels are launched in statements that return
+   nothing. */
+static __thread cudaError_t last_error;
+static cudaError_t noted(int error) {
+  if (error) last_error = (cudaError_t)error;
+  return (cudaError_t)error;
 }
-
-/* The symbol names of all kernels launched since the last call are written to the file, a line each. */
-int cuda_shim_launches(const char *path);
+cudaError_t cudaPeekAtLastError(void) { return cuda_shim_error() ? (cudaError_t)cuda_shim_error() : last_error; }
+cudaError_t cudaGetLastError(void) {
+  cudaError_t error = cudaPeekAtLastError();
+  last_error = cudaSuccess;
+  return error;
+}
 
 /* ---- device ---- */
 
-cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
-cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
-cudaError_t cudaDriverGetVersion(int *version) { return *version = SHIM_CUDA_VERSION, cudaSuccess; }
+static int exists(int device) { return device >= 0 && device < shim_devices(); }
+static cudaError_t driver_is_new_enough(void) {
+  return shim_driver_version() < SHIM_CUDA_VERSION ? cudaErrorInsufficientDriver : (cudaError_t)cuda_shim_error();
+}
+
+cudaError_t cudaGetDeviceCount(int *count) { return *count = shim_devices(), driver_is_new_enough(); }
+cudaError_t cudaGetDevice(int *device) { return *device = *cuda_shim_device(), (cudaError_t)cuda_shim_error(); }
+cudaError_t cudaSetDevice(int device) {
+  if (!exists(device)) return cudaErrorInvalidDevice;
+  return *cuda_shim_device() = device, driver_is_new_enough();
+}
+cudaError_t cudaDriverGetVersion(int *version) { return *version = shim_driver_version(), cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = SHIM_CUDA_VERSION, cudaSuccess; }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
-  if (device != 0) return cudaErrorInvalidDevice;
+  if (!exists(device)) return cudaErrorInvalidDevice;
   *properties = (struct cudaDeviceProp){
       .name = SHIM_DEVICE_NAME,
-      .totalGlobalMem = SHIM_MEMORY,
+      .totalGlobalMem = shim_memory(),
       .major = shim_compute_capability() / 10,
       .minor = shim_compute_capability() % 10,
       .multiProcessorCount = SHIM_MULTIPROCESSORS,
@@ -65,7 +67,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
-  if (device != 0) return cudaErrorInvalidDevice;
+  if (!exists(device)) return cudaErrorInvalidDevice;
   switch (attribute) {
     case cudaDevAttrComputeCapabilityMajor: *value = shim_compute_capability() / 10; break;
     case cudaDevAttrComputeCapabilityMinor: *value = shim_compute_capability() % 10; break;
@@ -88,40 +90,24 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 /* ---- memory ---- */
 
-static cudaError_t allocate(void **pointer, size_t bytes) {
-  *pointer = shim_allocate(bytes);
-  if (!*pointer) return cudaErrorMemoryAllocation;
-  pthread_mutex_lock(&lock);
-  counts.live_allocations++;
-  pthread_mutex_unlock(&lock);
-  return cudaSuccess;
+static cudaError_t allocate(void **pointer, size_t bytes, int device) {
+  return noted(cuda_shim_allocate(pointer, bytes, device));
 }
+static cudaError_t release(void *pointer) { return (cudaError_t)cuda_shim_release(pointer); }
 
-static cudaError_t release(void *pointer) {
-  if (!pointer) return cudaSuccess;
-  free(pointer);
-  pthread_mutex_lock(&lock);
-  counts.live_allocations--;
-  pthread_mutex_unlock(&lock);
-  return cudaSuccess;
-}
-
-#define UNUSED __attribute__((unused))
-
-cudaError_t cudaMalloc(void **pointer, size_t bytes) { return allocate(pointer, bytes); }
-cudaError_t cudaMallocHost(void **pointer, size_t bytes) { return allocate(pointer, bytes); }
-cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags UNUSED) { return allocate(pointer, bytes); }
+cudaError_t cudaMalloc(void **pointer, size_t bytes) { return allocate(pointer, bytes, 1); }
+cudaError_t cudaMallocHost(void **pointer, size_t bytes) { return allocate(pointer, bytes, 0); }
+cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags UNUSED) { return allocate(pointer, bytes, 0); }
 cudaError_t cudaMallocFromPoolAsync(void **pointer, size_t bytes, cudaMemPool_t pool UNUSED,
                                     cudaStream_t stream UNUSED) {
-  return allocate(pointer, bytes);
+  return allocate(pointer, bytes, 1);
 }
 cudaError_t cudaFree(void *pointer) { return release(pointer); }
 cudaError_t cudaFreeHost(void *pointer) { return release(pointer); }
 cudaError_t cudaFreeAsync(void *pointer, cudaStream_t stream UNUSED) { return release(pointer); }
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
-  *available = *total = SHIM_MEMORY;
-  return cudaSuccess;
+  return (cudaError_t)cuda_shim_memory_info(available, total);
 }
 
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *pointer) {
@@ -131,18 +117,17 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, c
   return cudaSuccess;
 }
 
-static void count_copy(enum cudaMemcpyKind kind) {
-  pthread_mutex_lock(&lock);
-  if (kind == cudaMemcpyHostToDevice) counts.to_device++;
-  if (kind == cudaMemcpyDeviceToHost) counts.to_host++;
-  if (kind == cudaMemcpyDeviceToDevice) counts.on_device++;
-  pthread_mutex_unlock(&lock);
+static enum shim_copy direction(enum cudaMemcpyKind kind) {
+  switch (kind) {
+    case cudaMemcpyHostToDevice: return SHIM_TO_DEVICE;
+    case cudaMemcpyDeviceToHost: return SHIM_TO_HOST;
+    case cudaMemcpyDeviceToDevice: return SHIM_ON_DEVICE;
+    default: return SHIM_ON_HOST;
+  }
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
-  count_copy(kind);
-  memmove(to, from, bytes);
-  return cudaSuccess;
+  return noted(cuda_shim_copy(to, from, bytes, direction(kind)));
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
@@ -152,10 +137,11 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
                               size_t height, enum cudaMemcpyKind kind, cudaStream_t stream UNUSED) {
-  count_copy(kind);
-  for (size_t row = 0; row < height; row++)
+  if (height == 0) return cudaSuccess;
+  /* Counted once, by its first row. */
+  for (size_t row = 1; row < height; row++)
     memmove((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
-  return cudaSuccess;
+  return cudaMemcpy(to, from, width, kind);
 }
 
 /* Device symbols are not kept. */
@@ -185,33 +171,45 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool UNUSED, enum cudaMemPoolA
 
 /* ---- streams, events, graphs: everything is done when the call returns ---- */
 
-cudaError_t cudaStreamCreate(cudaStream_t *stream) { return shim_create_handle((void **)stream); }
+cudaError_t cudaStreamCreate(cudaStream_t *stream) { return (cudaError_t)cuda_shim_create((void **)stream); }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags UNUSED) { return cudaStreamCreate(stream); }
-cudaError_t cudaStreamDestroy(cudaStream_t stream) { return free(stream), cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return (cudaError_t)cuda_shim_destroy(stream); }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream UNUSED, cudaHostFn_t function, void *argument) {
   return function(argument), cudaSuccess;
 }
-cudaError_t cudaEventCreate(cudaEvent_t *event) { return shim_create_handle((void **)event); }
+cudaError_t cudaEventCreate(cudaEvent_t *event) { return (cudaError_t)cuda_shim_create((void **)event); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags UNUSED) { return cudaEventCreate(event); }
-cudaError_t cudaEventDestroy(cudaEvent_t event) { return free(event), cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t event) { return (cudaError_t)cuda_shim_destroy(event); }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start UNUSED, cudaEvent_t end UNUSED) {
   return *milliseconds = 0.001f, cudaSuccess;
 }
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream UNUSED, enum cudaStreamCaptureMode mode UNUSED) {
+  return (cudaError_t)cuda_shim_begin_capture();
+}
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream UNUSED, enum cudaStreamCaptureStatus *status) {
-  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+  *status = cuda_shim_capturing() ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return (cudaError_t)cuda_shim_error();
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream UNUSED, cudaGraph_t *graph) {
-  return shim_create_handle((void **)graph);
+  cuda_shim_end_capture();
+  return (cudaError_t)cuda_shim_create((void **)graph);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph UNUSED,
                                  unsigned long long flags UNUSED) {
-  return shim_create_handle((void **)executable);
+  return (cudaError_t)cuda_shim_create((void **)executable);
 }
-cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return free(graph), cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return free(executable), cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable UNUSED, cudaStream_t stream UNUSED) {
+  return noted(cuda_shim_launch_graph());
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return (cudaError_t)cuda_shim_destroy(graph); }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return (cudaError_t)cuda_shim_destroy(executable); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream UNUSED) { return noted(cuda_shim_synchronize()); }
+cudaError_t cudaEventSynchronize(cudaEvent_t event UNUSED) { return noted(cuda_shim_synchronize()); }
+cudaError_t cudaDeviceSynchronize(void) { return noted(cuda_shim_synchronize()); }
 
 /* ---- kernels: compiled code registers them by the address of a host function, and launches them by it ---- */
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 enum { SLOTS = 1 << 17 };
 static struct {
   const void *function;
@@ -224,31 +222,11 @@ static size_t slot_of(const void *function) {
   return slot;
 }
 
-static const char **launched;
-static size_t launched_count, launched_capacity;
-
 static cudaError_t launch(const void *function) {
   pthread_mutex_lock(&lock);
-  counts.launches++;
-  if (launched_count == launched_capacity) {
-    launched_capacity = launched_capacity ? 2 * launched_capacity : 1024;
-    launched = realloc(launched, launched_capacity * sizeof *launched);
-    if (!launched) abort();
-  }
   const char *name = kernels[slot_of(function)].name;
-  launched[launched_count++] = name ? name : "?";
   pthread_mutex_unlock(&lock);
-  return cudaSuccess;
-}
-
-int cuda_shim_launches(const char *path) {
-  FILE *file = fopen(path, "w");
-  if (!file) return -1;
-  pthread_mutex_lock(&lock);
-  for (size_t index = 0; index < launched_count; index++) fprintf(file, "%s\n", launched[index]);
-  launched_count = 0;
-  pthread_mutex_unlock(&lock);
-  return fclose(file);
+  return noted(cuda_shim_launch(name));
 }
 
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid UNUSED, dim3 block UNUSED, void **arguments UNUSED,
@@ -346,23 +324,19 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid UNUSED, dim3 block
 /* ---- errors, and all that has nothing to do ---- */
 
 const char *cudaGetErrorName(cudaError_t error) { return error ? "cudaErrorOfShim" : "cudaSuccess"; }
-const char *cudaGetErrorString(cudaError_t error) { return error ? "an error of the CUDA shim" : "no error"; }
+const char *cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorInsufficientDriver) return "CUDA driver version is insufficient for CUDA runtime version";
+  return error == cudaErrorMemoryAllocation ? "out of memory" : error ? "an error of the CUDA shim" : "no error";
+}
 
-static UNUSED cudaError_t shim_success(void) { return cudaSuccess; }
-SHIM_SUCCEEDS(cudaDeviceSynchronize)
+static UNUSED cudaError_t shim_success(void) { return (cudaError_t)cuda_shim_error(); }
 SHIM_SUCCEEDS(cudaEventQuery)
 SHIM_SUCCEEDS(cudaEventRecord)
 SHIM_SUCCEEDS(cudaEventRecordWithFlags)
-SHIM_SUCCEEDS(cudaEventSynchronize)
 SHIM_SUCCEEDS(cudaFuncSetAttribute)
-SHIM_SUCCEEDS(cudaGetLastError)
-SHIM_SUCCEEDS(cudaGraphLaunch)
 SHIM_SUCCEEDS(cudaKernelSetAttributeForDevice)
 SHIM_SUCCEEDS(cudaLibraryUnload)
 SHIM_SUCCEEDS(cudaMemPoolSetAttribute)
 SHIM_SUCCEEDS(cudaMemPoolTrimTo)
-SHIM_SUCCEEDS(cudaPeekAtLastError)
-SHIM_SUCCEEDS(cudaStreamBeginCapture)
 SHIM_SUCCEEDS(cudaStreamQuery)
-SHIM_SUCCEEDS(cudaStreamSynchronize)
 SHIM_SUCCEEDS(cudaStreamWaitEvent)

@@ -1,4 +1,4 @@
-/* What the stand-ins have in common: device memory that is host memory, and functions with nothing to do. */
+/* What the stand-ins have in common: the device's sizes, its state, and functions with nothing to do. */
 #ifndef NVEMBED_CUDA_SHIM_H
 #define NVEMBED_CUDA_SHIM_H
 
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One device. The sizes are a large consumer card's; only the compute capability can be chosen. */
+/* The sizes are a large consumer card's; compute capability, number of devices and memory can be chosen. */
 enum {
   SHIM_CUDA_VERSION = 13000,
   SHIM_MULTIPROCESSORS = 108,
@@ -26,22 +26,41 @@ enum {
 #define SHIM_DEVICE_NAME "CUDA shim: no GPU"
 #define SHIM_MEMORY ((size_t)16 << 30)
 
+static inline long shim_setting(const char *variable, long otherwise) {
+  const char *text = getenv(variable);
+  return text && *text ? atol(text) : otherwise;
+}
 /* 10 * major + minor. */
-static inline int shim_compute_capability(void) {
-  const char *text = getenv("CUDA_SHIM_CC");
-  return text ? atoi(text) : 89;
-}
+static inline int shim_compute_capability(void) { return (int)shim_setting("CUDA_SHIM_CC", 89); }
+static inline int shim_devices(void) { return (int)shim_setting("CUDA_SHIM_DEVICES", 1); }
+static inline int shim_driver_version(void) { return (int)shim_setting("CUDA_SHIM_DRIVER", SHIM_CUDA_VERSION); }
+static inline size_t shim_memory(void) { return (size_t)shim_setting("CUDA_SHIM_MEMORY", (long)SHIM_MEMORY); }
 
-/* As aligned as cudaMalloc's. Every byte is 0xFF, which as a float of any size is NaN: no kernel runs, and what was
-   never written must not look like a result. */
-static inline void *shim_allocate(size_t bytes) {
-  size_t rounded = (bytes + 511) & ~(size_t)255;
-  void *memory = aligned_alloc(256, rounded);
-  if (memory) memset(memory, 0xFF, rounded);
-  return memory;
-}
+/* ---- state.c, in libcuda: what the driver's and the runtime's functions share. Errors are numbers of both. ---- */
 
-/* Streams, events, graphs, descriptors: an address of its own for each, with nothing behind it. */
+enum shim_copy { SHIM_TO_DEVICE, SHIM_TO_HOST, SHIM_ON_DEVICE, SHIM_ON_HOST };
+
+/* Memory and copies, counted; 0 or an error. `device` says that the memory counts as the device's. */
+int cuda_shim_allocate(void **pointer, size_t bytes, int device);
+int cuda_shim_release(void *pointer);
+int cuda_shim_memory_info(size_t *available, size_t *total);
+int cuda_shim_copy(void *to, const void *from, size_t bytes, enum shim_copy kind);
+/* Streams, events, graphs: an address of its own for each, with nothing behind it. */
+int cuda_shim_create(void **handle);
+int cuda_shim_destroy(void *handle);
+/* A kernel, by its name. */
+int cuda_shim_launch(const char *name);
+int cuda_shim_begin_capture(void);
+int cuda_shim_end_capture(void);
+int cuda_shim_capturing(void);
+int cuda_shim_launch_graph(void);
+int cuda_shim_synchronize(void);
+/* The error that every call returns once a sticky one happened, or 0. */
+int cuda_shim_error(void);
+/* The thread's device. */
+int *cuda_shim_device(void);
+
+/* Descriptors of the libraries, not counted. */
 static inline int shim_create_handle(void **handle) {
   *handle = calloc(1, 64);
   return 0;
@@ -64,5 +83,7 @@ static inline int shim_create_handle(void **handle) {
     free(handle);          \
     return 0;              \
   }
+
+#define UNUSED __attribute__((unused))
 
 #endif

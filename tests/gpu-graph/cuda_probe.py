@@ -18,6 +18,20 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+# The fields of struct shim_counts in tests/cuda-shim/state.c, in order.
+COUNTS = (
+    "to_device",
+    "to_host",
+    "on_device",
+    "launches",
+    "live_allocations",
+    "allocations",
+    "live_handles",
+    "captures",
+    "graph_launches",
+    "synchronizations",
+)
+
 
 class Shim:
     """The counters of the libcudart that the provider is using."""
@@ -26,10 +40,9 @@ class Shim:
         self.library = ctypes.CDLL("libcudart.so.13")
 
     def counts(self) -> dict[str, int]:
-        values = (ctypes.c_long * 5)()
+        values = (ctypes.c_long * len(COUNTS))()
         self.library.cuda_shim_counts(values)
-        names = ("to_device", "to_host", "on_device", "launches", "live_allocations")
-        return dict(zip(names, values, strict=True))
+        return dict(zip(COUNTS, values, strict=True))
 
     def launches(self) -> Counter[str]:
         """The kernels launched since the last call."""

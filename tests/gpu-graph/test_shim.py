@@ -5,15 +5,20 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
+import subprocess
+import sys
 
 import pytest
 from cuda_probe import Shim
 
 TO_DEVICE, TO_HOST = 1, 2
+OUT_OF_MEMORY, CAPTURE_UNSUPPORTED, ILLEGAL_ADDRESS = 2, 900, 700
+FAIL_ALLOCATION, FAIL_COPY = 0, 1
 
 
 @pytest.fixture
 def cudart(shim):
+    ctypes.CDLL(str(shim / "libcuda.so.1"))  # which libcudart needs, and which no LD_LIBRARY_PATH names here
     return ctypes.CDLL(str(shim / "libcudart.so.13"))
 
 
@@ -39,12 +44,9 @@ def test_copies_keep_the_bytes_and_are_counted(cudart, counts, device_memory):
     cudart.cudaMemcpyAsync(received, device_memory, ctypes.c_size_t(4), TO_HOST, None)
     assert received.raw == b"1234"
     after = counts()
-    assert {name: after[name] - before[name] for name in after} == {
+    assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == {
         "to_device": 1,
         "to_host": 1,
-        "on_device": 0,
-        "launches": 0,
-        "live_allocations": 0,
     }
 
 
@@ -67,3 +69,47 @@ def test_there_is_one_device(cudart):
     assert cudart.cudaGetDeviceCount(ctypes.byref(number)) == 0
     assert number.value == 1
     assert cudart.cudaSetDevice(1) != 0
+
+
+def test_driver_and_runtime_share_their_state(cudart, counts, shim):
+    driver = ctypes.CDLL(str(shim / "libcuda.so.1"))
+    before, pointer = counts(), ctypes.c_void_p()
+    assert driver.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(8)) == 0
+    assert counts()["live_allocations"] == before["live_allocations"] + 1
+    assert cudart.cudaFree(pointer) == 0
+    after = counts()
+    assert (after["allocations"], after["live_allocations"]) == (before["allocations"] + 1, before["live_allocations"])
+
+
+def test_memory_is_refused_beyond_its_size_and_while_a_graph_is_captured(cudart, device_memory):
+    pointer = ctypes.c_void_p()
+    assert cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1 << 60)) == OUT_OF_MEMORY
+    assert cudart.cudaStreamBeginCapture(None, 0) == 0
+    assert cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1)) == CAPTURE_UNSUPPORTED
+    graph = ctypes.c_void_p()
+    assert cudart.cudaStreamEndCapture(None, ctypes.byref(graph)) == 0
+    assert cudart.cudaGraphDestroy(graph) == 0
+
+
+def test_a_fault_comes_at_its_turn_and_once(cudart, counts, device_memory):
+    sent = ctypes.create_string_buffer(4)
+    copy = lambda: cudart.cudaMemcpy(device_memory, sent, ctypes.c_size_t(4), TO_DEVICE)  # noqa: E731
+    before = counts()["to_device"]
+    cudart.cuda_shim_fail(FAIL_COPY, ctypes.c_long(2), ILLEGAL_ADDRESS, 0)
+    assert [copy(), copy(), copy()] == [0, ILLEGAL_ADDRESS, 0]
+    assert counts()["to_device"] == before + 2
+
+
+def test_a_sticky_fault_poisons_every_later_call(shim):
+    """In a process of its own: nothing heals a poisoned device."""
+    script = f"""
+import ctypes
+cudart = ctypes.CDLL({str(shim / "libcudart.so.13")!r})
+pointer = ctypes.c_void_p()
+cudart.cuda_shim_fail({FAIL_ALLOCATION}, ctypes.c_long(1), {ILLEGAL_ADDRESS}, 1)
+allocate = lambda: cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1))
+print(allocate(), allocate(), cudart.cudaStreamSynchronize(None), cudart.cudaGetLastError())
+"""
+    environment = {"LD_LIBRARY_PATH": str(shim)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(ILLEGAL_ADDRESS)] * 4

@@ -1,0 +1,177 @@
+//! `nvembed doctor`: can this machine run a model on its GPU, and if not, why.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use nvembed::{Embedder, EncodeOptions, Library, LoadOptions, Manifest, Prompt, Provider};
+use serde_json::json;
+
+use super::LibraryArguments;
+use super::exit::CliError;
+use super::gpu::GpuArguments;
+use super::score::print;
+
+/// Check the library, driver, GPUs and model, and say what is wrong.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Every check is made, whatever the others found. Exits with 5 when one found a problem.")]
+pub(crate) struct Arguments {
+    /// Model folder to open and run; without one, only the machine is checked.
+    #[arg(short, long, value_name = "DIR", env = "NVEMBED_MODEL")]
+    model: Option<PathBuf>,
+    /// Execution provider: cpu, cuda, tensorrt or nv-tensorrt-rtx.
+    #[arg(long, default_value_t = Provider::Cuda, value_name = "NAME")]
+    provider: Provider,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    library: LibraryArguments,
+    #[command(flatten)]
+    gpu: GpuArguments,
+}
+
+/// What a check found: its name, and what is there or what is wrong.
+struct Finding {
+    check: String,
+    outcome: Result<String, String>,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let (cuda, tensorrt) = arguments.gpu.options();
+    let library = arguments.library.library.clone();
+    let options = LoadOptions { provider: arguments.provider, library, cuda, tensorrt, ..LoadOptions::default() };
+    let mut findings = Vec::new();
+    check_library(&options, &mut findings);
+    if options.provider.is_gpu() {
+        check_devices(&options, &mut findings);
+    }
+    if let Some(folder) = &arguments.model {
+        check_model(folder, &options, &mut findings);
+    }
+    print(&if arguments.json { as_json(&findings) } else { as_table(&findings) })?;
+    let problems = findings.iter().filter(|finding| finding.outcome.is_err()).count();
+    match problems {
+        0 => Ok(()),
+        1 => Err(CliError::Doctor("1 problem was found".to_owned()).into()),
+        more => Err(CliError::Doctor(format!("{more} problems were found")).into()),
+    }
+}
+
+fn check_library(options: &LoadOptions, findings: &mut Vec<Finding>) {
+    let library = match Library::load(options.library.as_deref()) {
+        Ok(library) => library,
+        Err(error) => return add(findings, "ONNX Runtime", Err(error.to_string())),
+    };
+    add(findings, "ONNX Runtime", Ok(format!("{} at {}", library.version(), library.path().display())));
+    let has: Vec<_> = library.providers().into_iter().map(Provider::name).collect();
+    let found = if library.providers().contains(&options.provider) {
+        Ok(has.join(", "))
+    } else {
+        Err(format!(
+            "{} is not among {}; load onnxruntime-gpu's library with --library",
+            options.provider,
+            has.join(", ")
+        ))
+    };
+    add(findings, "provider", found);
+    for library in nvembed::preload(library.path(), options.provider) {
+        let found = match library.problem {
+            None => Ok(library.version.unwrap_or_else(|| "found".to_owned())),
+            Some(_) if library.optional => Ok("not found; only some kernels need it".to_owned()),
+            Some(problem) => Err(problem),
+        };
+        add(findings, library.name, found);
+    }
+}
+
+fn check_devices(options: &LoadOptions, findings: &mut Vec<Finding>) {
+    let driver = nvembed::driver_version().map(|(major, minor)| format!("supports CUDA {major}.{minor}"));
+    add(findings, "NVIDIA driver", driver.map_err(|error| error.to_string()));
+    let devices = match nvembed::devices() {
+        Ok(devices) => devices,
+        Err(error) => return add(findings, "GPUs", Err(error.to_string())),
+    };
+    for device in &devices {
+        let (major, minor) = device.compute_capability;
+        let found = format!(
+            "{}, compute capability {major}.{minor}, {} of {} free",
+            device.name,
+            gibibytes(device.free_memory),
+            gibibytes(device.total_memory)
+        );
+        let old = (major, minor) < (7, 5);
+        add(
+            findings,
+            format!("GPU {}", device.id),
+            if old { Err(format!("{found}: 7.5 is the oldest that CUDA 13 supports")) } else { Ok(found) },
+        );
+    }
+    for id in &options.cuda.device_ids {
+        if devices.iter().all(|device| device.id != *id) {
+            add(findings, format!("GPU {id}"), Err(format!("does not exist; there are {}", devices.len())));
+        }
+    }
+}
+
+fn check_model(folder: &Path, options: &LoadOptions, findings: &mut Vec<Finding>) {
+    let manifest = match Manifest::open(folder) {
+        Ok(manifest) => manifest,
+        Err(error) => return add(findings, "model", Err(error.to_string())),
+    };
+    let bytes = usize::try_from(manifest.data_bytes()).unwrap_or(usize::MAX);
+    let size = gibibytes(bytes);
+    add(findings, "model", Ok(format!("{}, {}, {size} of weights", manifest.name(), manifest.precision())));
+    if options.provider.is_gpu()
+        && let Ok(devices) = nvembed::devices()
+    {
+        for device in devices.iter().filter(|device| options.cuda.device_ids.contains(&device.id)) {
+            let free = gibibytes(device.free_memory);
+            let found = if device.free_memory > bytes {
+                Ok(format!("{free} free on GPU {} for {size} of weights, and activations beside", device.id))
+            } else {
+                Err(format!("{free} free on GPU {} is too little for {size} of weights", device.id))
+            };
+            add(findings, "memory", found);
+        }
+    }
+    let embedder = match Embedder::open(folder, options) {
+        Ok(embedder) => embedder,
+        Err(error) => return add(findings, "opening", Err(error.to_string())),
+    };
+    add(findings, "opening", Ok("done".to_owned()));
+    let result =
+        embedder.embed(&[Prompt::passage("The harbour lies east of the old town.")], &EncodeOptions::default());
+    let found = result.map(|embeddings| format!("{} embedding of {} numbers", embeddings.len(), embeddings.dim()));
+    add(findings, "a run", found.map_err(|error| error.to_string()));
+}
+
+fn add(findings: &mut Vec<Finding>, check: impl Into<String>, outcome: Result<String, String>) {
+    findings.push(Finding { check: check.into(), outcome });
+}
+
+fn gibibytes(bytes: usize) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+fn as_table(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { check, outcome } in findings {
+        let (mark, words) = match outcome {
+            Ok(words) => ("ok", words),
+            Err(words) => ("PROBLEM", words),
+        };
+        let _ = writeln!(text, "{mark:<8} {check:<22} {words}");
+    }
+    text
+}
+
+fn as_json(findings: &[Finding]) -> String {
+    let list: Vec<_> = findings
+        .iter()
+        .map(|Finding { check, outcome }| match outcome {
+            Ok(words) => json!({"check": check, "ok": true, "found": words}),
+            Err(words) => json!({"check": check, "ok": false, "found": words}),
+        })
+        .collect();
+    format!("{}\n", serde_json::Value::Array(list))
+}

@@ -1,0 +1,266 @@
+//! Providers' options by the names that ONNX Runtime gives them.
+
+use std::path::PathBuf;
+
+use super::{ArenaStrategy, CudaOptions, Provider, TensorRtOptions};
+
+/// What is not the caller's choice: the device and stream of a session, and the shapes it will see.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Placement {
+    pub(crate) device_id: usize,
+    /// The address of the CUDA stream that the session shares with the copies.
+    pub(crate) stream: usize,
+    /// Smallest, typical and largest (B, S).
+    pub(crate) profile: [(usize, usize); 3],
+    /// The names of the graph's inputs, which all have those shapes.
+    pub(crate) inputs: Vec<String>,
+    /// The folder of this model's engines, an entry of the cache; `None` keeps no engine.
+    pub(crate) engines: Option<PathBuf>,
+    /// Bytes of weights.
+    pub(crate) weights: u64,
+}
+
+/// From how many bytes of weights on they are handed to TensorRT beside the graph. ONNX Runtime otherwise writes both into
+/// one protobuf message for TensorRT's parser, whatever file they come from, and such a message ends at 2 GiB.
+const IN_ONE_MESSAGE: u64 = 1 << 30;
+
+/// What engines depend on, of all these options: not where and for which device they are made.
+pub(crate) fn engine_options(
+    provider: Provider,
+    cuda: &CudaOptions,
+    tensorrt: &TensorRtOptions,
+    placement: &Placement,
+) -> String {
+    let here = Placement { engines: None, ..placement.clone() };
+    let of_place = ["device_id", "has_user_compute_stream", "user_compute_stream"];
+    let mut pairs = settings(provider, cuda, tensorrt, &here);
+    pairs.retain(|(name, _)| !of_place.contains(&name.as_str()));
+    pairs.sort();
+    pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The options of `provider` as pairs of names and values.
+pub(crate) fn settings(
+    provider: Provider,
+    cuda: &CudaOptions,
+    tensorrt: &TensorRtOptions,
+    placement: &Placement,
+) -> Vec<(String, String)> {
+    let mut pairs = Pairs(Vec::new());
+    if provider.is_gpu() {
+        pairs.set("device_id", placement.device_id);
+        pairs.set("has_user_compute_stream", 1);
+        pairs.set("user_compute_stream", placement.stream);
+    }
+    let extra = match provider {
+        Provider::Cpu => &[][..],
+        Provider::Cuda => {
+            for_cuda(&mut pairs, cuda);
+            &cuda.provider_options
+        }
+        Provider::TensorRt => {
+            for_tensorrt(&mut pairs, cuda, tensorrt, placement);
+            &tensorrt.provider_options
+        }
+        Provider::NvTensorRtRtx => {
+            for_tensorrt_rtx(&mut pairs, cuda, tensorrt, placement);
+            &tensorrt.provider_options
+        }
+    };
+    for (name, value) in extra {
+        pairs.set(name, value);
+    }
+    pairs.0
+}
+
+fn for_cuda(pairs: &mut Pairs, options: &CudaOptions) {
+    let strategy = match options.arena_strategy {
+        ArenaStrategy::SameAsRequested => "kSameAsRequested",
+        ArenaStrategy::NextPowerOfTwo => "kNextPowerOfTwo",
+    };
+    pairs.set("arena_extend_strategy", strategy);
+    if let Some(limit) = options.memory_limit {
+        pairs.set("gpu_mem_limit", limit);
+    }
+    pairs.set("use_tf32", u8::from(options.tf32));
+    pairs.set("enable_cuda_graph", u8::from(options.cuda_graphs));
+}
+
+fn for_tensorrt(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOptions, placement: &Placement) {
+    // The graph is fp16 already; without this, TensorRT 10 may compute in fp32 between its fp16 tensors.
+    pairs.set("trt_fp16_enable", 1);
+    pairs.set("trt_builder_optimization_level", options.builder_optimization_level);
+    if let Some(bytes) = options.workspace {
+        pairs.set("trt_max_workspace_size", bytes);
+    }
+    for (name, shape) in ["min", "opt", "max"].into_iter().zip(placement.profile) {
+        pairs.set(&format!("trt_profile_{name}_shapes"), profile(&placement.inputs, shape));
+    }
+    pairs.set("trt_cuda_graph_enable", u8::from(cuda.cuda_graphs));
+    if placement.weights > IN_ONE_MESSAGE {
+        pairs.set("trt_load_user_initializer", 1);
+    }
+    if let Some(folder) = &placement.engines {
+        pairs.set("trt_engine_cache_enable", 1);
+        pairs.set("trt_engine_cache_path", folder.display());
+        // Timings of kernels hold for other engines too, and change with each: they are no part of the entry.
+        pairs.set("trt_timing_cache_enable", 1);
+        pairs.set("trt_timing_cache_path", folder.parent().unwrap_or(folder).display());
+    }
+}
+
+fn for_tensorrt_rtx(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOptions, placement: &Placement) {
+    if let Some(bytes) = options.workspace {
+        pairs.set("nv_max_workspace_size", bytes);
+    }
+    for (name, shape) in ["min", "opt", "max"].into_iter().zip(placement.profile) {
+        pairs.set(&format!("nv_profile_{name}_shapes"), profile(&placement.inputs, shape));
+    }
+    pairs.set("enable_cuda_graph", u8::from(cuda.cuda_graphs));
+    if placement.weights > IN_ONE_MESSAGE {
+        pairs.set("nv_use_external_data_initializer", 1);
+    }
+    if let Some(folder) = &placement.engines {
+        pairs.set("nv_runtime_cache_path", folder.display());
+    }
+}
+
+/// TensorRT wants every dynamic input by name: `input_ids:1x8,attention_mask:1x8,pool_mask:1x8`.
+fn profile(inputs: &[String], (rows, length): (usize, usize)) -> String {
+    inputs.iter().map(|name| format!("{name}:{rows}x{length}")).collect::<Vec<_>>().join(",")
+}
+
+/// Names and values; setting a name again replaces its value.
+struct Pairs(Vec<(String, String)>);
+
+impl Pairs {
+    fn set(&mut self, name: &str, value: impl ToString) {
+        self.0.retain(|(known, _)| known != name);
+        self.0.push((name.to_owned(), value.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placement() -> Placement {
+        Placement {
+            device_id: 3,
+            stream: 0xabc,
+            profile: [(1, 16), (8, 128), (32, 512)],
+            inputs: ["input_ids", "attention_mask", "pool_mask"].map(str::to_owned).to_vec(),
+            engines: Some(PathBuf::from("/cache/engines")),
+            weights: 1 << 31,
+        }
+    }
+
+    fn value(provider: Provider, cuda: &CudaOptions, tensorrt: &TensorRtOptions, name: &str) -> Option<String> {
+        let pairs = settings(provider, cuda, tensorrt, &placement());
+        assert!(pairs.iter().filter(|(known, _)| known == name).count() <= 1, "{name} is set twice");
+        pairs.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn the_cpu_has_no_options() {
+        assert!(settings(Provider::Cpu, &CudaOptions::default(), &TensorRtOptions::default(), &placement()).is_empty());
+    }
+
+    #[test]
+    fn every_gpu_provider_gets_the_device_and_the_shared_stream() {
+        for provider in Provider::ALL.into_iter().filter(|provider| provider.is_gpu()) {
+            let of = |name| value(provider, &CudaOptions::default(), &TensorRtOptions::default(), name);
+            assert_eq!(of("device_id").as_deref(), Some("3"));
+            assert_eq!(of("has_user_compute_stream").as_deref(), Some("1"));
+            assert_eq!(of("user_compute_stream").as_deref(), Some("2748"));
+        }
+    }
+
+    #[test]
+    fn cuda_options_have_the_names_of_onnx_runtime() {
+        let options = CudaOptions {
+            memory_limit: Some(1 << 33),
+            arena_strategy: ArenaStrategy::NextPowerOfTwo,
+            tf32: true,
+            cuda_graphs: false,
+            ..CudaOptions::default()
+        };
+        let defaults = CudaOptions::default();
+        let of = |options, name| value(Provider::Cuda, options, &TensorRtOptions::default(), name);
+        for (name, chosen, default) in [
+            ("gpu_mem_limit", Some("8589934592"), None),
+            ("arena_extend_strategy", Some("kNextPowerOfTwo"), Some("kSameAsRequested")),
+            ("use_tf32", Some("1"), Some("0")),
+            ("enable_cuda_graph", Some("0"), Some("1")),
+        ] {
+            assert_eq!(of(&options, name).as_deref(), chosen, "{name}");
+            assert_eq!(of(&defaults, name).as_deref(), default, "{name} by default");
+        }
+    }
+
+    #[test]
+    fn tensorrt_profiles_name_every_input() {
+        let of = |name| value(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), name);
+        let shapes = |shape| Some(format!("input_ids:{shape},attention_mask:{shape},pool_mask:{shape}"));
+        assert_eq!(of("trt_profile_min_shapes"), shapes("1x16"));
+        assert_eq!(of("trt_profile_opt_shapes"), shapes("8x128"));
+        assert_eq!(of("trt_profile_max_shapes"), shapes("32x512"));
+        let of = |name| value(Provider::NvTensorRtRtx, &CudaOptions::default(), &TensorRtOptions::default(), name);
+        assert_eq!(of("nv_profile_max_shapes"), shapes("32x512"));
+        assert_eq!(of("nv_runtime_cache_path").as_deref(), Some("/cache/engines"));
+    }
+
+    #[test]
+    fn a_provider_option_replaces_the_one_set_before() {
+        let extra = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+        let cuda = CudaOptions { provider_options: extra("use_tf32", "1"), ..CudaOptions::default() };
+        let tensorrt =
+            TensorRtOptions { provider_options: extra("trt_fp16_enable", "0"), ..TensorRtOptions::default() };
+        assert_eq!(value(Provider::Cuda, &cuda, &tensorrt, "use_tf32").as_deref(), Some("1"));
+        assert_eq!(value(Provider::TensorRt, &cuda, &tensorrt, "trt_fp16_enable").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn engines_are_kept_in_their_entry_and_timings_beside_it() {
+        let of = |name| value(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), name);
+        assert_eq!(of("trt_engine_cache_path").as_deref(), Some("/cache/engines"));
+        assert_eq!(of("trt_timing_cache_path").as_deref(), Some("/cache"));
+        assert_eq!(of("trt_load_user_initializer").as_deref(), Some("1"));
+        let small = Placement { weights: 1 << 20, ..placement() };
+        let pairs = settings(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), &small);
+        assert!(pairs.iter().all(|(name, _)| name != "trt_load_user_initializer"));
+    }
+
+    #[test]
+    fn engines_depend_on_options_and_shapes_and_not_on_the_place() {
+        let of = |tensorrt: &TensorRtOptions, placement: &Placement| {
+            engine_options(Provider::TensorRt, &CudaOptions::default(), tensorrt, placement)
+        };
+        let defaults = TensorRtOptions::default();
+        let usual = of(&defaults, &placement());
+        let elsewhere = Placement { device_id: 0, stream: 1, engines: None, ..placement() };
+        assert_eq!(of(&defaults, &elsewhere), usual);
+        let longer = Placement { profile: [(1, 16), (8, 128), (32, 1024)], ..placement() };
+        assert_ne!(of(&defaults, &longer), usual);
+        assert_ne!(of(&TensorRtOptions { builder_optimization_level: 5, ..defaults }, &placement()), usual);
+    }
+
+    /// The provider's library cannot be loaded without TensorRT, but its file has the names it knows.
+    #[test]
+    fn every_tensorrt_option_is_a_name_that_the_provider_knows() {
+        let environment = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv-gpu/lib");
+        let file = std::fs::read_dir(environment).ok().and_then(|pythons| {
+            let capi = "site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so";
+            pythons.flatten().map(|python| python.path().join(capi)).find(|file| file.is_file())
+        });
+        let Some(file) = file else { return println!("SKIPPED: .venv-gpu has no onnxruntime-gpu") };
+        let bytes = std::fs::read(file).unwrap();
+        let options = TensorRtOptions { workspace: Some(1), ..TensorRtOptions::default() };
+        for (name, _) in settings(Provider::TensorRt, &CudaOptions::default(), &options, &placement()) {
+            // Its beginning may be shared with the end of a longer name.
+            let whole = format!("{name}\0");
+            let known = bytes.windows(whole.len()).any(|window| window == whole.as_bytes());
+            assert!(known, "{name}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+/* The device that is not there: host memory for its memory, counters, a log of copies, and faults on demand. */
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "shim.h"
+
+enum { OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900 }; /* the same numbers in cuda.h and in driver_types.h */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- what a test may ask; the order is that of the fields in tests/gpu-graph/cuda_probe.py ---- */
+
+struct shim_counts {
+  long to_device, to_host, on_device; /* copies asked for, not copies made by kernels */
+  long launches;                      /* captured ones included, replayed ones not */
+  long live_allocations;              /* device and pinned memory not freed yet */
+  long allocations;                   /* all of them */
+  long live_handles;                  /* streams, events, graphs */
+  long captures, graph_launches;
+  long synchronizations; /* of streams, events, contexts */
+};
+static struct shim_counts counts;
+void cuda_shim_counts(struct shim_counts *out);
+void cuda_shim_counts(struct shim_counts *out) {
+  pthread_mutex_lock(&lock);
+  *out = counts;
+  pthread_mutex_unlock(&lock);
+}
+
+struct shim_copied {
+  const void *to, *from;
+  size_t bytes;
+  long kind; /* enum shim_copy */
+};
+enum { LOG = 4096 };
+static struct shim_copied copied[LOG];
+static size_t copied_count;
+
+/* Takes the oldest entry of the log of copies; 0 when there is none. Of a full log the newest are missing. */
+int cuda_shim_next_copy(struct shim_copied *out);
+int cuda_shim_next_copy(struct shim_copied *out) {
+  pthread_mutex_lock(&lock);
+  int found = copied_count > 0;
+  if (found) {
+    *out = copied[0];
+    memmove(copied, copied + 1, --copied_count * sizeof *copied);
+  }
+  pthread_mutex_unlock(&lock);
+  return found;
+}
+
+/* The symbol names of all kernels launched since the last call are written to the file, a line each. */
+static const char **launched;
+static size_t launched_count, launched_capacity;
+int cuda_shim_launches(const char *path);
+int cuda_shim_launches(const char *path) {
+  FILE *file = fopen(path, "w");
+  if (!file) return -1;
+  pthread_mutex_lock(&lock);
+  for (size_t index = 0; index < launched_count; index++) fprintf(file, "%s\n", launched[index]);
+  launched_count = 0;
+  pthread_mutex_unlock(&lock);
+  return fclose(file);
+}
+
+/* ---- faults ---- */
+
+enum fault { FAIL_ALLOCATION, FAIL_COPY, FAIL_LAUNCH, FAIL_GRAPH, FAIL_SYNCHRONIZE, FAULTS };
+static struct {
+  long countdown; /* 0: none */
+  int error, sticky;
+} faults[FAULTS];
+static int poisoned;
+
+/* The `after`th call of that kind from now fails with `error`; every later call of any kind too if `sticky`. */
+void cuda_shim_fail(int kind, long after, int error, int sticky);
+void cuda_shim_fail(int kind, long after, int error, int sticky) {
+  pthread_mutex_lock(&lock);
+  if (kind >= 0 && kind < FAULTS) {
+    faults[kind].countdown = after;
+    faults[kind].error = error;
+    faults[kind].sticky = sticky;
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+/* With the lock held: 0, or the error that this call returns. */
+static int outcome(enum fault kind) {
+  if (poisoned) return poisoned;
+  if (faults[kind].countdown == 0 || --faults[kind].countdown > 0) return 0;
+  if (faults[kind].sticky) poisoned = faults[kind].error;
+  return faults[kind].error;
+}
+
+int cuda_shim_error(void) {
+  pthread_mutex_lock(&lock);
+  int error = poisoned;
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+/* ---- memory ---- */
+
+static int capturing;
+static size_t device_bytes;
+
+/* In front of each allocation; as wide as the alignment, which is cudaMalloc's. */
+enum { ALIGNMENT = 256 };
+struct header {
+  size_t bytes;
+  int device;
+};
+
+/* Every byte is 0xFF, which as a float of any size is NaN: no kernel runs, and what was never written must not look
+   like a result. CUDA_SHIM_FRESH chooses another byte. */
+int cuda_shim_allocate(void **pointer, size_t bytes, int device) {
+  *pointer = NULL;
+  pthread_mutex_lock(&lock);
+  int error = outcome(FAIL_ALLOCATION);
+  if (!error && capturing) error = CAPTURE_UNSUPPORTED; /* as in a capture of the global mode */
+  if (!error && device && bytes > shim_memory() - device_bytes) error = OUT_OF_MEMORY;
+  if (!error) {
+    size_t rounded = (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
+    char *memory = aligned_alloc(ALIGNMENT, rounded + ALIGNMENT);
+    if (memory) {
+      *(struct header *)memory = (struct header){.bytes = bytes, .device = device};
+      memset(memory + ALIGNMENT, (int)shim_setting("CUDA_SHIM_FRESH", 0xFF), rounded);
+      *pointer = memory + ALIGNMENT;
+      counts.allocations++, counts.live_allocations++;
+      if (device) device_bytes += bytes;
+    } else {
+      error = OUT_OF_MEMORY;
+    }
+  }
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+int cuda_shim_release(void *pointer) {
+  if (!pointer) return 0;
+  struct header *header = (struct header *)((char *)pointer - ALIGNMENT);
+  pthread_mutex_lock(&lock);
+  counts.live_allocations--;
+  if (header->device) device_bytes -= header->bytes;
+  pthread_mutex_unlock(&lock);
+  free(header);
+  return cuda_shim_error();
+}
+
+int cuda_shim_memory_info(size_t *available, size_t *total) {
+  pthread_mutex_lock(&lock);
+  *total = shim_memory();
+  *available = *total - device_bytes;
+  pthread_mutex_unlock(&lock);
+  return cuda_shim_error();
+}
+
+int cuda_shim_copy(void *to, const void *from, size_t bytes, enum shim_copy kind) {
+  pthread_mutex_lock(&lock);
+  int error = outcome(FAIL_COPY);
+  if (!error) {
+    if (kind == SHIM_TO_DEVICE) counts.to_device++;
+    if (kind == SHIM_TO_HOST) counts.to_host++;
+    if (kind == SHIM_ON_DEVICE) counts.on_device++;
+    if (copied_count < LOG)
+      copied[copied_count++] = (struct shim_copied){.to = to, .from = from, .bytes = bytes, .kind = kind};
+    memmove(to, from, bytes);
+  }
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+/* ---- handles, kernels, graphs ---- */
+
+static void count_handle(long change) {
+  pthread_mutex_lock(&lock);
+  counts.live_handles += change;
+  pthread_mutex_unlock(&lock);
+}
+
+int cuda_shim_create(void **handle) {
+  *handle = calloc(1, 64);
+  count_handle(1);
+  return cuda_shim_error();
+}
+
+int cuda_shim_destroy(void *handle) {
+  if (handle) count_handle(-1);
+  free(handle);
+  return cuda_shim_error();
+}
+
+int cuda_shim_launch(const char *name) {
+  pthread_mutex_lock(&lock);
+  int error = outcome(FAIL_LAUNCH);
+  if (!error) {
+    counts.launches++;
+    if (launched_count == launched_capacity) {
+      launched_capacity = launched_capacity ? 2 * launched_capacity : 1024;
+      launched = realloc(launched, launched_capacity * sizeof *launched);
+      if (!launched) abort();
+    }
+    launched[launched_count++] = name ? name : "?";
+  }
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+static int locked(int *value, int new) {
+  pthread_mutex_lock(&lock);
+  int old = *value;
+  *value = new;
+  pthread_mutex_unlock(&lock);
+  return old;
+}
+
+int cuda_shim_begin_capture(void) {
+  locked(&capturing, 1);
+  pthread_mutex_lock(&lock);
+  counts.captures++;
+  pthread_mutex_unlock(&lock);
+  return cuda_shim_error();
+}
+int cuda_shim_end_capture(void) {
+  locked(&capturing, 0);
+  return cuda_shim_error();
+}
+int cuda_shim_capturing(void) {
+  pthread_mutex_lock(&lock);
+  int answer = capturing;
+  pthread_mutex_unlock(&lock);
+  return answer;
+}
+
+int cuda_shim_launch_graph(void) {
+  pthread_mutex_lock(&lock);
+  int error = outcome(FAIL_GRAPH);
+  if (!error) counts.graph_launches++;
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+/* While held, whoever synchronizes waits, as behind a kernel that does not end. */
+static volatile int held;
+void cuda_shim_hold(int hold);
+void cuda_shim_hold(int hold) { held = hold; }
+
+int cuda_shim_synchronize(void) {
+  while (held) usleep(1000);
+  pthread_mutex_lock(&lock);
+  int error = outcome(FAIL_SYNCHRONIZE);
+  if (!error) counts.synchronizations++;
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+int *cuda_shim_device(void) {
+  static __thread int device;
+  return &device;
+}

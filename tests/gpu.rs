@@ -1,0 +1,660 @@
+//! The GPU path on the CUDA shim: what is copied, allocated, recorded and freed, and what happens when something fails. No
+//! kernel runs, so nothing here is about results or speed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code, reason = "device memory is known by its address only")]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::mini;
+use common::shim::{
+    self, Copied, Counts, Fault, ILLEGAL_ADDRESS, LAUNCH_FAILED, OUT_OF_MEMORY, TO_DEVICE, TO_HOST, counts, on_shim,
+    since,
+};
+use nvembed::half::f16;
+use nvembed::{
+    Buckets, CancelToken, CudaOptions, Embedder, EncodeOptions, ErrorKind, LoadOptions, OutputType, Prompt, Provider,
+    UserStream,
+};
+
+/// Fresh memory that reads as 1.06 in float16, for tests that want a run to end well.
+const FINITE: (&str, &str) = ("CUDA_SHIM_FRESH", "60");
+
+fn options(cuda: CudaOptions) -> LoadOptions {
+    LoadOptions { provider: Provider::Cuda, cuda, ..LoadOptions::default() }
+}
+
+fn open(precision: &str) -> Embedder {
+    Embedder::open(mini(precision), &options(CudaOptions::default())).unwrap()
+}
+
+fn passages(texts: &[&str]) -> Vec<Prompt<'static>> {
+    texts.iter().map(|text| Prompt::passage((*text).to_owned())).collect()
+}
+
+fn embed(embedder: &Embedder, texts: &[&str]) -> nvembed::Result<nvembed::Embeddings> {
+    embedder.embed(&passages(texts), &EncodeOptions::default())
+}
+
+/// Which counters a test looks at, by name.
+fn copies_and_allocations(counts: Counts) -> (i64, i64, i64, i64) {
+    (counts.to_device, counts.to_host, counts.on_device, counts.allocations)
+}
+
+#[test]
+fn a_run_copies_three_inputs_in_and_one_output_back_and_allocates_nothing() {
+    on_shim("a_run_copies_three_inputs_in_and_one_output_back_and_allocates_nothing", &[FINITE], || {
+        for precision in ["fp16", "fp32", "bf16"] {
+            let embedder = open(precision);
+            embed(&embedder, &["one text", "another"]).unwrap();
+            for run in 0..5 {
+                let before = counts();
+                embed(&embedder, &["a third text", "a fourth"]).unwrap();
+                let counted = since(before);
+                assert_eq!(copies_and_allocations(counted), (3, 1, 0, 0), "{precision}, run {run}");
+                // One for the output; three of events that have passed, so that no pinned memory is used too early.
+                assert_eq!(counted.synchronizations, 4, "{precision}, run {run}");
+            }
+        }
+    });
+}
+
+#[test]
+fn ids_and_masks_arrive_padded_and_the_rows_come_back_in_order() {
+    on_shim("ids_and_masks_arrive_padded_and_the_rows_come_back_in_order", &[FINITE], || {
+        let embedder = open("fp16");
+        let prompts = [
+            Prompt::query("find it", "who wrote the odyssey?"),
+            Prompt::passage("Homer."),
+            Prompt::passage("a text of a few more words than the others have"),
+        ];
+        let encode = EncodeOptions { output: OutputType::F16, ..EncodeOptions::default() };
+        embedder.embed(&prompts, &encode).unwrap();
+        shim::copies();
+        // In the place of the kernels: row i of the batch is all i + 1. The output's address is where the copy back reads.
+        embedder.embed(&prompts, &encode).unwrap();
+        let copied = shim::copies();
+        let (into, back): (Vec<_>, Vec<_>) = copied.iter().copied().partition(|copy: &Copied| copy.kind == TO_DEVICE);
+        assert!(back.len() == 1 && back[0].kind == TO_HOST, "{copied:?}");
+        let dim = embedder.dim();
+        // Three of four rows: the padding row is not copied.
+        assert_eq!(back[0].bytes, 3 * dim * 2);
+        let rows: Vec<f16> = (0..4 * dim).map(|index| f16::from_f32((index / dim + 1) as f32)).collect();
+        // SAFETY: the output has [4, D] float16, and no run is on.
+        unsafe { shim::write(back[0].from, &rows) };
+        let embeddings = embedder.embed(&prompts, &encode).unwrap().to_f32();
+
+        let tokens = embedder.tokenize(&prompts, &encode).unwrap();
+        let longest = tokens.iter().map(|(ids, _)| ids.len()).max().unwrap();
+        let length = if longest <= 16 { 16 } else { 32 };
+        assert!(into.iter().all(|copy| copy.bytes == 4 * length * 8), "{into:?}");
+        // SAFETY: three inputs of [4, S] int64.
+        let [ids, attention, pool] =
+            [0, 1, 2].map(|index: usize| unsafe { shim::read::<i64>(into[index].to, 4 * length) });
+        let mut order: Vec<usize> = (0..3).collect();
+        order.sort_by_key(|row| tokens[*row].0.len());
+        for (row, prompt) in order.iter().enumerate() {
+            let (wanted, skipped) = &tokens[*prompt];
+            for position in 0..length {
+                let at = row * length + position;
+                let real = position < wanted.len();
+                assert_eq!(ids[at], if real { i64::from(wanted[position]) } else { 2 }, "row {row}, {position}");
+                assert_eq!(attention[at], i64::from(real), "row {row}, {position}");
+                assert_eq!(pool[at], i64::from(real && position >= *skipped), "row {row}, {position}");
+            }
+            assert!(embeddings.row(*prompt).iter().all(|value| *value == (row + 1) as f32), "prompt {prompt}");
+        }
+        let padding = 3 * length..4 * length;
+        assert_eq!(attention[padding.clone()].iter().sum::<i64>(), 1, "a padding row has one token");
+        assert_eq!(pool[padding].iter().sum::<i64>(), 1, "and pools it");
+    });
+}
+
+#[test]
+fn memory_that_no_kernel_wrote_is_never_returned() {
+    on_shim("memory_that_no_kernel_wrote_is_never_returned", &[], || {
+        let error = embed(&open("fp16"), &["a text"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Inference);
+        assert!(error.to_string().contains("not finite"), "{error}");
+    });
+}
+
+#[test]
+fn each_shape_has_a_graph_of_its_own_which_is_replayed_on_no_other() {
+    on_shim("each_shape_has_a_graph_of_its_own_which_is_replayed_on_no_other", &[FINITE], || {
+        let embedder = open("fp16");
+        let long = "a text of many words ".repeat(20);
+        let shapes: [&[&str]; 4] = [&["short"], &["two", "texts"], &[&long], &["five"; 5]];
+        for texts in shapes {
+            let before = counts();
+            embed(&embedder, texts).unwrap();
+            let recorded = since(before);
+            assert!(recorded.captures == 1 && recorded.launches > 0, "a new shape is recorded: {recorded:?}");
+        }
+        for texts in shapes.iter().chain(shapes.iter().rev()) {
+            let before = counts();
+            embed(&embedder, texts).unwrap();
+            let replayed = since(before);
+            assert_eq!((replayed.captures, replayed.graph_launches, replayed.launches), (0, 1, 0), "{texts:?}");
+        }
+    });
+}
+
+#[test]
+fn graphs_are_off_by_a_switch_and_bounded_in_number() {
+    on_shim("graphs_are_off_by_a_switch_and_bounded_in_number", &[FINITE], || {
+        let off = options(CudaOptions { cuda_graphs: false, ..CudaOptions::default() });
+        let bounded = options(CudaOptions { max_cuda_graphs: 1, ..CudaOptions::default() });
+        for (options, graphs) in [(off, 0), (bounded, 1)] {
+            let embedder = Embedder::open(mini("fp16"), &options).unwrap();
+            let before = counts();
+            for _ in 0..3 {
+                embed(&embedder, &["short"]).unwrap();
+                embed(&embedder, &["two", "texts"]).unwrap();
+            }
+            assert_eq!(since(before).captures, graphs);
+        }
+    });
+}
+
+#[test]
+fn warm_up_leaves_nothing_to_record_or_allocate() {
+    on_shim("warm_up_leaves_nothing_to_record_or_allocate", &[FINITE], || {
+        let buckets = Buckets { sequence: vec![16, 64], batch: vec![1, 4] };
+        let embedder =
+            Embedder::open(mini("fp16"), &options(CudaOptions { buckets, ..CudaOptions::default() })).unwrap();
+        assert_eq!(embedder.warm_up(&EncodeOptions::default()).unwrap(), 4);
+        let before = counts();
+        let long = "word ".repeat(40);
+        for texts in [&["short"][..], &["two", "texts"], &[&long], &[&long, &long, "x"]] {
+            embed(&embedder, texts).unwrap();
+        }
+        let after = since(before);
+        assert_eq!((after.captures, after.allocations, after.graph_launches), (0, 0, 4), "{after:?}");
+        // And nothing longer than the longest bucket is run.
+        let error = embed(&embedder, &[&"word ".repeat(100)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLong);
+        assert!(error.to_string().contains("longest sequence bucket, 64"), "{error}");
+    });
+}
+
+#[test]
+fn all_memory_is_free_when_the_model_is_closed() {
+    on_shim("all_memory_is_free_when_the_model_is_closed", &[FINITE], || {
+        // What the libraries keep for the process is there after the first time.
+        drop(open("fp16"));
+        let before = counts();
+        for precision in ["fp16", "fp32"] {
+            let embedder = open(precision);
+            embed(&embedder, &["a text", "another"]).unwrap();
+            let held = embedder.embed_on_device(&passages(&["a text"]), &EncodeOptions::default()).unwrap();
+            drop(embedder);
+            // Whoever holds an output keeps the device.
+            assert!(since(before).live_allocations > 0);
+            drop(held);
+            let after = since(before);
+            assert_eq!((after.live_allocations, after.live_handles), (0, 0), "{precision}: {after:?}");
+        }
+    });
+}
+
+#[test]
+fn rows_stay_on_the_device_until_they_are_dropped() {
+    on_shim("rows_stay_on_the_device_until_they_are_dropped", &[FINITE], || {
+        let embedder = open("fp16");
+        let encode = EncodeOptions::default();
+        let hold = |texts: &[&str]| embedder.embed_on_device(&passages(texts), &encode);
+        drop(hold(&["x", "y"]).unwrap());
+        let before = counts();
+        let first = hold(&["a text", "another"]).unwrap();
+        let after = since(before);
+        assert_eq!(copies_and_allocations(after), (3, 0, 0, 0), "no row is copied to the host");
+        assert_eq!((first.shape(), first.is_f16(), first.device_id()), ((2, embedder.dim()), true, 0));
+        assert!(first.stream() != 0 && first.event() != 0);
+        assert_eq!(first.token_counts().len(), 2);
+        // A second one of that shape is elsewhere, a third is refused, and neither blocks other calls.
+        let second = hold(&["a text", "another"]).unwrap();
+        assert_ne!(first.device_pointer(), second.device_pointer());
+        let error = hold(&["a text", "another"]).unwrap_err();
+        assert!(error.kind() == ErrorKind::Device && error.to_string().contains("buffer_sets"), "{error}");
+        embed(&embedder, &["one"]).unwrap();
+        let address = first.device_pointer();
+        drop(first);
+        assert_eq!(hold(&["a text", "another"]).unwrap().device_pointer(), address);
+    });
+}
+
+#[test]
+fn a_callers_own_stream_is_used_and_stays_the_callers() {
+    on_shim("a_callers_own_stream_is_used_and_stays_the_callers", &[FINITE], || {
+        drop(open("fp16"));
+        let before = counts();
+        let stream = shim::Stream::new();
+        // SAFETY: it outlives the model, and captures nothing.
+        let user = unsafe { UserStream::new(stream.0 as usize) };
+        let own = options(CudaOptions { stream: Some(user), ..CudaOptions::default() });
+        let embedder = Embedder::open(mini("fp16"), &own).unwrap();
+        let held = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap();
+        assert_eq!(held.stream(), stream.0 as usize);
+        let event = held.event();
+        // SAFETY: the output's own event exists as long as the model.
+        unsafe { held.release_after(event) };
+        embed(&embedder, &["x"]).unwrap();
+        drop(embedder);
+        assert_eq!(since(before).live_handles, 1);
+        drop(stream);
+        assert_eq!(since(before).live_handles, 0);
+
+        let two = options(CudaOptions { stream: Some(user), device_ids: vec![0, 1], ..CudaOptions::default() });
+        let error = Embedder::open(mini("fp16"), &two).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Option && error.to_string().contains("one stream is given for 2"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn what_cannot_be_held_on_a_device_is_refused() {
+    on_shim("what_cannot_be_held_on_a_device_is_refused", &[FINITE], || {
+        let embedder = open("fp16");
+        let encode = EncodeOptions { max_batch_size: 2, ..EncodeOptions::default() };
+        for (prompts, wanted) in [(vec![], "0 prompts"), (passages(&["a", "b", "c"]), "3 prompts")] {
+            let error = embedder.embed_on_device(&prompts, &encode).unwrap_err();
+            assert!(error.kind() == ErrorKind::Option && error.to_string().contains(wanted), "{error}");
+        }
+        let host = Embedder::open(mini("fp32"), &LoadOptions::default()).unwrap();
+        let error = host.embed_on_device(&passages(&["a"]), &encode).unwrap_err();
+        assert!(error.kind() == ErrorKind::Option && error.to_string().contains("open on the CPU"), "{error}");
+    });
+}
+
+#[test]
+fn a_device_too_small_for_the_model_says_so() {
+    on_shim("a_device_too_small_for_the_model_says_so", &[("CUDA_SHIM_MEMORY", "1000000")], || {
+        let error = Embedder::open(mini("fp16"), &options(CudaOptions::default())).unwrap_err();
+        assert!(error.to_string().contains("too little free memory"), "{error}");
+    });
+}
+
+#[test]
+fn a_batch_too_large_for_the_device_fails_alone() {
+    on_shim("a_batch_too_large_for_the_device_fails_alone", &[FINITE], || {
+        let embedder = open("fp16");
+        embed(&embedder, &["short"]).unwrap();
+        shim::fail(Fault::Allocation, 1, OUT_OF_MEMORY, false);
+        let long = "a text of many words ".repeat(20);
+        let error = embed(&embedder, &[long.as_str(); 8]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Device | ErrorKind::Inference), "{error}");
+        assert!(error.to_string().contains("emory"), "{error}");
+        embed(&embedder, &["short"]).unwrap();
+        embed(&embedder, &[long.as_str(); 8]).unwrap();
+    });
+}
+
+#[test]
+fn a_failed_copy_or_launch_is_an_error_of_its_batch_alone() {
+    on_shim("a_failed_copy_or_launch_is_an_error_of_its_batch_alone", &[FINITE], || {
+        let no_graphs = options(CudaOptions { cuda_graphs: false, ..CudaOptions::default() });
+        let embedder = Embedder::open(mini("fp16"), &no_graphs).unwrap();
+        embed(&embedder, &["short"]).unwrap();
+        // Each copy in turn, a launch, and the waiting for the output.
+        for (fault, after) in [
+            (Fault::Copy, 1),
+            (Fault::Copy, 3),
+            (Fault::Copy, 4),
+            (Fault::Launch, 1),
+            (Fault::Launch, 30),
+            (Fault::Synchronization, 3),
+        ] {
+            shim::fail(fault, after, LAUNCH_FAILED, false);
+            let result = embed(&embedder, &["short"]);
+            let error = result.expect_err(&format!("{fault:?} {after}"));
+            assert!(matches!(error.kind(), ErrorKind::Device | ErrorKind::Inference), "{fault:?} {after}: {error}");
+            embed(&embedder, &["short"]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_poisoned_device_is_reported_to_every_call_and_hangs_none() {
+    on_shim("a_poisoned_device_is_reported_to_every_call_and_hangs_none", &[FINITE], || {
+        let embedder = open("fp16");
+        embed(&embedder, &["short"]).unwrap();
+        shim::fail(Fault::Copy, 2, ILLEGAL_ADDRESS, true);
+        std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..4).map(|_| scope.spawn(|| embed(&embedder, &["short"]).unwrap_err())).collect();
+            for call in calls {
+                let error = call.join().unwrap();
+                assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+                assert!(error.to_string().contains("GPU 0 failed"), "{error}");
+                assert!(error.to_string().contains("700"), "{error}");
+            }
+        });
+        assert_eq!(embedder.warm_up(&EncodeOptions::default()).unwrap_err().kind(), ErrorKind::Device);
+        let held = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default());
+        assert_eq!(held.unwrap_err().kind(), ErrorKind::Device);
+    });
+}
+
+#[test]
+fn two_threads_share_a_device_and_get_their_own_rows() {
+    on_shim("two_threads_share_a_device_and_get_their_own_rows", &[FINITE], || {
+        let embedder = open("fp16");
+        embed(&embedder, &["x"]).unwrap();
+        let before = counts();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        assert_eq!(embed(&embedder, &["x"]).unwrap().len(), 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(copies_and_allocations(since(before)), (120, 40, 0, 0));
+    });
+}
+
+#[test]
+fn each_of_two_devices_gets_its_share() {
+    on_shim("each_of_two_devices_gets_its_share", &[FINITE, ("CUDA_SHIM_DEVICES", "2")], || {
+        let two = options(CudaOptions { device_ids: vec![0, 1], ..CudaOptions::default() });
+        let embedder = Embedder::open(mini("fp16"), &two).unwrap();
+        let encode = EncodeOptions::default();
+        let first = embedder.embed_on_device(&passages(&["x"]), &encode).unwrap();
+        // The device that works is the one that was least busy; while several threads call, both are.
+        let seen = [AtomicBool::new(false), AtomicBool::new(false)];
+        seen[first.device_id()].store(true, Ordering::Relaxed);
+        drop(first);
+        let end = Instant::now() + Duration::from_secs(30);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while Instant::now() < end && !seen.iter().all(|seen| seen.load(Ordering::Relaxed)) {
+                        let held = embedder.embed_on_device(&passages(&["x"]), &encode);
+                        // With four callers on two buffers a refusal is right.
+                        if let Ok(held) = held {
+                            seen[held.device_id()].store(true, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed)), "{seen:?}");
+    });
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused_with_the_number_there_is() {
+    on_shim("a_device_that_is_not_there_is_refused_with_the_number_there_is", &[], || {
+        let third = options(CudaOptions { device_ids: vec![2], ..CudaOptions::default() });
+        let error = Embedder::open(mini("fp16"), &third).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Provider);
+        assert!(error.to_string().contains("there is no GPU 2: the NVIDIA driver has 1"), "{error}");
+    });
+}
+
+#[test]
+fn calls_end_by_deadline_and_by_cancellation() {
+    on_shim("calls_end_by_deadline_and_by_cancellation", &[FINITE], || {
+        let embedder = open("fp16");
+        let call = |options: EncodeOptions| embedder.embed(&passages(&["short"]), &options);
+        let late = EncodeOptions { deadline: Some(Instant::now()), ..EncodeOptions::default() };
+        let cancel = CancelToken::new();
+        let cancellable = EncodeOptions { cancel: Some(cancel.clone()), ..EncodeOptions::default() };
+        call(cancellable.clone()).unwrap();
+        let before = counts();
+        assert_eq!(call(late).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        cancel.cancel();
+        assert_eq!(call(cancellable).unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(since(before).to_device, 0, "neither reached the device");
+        call(EncodeOptions { deadline: Some(Instant::now() + Duration::from_secs(600)), ..EncodeOptions::default() })
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_does_not_end_holds_no_call_beyond_its_deadline() {
+    on_shim("a_device_that_does_not_end_holds_no_call_beyond_its_deadline", &[FINITE], || {
+        let embedder = open("fp16");
+        embed(&embedder, &["short"]).unwrap();
+        let soon = || {
+            let deadline = Some(Instant::now() + Duration::from_millis(100));
+            EncodeOptions { deadline, ..EncodeOptions::default() }
+        };
+        let before = counts();
+        shim::hold(true);
+        for _ in 0..3 {
+            assert_eq!(embedder.embed(&passages(&["short"]), &soon()).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        }
+        for _ in 0..3 {
+            let held = embedder.embed_on_device(&passages(&["short"]), &soon());
+            assert_eq!(held.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        }
+        assert_eq!(embedder.warm_up(&soon()).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        let cancel = CancelToken::new();
+        let options = EncodeOptions { cancel: Some(cancel.clone()), ..EncodeOptions::default() };
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| embedder.embed(&passages(&["short"]), &options).unwrap_err());
+            cancel.cancel();
+            assert_eq!(call.join().unwrap().kind(), ErrorKind::Cancelled);
+        });
+        shim::hold(false);
+        embed(&embedder, &["short"]).unwrap();
+        // The first call's batch, which had begun, and the last one's: nobody waited for those between.
+        assert_eq!(since(before).to_device, 6);
+        // Outputs that nobody waited for any more are not held: here the run has begun when the deadline passes.
+        for _ in 0..3 {
+            shim::hold(true);
+            let held = embedder.embed_on_device(&passages(&["short"]), &soon());
+            assert_eq!(held.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+            shim::hold(false);
+            embed(&embedder, &["short"]).unwrap();
+        }
+        let hold = || embedder.embed_on_device(&passages(&["short"]), &EncodeOptions::default()).unwrap();
+        let _both = [hold(), hold()];
+    });
+}
+
+#[test]
+fn a_shape_whose_recording_failed_is_recorded_again() {
+    on_shim("a_shape_whose_recording_failed_is_recorded_again", &[FINITE], || {
+        let embedder = open("fp16");
+        let before = counts();
+        embed(&embedder, &["one", "two"]).unwrap();
+        let launches = since(before).launches;
+        // In the runs before the recording, and in the recording itself, which is the last.
+        for after in [1, launches / 2, launches - 1] {
+            let embedder = open("fp16");
+            shim::fail(Fault::Launch, after, LAUNCH_FAILED, false);
+            let error = embed(&embedder, &["one", "two"]).expect_err(&format!("launch {after} of {launches}"));
+            assert!(matches!(error.kind(), ErrorKind::Device | ErrorKind::Inference), "{error}");
+            for _ in 0..2 {
+                let result = embed(&embedder, &["one", "two"]);
+                result.unwrap_or_else(|error| panic!("after launch {after} of {launches}: {error}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn options_of_the_provider_reach_onnx_runtime() {
+    on_shim("options_of_the_provider_reach_onnx_runtime", &[FINITE], || {
+        let with = |name: &str, value: &str| {
+            let provider_options = vec![(name.to_owned(), value.to_owned())];
+            Embedder::open(mini("fp16"), &options(CudaOptions { provider_options, ..CudaOptions::default() }))
+        };
+        with("sdpa_kernel", "1").unwrap();
+        let error = with("no_such_option", "1").unwrap_err();
+        assert!(error.kind() == ErrorKind::Provider && error.to_string().contains("no_such_option"), "{error}");
+        // A limit below the weights.
+        let small = options(CudaOptions { memory_limit: Some(1 << 20), ..CudaOptions::default() });
+        let error = Embedder::open(mini("fp16"), &small).unwrap_err();
+        assert!(error.to_string().contains("too little free memory"), "{error}");
+    });
+}
+
+#[test]
+fn a_stream_of_texts_keeps_their_order_across_windows() {
+    on_shim("a_stream_of_texts_keeps_their_order_across_windows", &[FINITE], || {
+        let embedder = open("fp16");
+        let texts: Vec<String> = (0..50).map(|index| "word ".repeat(1 + index % 17)).collect();
+        let encode = EncodeOptions { window: 8, ..EncodeOptions::default() };
+        let prompts = texts.iter().map(|text| Prompt::passage(text.as_str()));
+        let tokens: Vec<usize> =
+            embedder.embed_iter(prompts, &encode).unwrap().map(|row| row.unwrap().tokens).collect();
+        let wanted: Vec<usize> = texts
+            .iter()
+            .map(|text| embedder.tokenize(&[Prompt::passage(text.as_str())], &encode).unwrap()[0].0.len())
+            .collect();
+        assert_eq!(tokens, wanted);
+    });
+}
+
+/// Opens the fp16 model on `provider` with the program, on the shim without `library`; what it prints on stderr.
+fn refusal(library: &str, provider: &str, environment: &[(&str, &str)]) -> Option<String> {
+    let mut command = match shim::program(environment) {
+        Ok(command) => command,
+        Err(reason) => {
+            shim::skipped(&format!("without {library}"), &reason);
+            return None;
+        }
+    };
+    let (folder, onnxruntime) = (shim::without(library)?, shim::library_alone()?);
+    let model = mini("fp16");
+    command.env("LD_LIBRARY_PATH", folder.path()).env("ORT_DYLIB_PATH", onnxruntime.path());
+    command.args(["embed", "--provider", provider, "--model"]).arg(model);
+    let output = common::run(&mut command, b"a text\n");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "without {library}: {message}");
+    assert!(output.stdout.is_empty());
+    Some(message)
+}
+
+#[test]
+fn each_missing_library_is_named_with_its_remedy() {
+    for (library, wanted) in [
+        ("libcuda.so.1", ["there is no NVIDIA driver", "install it"]),
+        ("libcudart.so.13", ["libcudart.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
+        ("libcublasLt.so.13", ["libcublasLt.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
+        ("libcurand.so.10", ["libcurand.so.10 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
+        ("libcudnn.so.9", ["libcudnn.so.9 is not on this machine", "install cuDNN"]),
+    ] {
+        let Some(message) = refusal(library, "cuda", &[]) else { return };
+        for part in wanted {
+            assert!(message.contains(part), "without {library}: {message}");
+        }
+    }
+}
+
+#[test]
+fn missing_tensorrt_an_old_driver_and_a_hidden_gpu_are_each_told() {
+    for (provider, environment, wanted) in [
+        ("tensorrt", ("CUDA_SHIM_CC", "89"), ["libnvinfer.so.10 is not on this machine", "install TensorRT"]),
+        ("nv-tensorrt-rtx", ("CUDA_SHIM_CC", "89"), ["not in the loaded ONNX Runtime library", "has cpu, cuda"]),
+        ("cuda", ("CUDA_SHIM_DRIVER", "12040"), ["the NVIDIA driver is older than the CUDA runtime", "newer driver"]),
+        ("cuda", ("CUDA_SHIM_DEVICES", "0"), ["the NVIDIA driver finds no GPU", "CUDA_VISIBLE_DEVICES"]),
+    ] {
+        let Some(message) = refusal("no library", provider, &[environment]) else { return };
+        for part in wanted {
+            assert!(message.contains(part), "{provider}, {environment:?}: {message}");
+        }
+    }
+}
+
+/// `nvembed doctor` on the shim, as lines of its table, and its exit code.
+fn doctor(environment: &[(&str, &str)], arguments: &[&str]) -> Option<(i32, String)> {
+    match shim::program(environment) {
+        Ok(mut command) => {
+            let output = common::run(command.arg("doctor").args(arguments), b"");
+            Some((output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap()))
+        }
+        Err(reason) => {
+            shim::skipped("doctor", &reason);
+            None
+        }
+    }
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_where_a_model_runs() {
+    let model = mini("fp16").display().to_string();
+    let Some((code, table)) = doctor(&[FINITE], &["--model", &model]) else { return };
+    assert_eq!(code, 0, "{table}");
+    for line in [
+        "ONNX Runtime           1.31 at",
+        "NVIDIA driver          supports CUDA 13.0",
+        "compute capability 8.9, 16.0 GiB of",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    for line in [
+        "libcudnn.so.9          9.13.0",
+        "model                  nv-embed-mini, fp16",
+        "a run                  1 embedding of",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    assert!(!table.contains("PROBLEM"), "{table}");
+}
+
+#[test]
+fn doctor_makes_every_check_and_tells_each_problem() {
+    let model = mini("fp32").display().to_string();
+    let small = [FINITE, ("CUDA_SHIM_MEMORY", "10000000"), ("CUDA_SHIM_CC", "70")];
+    let Some((code, table)) = doctor(&small, &["--model", &model, "--device", "0,3"]) else { return };
+    assert_eq!(code, 5, "{table}");
+    for (check, words) in [
+        ("GPU 0", "7.5 is the oldest that CUDA 13 supports"),
+        ("GPU 3", "does not exist; there are 1"),
+        ("memory", "0.0 GiB free on GPU 0 is too little"),
+        ("opening", "too little free memory"),
+    ] {
+        let found =
+            table.lines().any(|line| line.starts_with("PROBLEM") && line.contains(check) && line.contains(words));
+        assert!(found, "{check}: {table}");
+    }
+    let (code, json) = doctor(&[("CUDA_SHIM_DEVICES", "0")], &["--provider", "tensorrt", "--json"]).unwrap();
+    assert_eq!(code, 5, "{json}");
+    let findings: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let wrong: Vec<&str> = findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["ok"] == false)
+        .map(|one| one["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(wrong, ["libnvinfer.so.10", "libnvonnxparser.so.10", "NVIDIA driver", "GPUs"]);
+}
+
+#[test]
+fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothing() {
+    let (Some(libraries), Ok(mut open), Ok(mut prepare)) =
+        (shim::without("no library"), shim::program(&[]), shim::program(&[]))
+    else {
+        return shim::skipped("tensorrt_serves_only_what_was_prepared", "there is no shim");
+    };
+    // Libraries of the right names are here, and are not TensorRT.
+    for name in ["libnvinfer.so.10", "libnvonnxparser.so.10"] {
+        std::fs::copy(libraries.path().join("libcurand.so.10"), libraries.path().join(name)).unwrap();
+    }
+    let cache = tempfile::tempdir().unwrap();
+    for (command, name) in [(&mut open, "embed"), (&mut prepare, "prepare")] {
+        command.env("LD_LIBRARY_PATH", libraries.path()).arg(name).args(["--provider", "tensorrt", "--model"]);
+        command.arg(mini("fp16")).arg("--cache").arg(cache.path());
+    }
+    let output = common::run(&mut open, b"a text\n");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    assert!(message.contains("no tensorrt engine was prepared") && message.contains("nvembed prepare"), "{message}");
+    let output = common::run(&mut prepare, b"");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    assert!(message.contains("provider tensorrt could not be started"), "{message}");
+    let left: Vec<_> = std::fs::read_dir(cache.path()).unwrap().flatten().filter(|one| one.path().is_dir()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
