@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Score(arguments) => cli::score::run(arguments),
         Command::Inspect(arguments) => cli::inspect::run(arguments),
         Command::Verify(arguments) => cli::verify::run(arguments),
+        Command::Bench(arguments) => cli::bench::run(arguments),
         Command::Prepare(arguments) => cli::prepare::run(arguments),
         Command::Doctor(arguments) => cli::doctor::run(arguments),
     };

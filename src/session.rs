@@ -174,7 +174,7 @@ pub(crate) fn open_graph(
     Ok(session)
 }
 
-fn builder(library: &Library, options: &LoadOptions, source: &Source) -> Result<SessionBuilder> {
+pub(crate) fn builder(library: &Library, options: &LoadOptions, source: &Source) -> Result<SessionBuilder> {
     let failed = |error: ort::Error<SessionBuilder>| {
         Error::new(ErrorKind::Library, format!("ONNX Runtime refused a session option: {error}"))
     };

@@ -1,5 +1,6 @@
 //! The command line: arguments here, one file a command beside.
 
+pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod exit;
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Inspect(inspect::Arguments),
     /// Compare a model's embeddings with known ones.
     Verify(verify::Arguments),
+    /// Measure speed, of answers that were checked.
+    Bench(bench::Arguments),
     /// Do ahead what opening a model on this machine takes, and let processes share its memory.
     Prepare(prepare::Arguments),
     /// Check the library, driver, GPUs and model, and say what is wrong.
@@ -62,6 +65,13 @@ pub(crate) struct ModelArguments {
     /// Execution provider: cpu, cuda, tensorrt or nv-tensorrt-rtx. One that is not there is an error.
     #[arg(long, default_value_t, value_name = "NAME")]
     provider: Provider,
+    #[command(flatten)]
+    open: OpenArguments,
+}
+
+/// How models are opened, whichever and wherever they are.
+#[derive(Debug, Args)]
+pub(crate) struct OpenArguments {
     /// Threads of one run. Default: one for each physical core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -88,18 +98,27 @@ impl ModelArguments {
 
     /// The model folder, and how to open it.
     pub(crate) fn resolve(self) -> (PathBuf, LoadOptions) {
+        (self.model, self.open.options(self.provider))
+    }
+}
+
+impl OpenArguments {
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
+    pub(crate) fn options(&self, provider: Provider) -> LoadOptions {
         let (cuda, tensorrt) = self.gpu.options();
-        let options = LoadOptions {
-            provider: self.provider,
+        LoadOptions {
+            provider,
             cuda,
             tensorrt,
-            library: self.library.library,
+            library: self.library.library.clone(),
             intra_threads: self.threads,
             verify_hashes: self.verify_hashes,
-            cache: self.cache,
+            cache: self.cache.clone(),
             parallel_prepacking: self.parallel_prepacking,
-        };
-        (self.model, options)
+        }
     }
 }
 

@@ -120,16 +120,7 @@ fn verify_golden(embedder: &Embedder) -> anyhow::Result<()> {
     for (index, row) in rows.iter().enumerate() {
         let same_ids = encodings[index] == (row.input_ids.clone(), row.instruction_tokens);
         let (difference, distance) = differences(embeddings.row(index), &row.embedding);
-        let good = same_ids
-            && match manifest.precision() {
-                Precision::Fp32 => difference <= FP32_TOLERANCE,
-                Precision::Fp16 => distance <= FP16_TOLERANCE,
-                Precision::Bf16 => distance <= BF16_TOLERANCE,
-                Precision::Int8 => distance <= INT8_TOLERANCE,
-                Precision::Int4 => distance <= INT4_TOLERANCE,
-                Precision::W8a8 => distance <= W8A8_TOLERANCE,
-                other => return Err(CliError::Verify(format!("no tolerance is known for {other}")).into()),
-            };
+        let good = same_ids && agrees(manifest.precision(), difference, distance)?;
         wrong += usize::from(!good);
         let ids = if same_ids { "ok" } else { "WRONG" };
         let mark = if good { "" } else { "  WRONG" };
@@ -140,6 +131,26 @@ fn verify_golden(embedder: &Embedder) -> anyhow::Result<()> {
     }
     print(&report)?;
     outcome(wrong, rows.len(), "golden embeddings")
+}
+
+/// Whether an embedding is near enough to the known one for its precision.
+pub(crate) fn agrees(precision: Precision, difference: f64, distance: f64) -> anyhow::Result<bool> {
+    Ok(match precision {
+        Precision::Fp32 => difference <= FP32_TOLERANCE,
+        Precision::Fp16 => distance <= FP16_TOLERANCE,
+        Precision::Bf16 => distance <= BF16_TOLERANCE,
+        Precision::Int8 => distance <= INT8_TOLERANCE,
+        Precision::Int4 => distance <= INT4_TOLERANCE,
+        Precision::W8a8 => distance <= W8A8_TOLERANCE,
+        other => return Err(CliError::Verify(format!("no tolerance is known for {other}")).into()),
+    })
+}
+
+/// The prompts and float64 embeddings of a model's golden file; none if it has no such file.
+pub(crate) fn golden(embedder: &Embedder) -> anyhow::Result<Vec<(Prompt<'static>, Vec<f32>)>> {
+    let Some(path) = embedder.manifest().golden_path() else { return Ok(Vec::new()) };
+    let rows = read_golden(&path, embedder.dim())?;
+    Ok(rows.into_iter().map(|row| (Prompt::with_instruction(row.instruction, row.text), row.embedding)).collect())
 }
 
 fn read_golden(path: &Path, dim: usize) -> anyhow::Result<Vec<GoldenRow>> {
@@ -160,7 +171,7 @@ fn read_golden(path: &Path, dim: usize) -> anyhow::Result<Vec<GoldenRow>> {
 }
 
 /// The largest absolute difference of two vectors, and one minus their cosine.
-fn differences(found: ArrayView1<'_, f32>, wanted: &[f32]) -> (f64, f64) {
+pub(crate) fn differences(found: ArrayView1<'_, f32>, wanted: &[f32]) -> (f64, f64) {
     let pairs = || found.iter().zip(wanted).map(|(one, other)| (f64::from(*one), f64::from(*other)));
     let largest = pairs().map(|(one, other)| (one - other).abs()).fold(0.0, f64::max);
     let sum = |term: fn((f64, f64)) -> f64| pairs().map(term).sum::<f64>();
