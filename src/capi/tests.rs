@@ -2,6 +2,7 @@
 #![allow(clippy::panic, reason = "panics are what is tested")]
 
 use super::handle::{Handle, close, get, insert};
+use super::options::snapshot;
 use super::*;
 
 #[test]
@@ -47,4 +48,29 @@ fn a_handle_of_one_type_is_none_of_another_and_never_comes_again() {
     assert_ne!(cancel, next);
     close(next).unwrap();
     assert_eq!(<nvembed_cancel as Handle>::NAME, "nvembed_cancel");
+}
+
+#[test]
+fn setters_set_what_they_are_named_after() {
+    let (options, none): (*mut nvembed_model_options, _) = (insert(Default::default()), std::ptr::null_mut());
+    let read = || -> crate::LoadOptions { snapshot(options).unwrap() };
+    // SAFETY: the strings live during the calls.
+    unsafe {
+        assert_eq!(nvembed_model_options_set_provider(options, c"tensorrt".as_ptr(), 8, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_library(options, c"lib".as_ptr(), 3, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_cache(options, c"here".as_ptr(), 4, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_intra_threads(options, 3, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_verify_hashes(options, 2, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_parallel_prepacking(options, -1, none), NVEMBED_OK);
+        let crate::LoadOptions { provider, library, intra_threads, verify_hashes, cache, parallel_prepacking } = read();
+        assert_eq!((provider, intra_threads), (crate::Provider::TensorRt, Some(3)));
+        assert_eq!((library, cache), (Some("lib".into()), Some("here".into())));
+        assert!(verify_hashes && parallel_prepacking);
+
+        assert_eq!(nvembed_model_options_set_library(options, std::ptr::null(), 0, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_cache(options, std::ptr::null(), 0, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_intra_threads(options, 0, none), NVEMBED_OK);
+    }
+    assert_eq!((read().library, read().cache, read().intra_threads), (None, None, None));
+    close(options).unwrap();
 }

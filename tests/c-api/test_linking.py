@@ -142,7 +142,18 @@ def test_the_static_library_links_beside_another_rust_library(moved, environment
         '#[unsafe(no_mangle)]\npub extern "C" fn other_length(n: usize) -> usize {\n'
         '    std::panic::catch_unwind(|| vec![String::from("x"); n].concat().len()).unwrap_or(0)\n}\n'
     )
-    run([tool("rustc"), "--edition=2024", "--crate-type=staticlib", "-O", "-Crelocation-model=pic", source, "-o", tmp_path / "libother.a"])
+    run(
+        [
+            tool("rustc"),
+            "--edition=2024",
+            "--crate-type=staticlib",
+            "-O",
+            "-Crelocation-model=pic",
+            source,
+            "-o",
+            tmp_path / "libother.a",
+        ]
+    )
     main = tmp_path / "main.c"
     main.write_text(
         "#include <nvembed.h>\n#include <string.h>\nsize_t other_length(size_t);\n"

@@ -86,12 +86,17 @@ static void *embed_until_cancelled(void *argument) {
 
 static void on_log(int32_t level, const char *target, size_t target_length, const char *message, size_t message_length,
                    void *user_data) {
+    const struct timespec moment = {0, 1000000};
+    int is_slow;
     (void)level, (void)target, (void)target_length, (void)message, (void)message_length;
 #ifdef WITH_A_RACE
     callback_calls += 1;
 #endif
     pthread_mutex_lock(&lock);
-    callback_calls += 1;
+    is_slow = ++callback_calls % 16 == 0;
+    pthread_mutex_unlock(&lock);
+    if (is_slow) nanosleep(&moment, NULL); /* time enough to unset the callback, if that did not wait */
+    pthread_mutex_lock(&lock);
     late_calls += !*(int *)user_data;
     pthread_mutex_unlock(&lock);
 }
@@ -112,6 +117,7 @@ static void *toggle(void *argument) {
         pthread_mutex_lock(&lock);
         user_data_is_alive = 0;
         pthread_mutex_unlock(&lock);
+        nanosleep(&moment, NULL);
     }
     return NULL;
 }
