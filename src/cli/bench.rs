@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nvembed::{Embedder, Manifest, Provider};
+use nvembed::{Embedder, Manifest, Precision, Provider};
 
 use self::measure::{Check, Limits};
 use self::record::{Facts, Row, SCHEMA_VERSION};
@@ -91,11 +91,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     arguments.check()?;
     let workloads = arguments.workloads()?;
     let mut writer = Rows::open(arguments.output.as_deref())?;
-    let reference = arguments.reference.as_ref().map(|folder| {
-        let options = arguments.open.options(Provider::Cpu);
-        Ok::<_, anyhow::Error>((Embedder::open(folder, &options)?, folder.display().to_string()))
-    });
-    let reference = reference.transpose()?;
+    let reference = arguments.reference()?;
     let total = arguments.models.len() * arguments.providers.len() * workloads.len() * arguments.rounds;
     let bar = progress_bar(total as u64, arguments.quiet);
     let limits = Limits {
@@ -164,6 +160,26 @@ impl Arguments {
             }
         }
         Ok(())
+    }
+
+    /// The model that all others are compared with, and what rows call it.
+    fn reference(&self) -> anyhow::Result<Option<(Embedder, String)>> {
+        let Some(folder) = &self.reference else { return Ok(None) };
+        let manifest = Manifest::open(folder)?;
+        let refuse =
+            |reason: String| Err(CliError::Usage(format!("--reference {}: {reason}", folder.display())).into());
+        if manifest.precision() != Precision::Fp32 {
+            return refuse(format!("the model is {}, an fp32 model is needed", manifest.precision()));
+        }
+        for model in &self.models {
+            let dim = Manifest::open(model)?.dim();
+            if dim != manifest.dim() {
+                let found = manifest.dim();
+                return refuse(format!("its embedding dimension is {found}, that of {} is {dim}", model.display()));
+            }
+        }
+        let embedder = Embedder::open(folder, &self.open.options(Provider::Cpu))?;
+        Ok(Some((embedder, folder.display().to_string())))
     }
 
     fn workloads(&self) -> anyhow::Result<Vec<Workload>> {

@@ -1,6 +1,6 @@
 //! `nvembed bench compare`: ratios of two files of results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::record::{Row, SCHEMA_VERSION};
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn speeds(path: &Path, across: bool) -> anyhow::Result<Speeds> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| CliError::Input(format!("{} cannot be read: {error}", path.display())))?;
-    let mut speeds = Speeds::new();
+    let (mut speeds, mut kinds) = (Speeds::new(), BTreeSet::new());
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let invalid = |reason: String| CliError::Input(format!("{}:{}: {reason}", path.display(), number + 1));
         let row: Row = serde_json::from_str(line).map_err(|error| invalid(format!("no row of results: {error}")))?;
@@ -70,14 +70,17 @@ fn speeds(path: &Path, across: bool) -> anyhow::Result<Speeds> {
             let found = row.schema_version;
             return Err(invalid(format!("schema_version is {found}, this nvembed reads {SCHEMA_VERSION}")).into());
         }
-        let what = if across {
-            row.workload
-        } else {
-            format!("{} {} {} {}", row.model, row.precision, row.provider, row.workload)
-        };
+        let kind = format!("{} {} {}", row.model, row.precision, row.provider);
+        let what = if across { row.workload } else { format!("{kind} {}", row.workload) };
         if let Some(speed) = row.tokens_per_s.filter(|_| row.status == "ok") {
             speeds.entry(what).or_default().push(speed);
+            kinds.insert(kind);
         }
+    }
+    if across && kinds.len() > 1 {
+        let kinds = kinds.into_iter().collect::<Vec<_>>().join("; ");
+        let message = format!("{} has rows of {kinds}; --across compares files with one of them each", path.display());
+        return Err(CliError::Input(message).into());
     }
     Ok(speeds)
 }
