@@ -27,7 +27,8 @@ pub struct CudaOptions {
     pub arena_strategy: ArenaStrategy,
     /// Let fp32 products be computed in TF32, whose mantissa has 10 bits: faster, and no longer fp32. Default: false.
     pub tf32: bool,
-    /// Record the kernels of a run once for each shape, and replay them with one call. Default: true.
+    /// Record the kernels of a run once for each shape, and replay them with one call. Default: true. The TensorRT
+    /// providers ignore it and record nothing.
     pub cuda_graphs: bool,
     /// How many shapes get a CUDA graph, each of which takes memory; the others run without. Default: 128.
     pub max_cuda_graphs: usize,
