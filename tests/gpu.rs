@@ -228,6 +228,31 @@ fn rows_stay_on_the_device_until_they_are_dropped() {
 }
 
 #[test]
+fn copies_kernels_and_graphs_are_all_on_one_stream() {
+    on_shim("copies_kernels_and_graphs_are_all_on_one_stream", &[FINITE], || {
+        for cuda_graphs in [true, false] {
+            let graphs = options(CudaOptions { cuda_graphs, ..CudaOptions::default() });
+            let embedder = Embedder::open(mini("fp16"), &graphs).unwrap();
+            let stream = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap().stream();
+            shim::watch(stream);
+            let before = counts();
+            for _ in 0..3 {
+                // A new shape, which is recorded, and one that is replayed.
+                embed(&embedder, &["two", "texts"]).unwrap();
+                embed(&embedder, &["x"]).unwrap();
+            }
+            let used = since(before);
+            assert!(used.launches > 0 && used.to_device == 18, "{used:?}");
+            assert_eq!(used.elsewhere, 0, "CUDA graphs {cuda_graphs}: {used:?}");
+            shim::watch(1);
+            embed(&embedder, &["x"]).unwrap();
+            assert!(since(before).elsewhere > 0, "the count can fail");
+            shim::watch(0);
+        }
+    });
+}
+
+#[test]
 fn a_callers_own_stream_is_used_and_stays_the_callers() {
     on_shim("a_callers_own_stream_is_used_and_stays_the_callers", &[FINITE], || {
         drop(open("fp16"));

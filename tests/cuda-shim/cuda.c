@@ -64,13 +64,16 @@ CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags UNUSED) {
 }
 CUresult cuMemFreeHost(void *pointer) { return (CUresult)cuda_shim_release(pointer); }
 
-CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream UNUSED) {
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
+  cuda_shim_used(stream);
   return (CUresult)cuda_shim_copy((void *)to, from, bytes, SHIM_TO_DEVICE);
 }
-CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream stream UNUSED) {
+CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  cuda_shim_used(stream);
   return (CUresult)cuda_shim_copy(to, (const void *)from, bytes, SHIM_TO_HOST);
 }
-CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream UNUSED) {
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  cuda_shim_used(stream);
   return (CUresult)cuda_shim_copy((void *)to, (const void *)from, bytes, SHIM_ON_DEVICE);
 }
 
