@@ -265,9 +265,17 @@ fn a_callers_own_stream_is_used_and_stays_the_callers() {
         let held = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap();
         assert_eq!(held.stream(), stream.0 as usize);
         let event = held.event();
+        // SAFETY: the shim counts in the first word of an event and of a stream, which both exist.
+        let count = |handle: usize| unsafe { shim::read::<i64>(handle as *const _, 1) }[0];
+        let (recorded, waited) = (count(event), count(stream.0 as usize));
+        assert_eq!(recorded, 1, "the event is behind the run");
         // SAFETY: the output's own event exists as long as the model.
         unsafe { held.release_after(event) };
         embed(&embedder, &["x"]).unwrap();
+        assert_eq!((count(event), count(stream.0 as usize)), (recorded + 1, waited + 1));
+        drop(embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap());
+        embed(&embedder, &["x"]).unwrap();
+        assert_eq!(count(stream.0 as usize), waited + 1, "nothing is waited for without an event");
         drop(embedder);
         assert_eq!(since(before).live_handles, 1);
         drop(stream);
