@@ -315,16 +315,34 @@ fn a_device_too_small_for_the_model_says_so() {
 
 #[test]
 fn a_batch_too_large_for_the_device_fails_alone() {
-    on_shim("a_batch_too_large_for_the_device_fails_alone", &[FINITE], || {
+    let memory = [FINITE, ("CUDA_SHIM_MEMORY", "40000000")];
+    on_shim("a_batch_too_large_for_the_device_fails_alone", &memory, || {
         let embedder = open("fp16");
         embed(&embedder, &["short"]).unwrap();
-        shim::fail(Fault::Allocation, 1, OUT_OF_MEMORY, false);
-        let long = "a text of many words ".repeat(20);
-        let error = embed(&embedder, &[long.as_str(); 8]).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Device | ErrorKind::Inference), "{error}");
-        assert!(error.to_string().contains("emory"), "{error}");
+        let long = "a text of many words ".repeat(800);
+        for _ in 0..2 {
+            let error = embed(&embedder, &[&long]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+            assert!(error.to_string().contains("too little free memory"), "{error}");
+            embed(&embedder, &["short"]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn buffers_that_cannot_be_had_fail_one_batch() {
+    on_shim("buffers_that_cannot_be_had_fail_one_batch", &[FINITE], || {
+        let embedder = open("fp16");
         embed(&embedder, &["short"]).unwrap();
-        embed(&embedder, &[long.as_str(); 8]).unwrap();
+        let texts = ["a text of many words ".repeat(20), "another ".repeat(200)];
+        for text in &texts {
+            shim::fail(Fault::Allocation, 1, OUT_OF_MEMORY, false);
+            let error = embed(&embedder, &[text]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+            assert!(error.to_string().contains("out of memory"), "{error}");
+            embed(&embedder, &[text]).unwrap();
+            embed(&embedder, &["short"]).unwrap();
+        }
     });
 }
 
@@ -524,6 +542,11 @@ fn options_of_the_provider_reach_onnx_runtime() {
         with("sdpa_kernel", "1").unwrap();
         let error = with("no_such_option", "1").unwrap_err();
         assert!(error.kind() == ErrorKind::Provider && error.to_string().contains("no_such_option"), "{error}");
+        // What the runtime itself relies on cannot be replaced, least of all unnoticed.
+        for name in ["device_id", "user_compute_stream", "enable_cuda_graph"] {
+            let error = with(name, "1").unwrap_err();
+            assert!(error.kind() == ErrorKind::Option && error.to_string().contains(name), "{error}");
+        }
         // A limit below the weights.
         let small = options(CudaOptions { memory_limit: Some(1 << 20), ..CudaOptions::default() });
         let error = Embedder::open(mini("fp16"), &small).unwrap_err();
