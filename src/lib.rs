@@ -65,7 +65,7 @@ pub use device::{DeviceInfo, UserStream, devices, driver_version};
 pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};
-pub use libraries::{SharedLibrary, preload};
+pub use libraries::{SharedLibrary, preload_libraries};
 pub use library::{Library, MINIMUM_VERSION};
 pub use manifest::{Architecture, Manifest};
 pub use on_device::DeviceEmbeddings;

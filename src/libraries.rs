@@ -43,7 +43,7 @@ pub struct SharedLibrary {
 /// The system's loader is asked first, with its own places and `LD_LIBRARY_PATH`; then the `nvidia` and `tensorrt_libs`
 /// folders beside the package of ONNX Runtime's library, which is where `pip install onnxruntime-gpu[cuda,cudnn]` puts
 /// CUDA. A loaded library stays.
-pub fn preload(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
+pub fn preload_libraries(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
     let names: &[&[&'static str]] = match provider {
         Provider::Cpu => &[],
         Provider::Cuda => &[&CUDA],
@@ -80,13 +80,13 @@ fn version(name: &str) -> Option<String> {
     Some(format!("{}.{}.{}", number / 10_000, number % 10_000 / 100, number % 100))
 }
 
-/// [`preload`], and an error for what ONNX Runtime would not name itself: cuDNN, which it opens in the middle of a run, and
+/// [`preload_libraries`], and an error for what ONNX Runtime would not name itself: cuDNN, which it opens in the middle of a run, and
 /// TensorRT, without which looking for engines is of no use.
 ///
 /// # Errors
 /// [`ErrorKind::Provider`] with the remedy.
 pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<()> {
-    for library in preload(onnxruntime, provider) {
+    for library in preload_libraries(onnxruntime, provider) {
         tracing::debug!(name = library.name, problem = library.problem, "looked for");
         if let (CUDNN | NVINFER, Some(message)) = (library.name, library.problem) {
             return Err(Error::new(

@@ -102,7 +102,7 @@ fn place(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Resul
         provider @ (Provider::TensorRt | Provider::NvTensorRtRtx) => {
             let (_, placement) = engine::plan(manifest, options)?;
             // NVIDIA's libraries tell their versions once they are loaded.
-            libraries::preload(library.path(), provider);
+            libraries::preload_libraries(library.path(), provider);
             let Some(gpus) = gpus(&options.cuda.device_ids) else { return Ok(None) };
             let chosen = engine_options(provider, &options.cuda, &options.tensorrt, &placement);
             let tensorrt = libraries::tensorrt_version().unwrap_or_else(|| "unknown".to_owned());

@@ -47,7 +47,7 @@ fn copies_and_allocations(counts: Counts) -> (i64, i64, i64, i64) {
 #[test]
 fn a_run_copies_three_inputs_in_and_one_output_back_and_allocates_nothing() {
     on_shim("a_run_copies_three_inputs_in_and_one_output_back_and_allocates_nothing", &[FINITE], || {
-        for precision in ["fp16", "fp32", "bf16"] {
+        for precision in ["fp16", "fp32", "bf16", "int8", "int4"] {
             let embedder = open(precision);
             embed(&embedder, &["one text", "another"]).unwrap();
             for run in 0..5 {
@@ -228,6 +228,31 @@ fn rows_stay_on_the_device_until_they_are_dropped() {
 }
 
 #[test]
+fn copies_kernels_and_graphs_are_all_on_one_stream() {
+    on_shim("copies_kernels_and_graphs_are_all_on_one_stream", &[FINITE], || {
+        for cuda_graphs in [true, false] {
+            let graphs = options(CudaOptions { cuda_graphs, ..CudaOptions::default() });
+            let embedder = Embedder::open(mini("fp16"), &graphs).unwrap();
+            let stream = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap().stream();
+            shim::watch(stream);
+            let before = counts();
+            for _ in 0..3 {
+                // A new shape, which is recorded, and one that is replayed.
+                embed(&embedder, &["two", "texts"]).unwrap();
+                embed(&embedder, &["x"]).unwrap();
+            }
+            let used = since(before);
+            assert!(used.launches > 0 && used.to_device == 18, "{used:?}");
+            assert_eq!(used.elsewhere, 0, "CUDA graphs {cuda_graphs}: {used:?}");
+            shim::watch(1);
+            embed(&embedder, &["x"]).unwrap();
+            assert!(since(before).elsewhere > 0, "the count can fail");
+            shim::watch(0);
+        }
+    });
+}
+
+#[test]
 fn a_callers_own_stream_is_used_and_stays_the_callers() {
     on_shim("a_callers_own_stream_is_used_and_stays_the_callers", &[FINITE], || {
         drop(open("fp16"));
@@ -240,9 +265,17 @@ fn a_callers_own_stream_is_used_and_stays_the_callers() {
         let held = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap();
         assert_eq!(held.stream(), stream.0 as usize);
         let event = held.event();
+        // SAFETY: the shim counts in the first word of an event and of a stream, which both exist.
+        let count = |handle: usize| unsafe { shim::read::<i64>(handle as *const _, 1) }[0];
+        let (recorded, waited) = (count(event), count(stream.0 as usize));
+        assert_eq!(recorded, 1, "the event is behind the run");
         // SAFETY: the output's own event exists as long as the model.
         unsafe { held.release_after(event) };
         embed(&embedder, &["x"]).unwrap();
+        assert_eq!((count(event), count(stream.0 as usize)), (recorded + 1, waited + 1));
+        drop(embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap());
+        embed(&embedder, &["x"]).unwrap();
+        assert_eq!(count(stream.0 as usize), waited + 1, "nothing is waited for without an event");
         drop(embedder);
         assert_eq!(since(before).live_handles, 1);
         drop(stream);
@@ -282,16 +315,34 @@ fn a_device_too_small_for_the_model_says_so() {
 
 #[test]
 fn a_batch_too_large_for_the_device_fails_alone() {
-    on_shim("a_batch_too_large_for_the_device_fails_alone", &[FINITE], || {
+    let memory = [FINITE, ("CUDA_SHIM_MEMORY", "40000000")];
+    on_shim("a_batch_too_large_for_the_device_fails_alone", &memory, || {
         let embedder = open("fp16");
         embed(&embedder, &["short"]).unwrap();
-        shim::fail(Fault::Allocation, 1, OUT_OF_MEMORY, false);
-        let long = "a text of many words ".repeat(20);
-        let error = embed(&embedder, &[long.as_str(); 8]).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Device | ErrorKind::Inference), "{error}");
-        assert!(error.to_string().contains("emory"), "{error}");
+        let long = "a text of many words ".repeat(800);
+        for _ in 0..2 {
+            let error = embed(&embedder, &[&long]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+            assert!(error.to_string().contains("too little free memory"), "{error}");
+            embed(&embedder, &["short"]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn buffers_that_cannot_be_had_fail_one_batch() {
+    on_shim("buffers_that_cannot_be_had_fail_one_batch", &[FINITE], || {
+        let embedder = open("fp16");
         embed(&embedder, &["short"]).unwrap();
-        embed(&embedder, &[long.as_str(); 8]).unwrap();
+        let texts = ["a text of many words ".repeat(20), "another ".repeat(200)];
+        for text in &texts {
+            shim::fail(Fault::Allocation, 1, OUT_OF_MEMORY, false);
+            let error = embed(&embedder, &[text]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+            assert!(error.to_string().contains("out of memory"), "{error}");
+            embed(&embedder, &[text]).unwrap();
+            embed(&embedder, &["short"]).unwrap();
+        }
     });
 }
 
@@ -491,6 +542,11 @@ fn options_of_the_provider_reach_onnx_runtime() {
         with("sdpa_kernel", "1").unwrap();
         let error = with("no_such_option", "1").unwrap_err();
         assert!(error.kind() == ErrorKind::Provider && error.to_string().contains("no_such_option"), "{error}");
+        // What the runtime itself relies on cannot be replaced, least of all unnoticed.
+        for name in ["device_id", "user_compute_stream", "enable_cuda_graph"] {
+            let error = with(name, "1").unwrap_err();
+            assert!(error.kind() == ErrorKind::Option && error.to_string().contains(name), "{error}");
+        }
         // A limit below the weights.
         let small = options(CudaOptions { memory_limit: Some(1 << 20), ..CudaOptions::default() });
         let error = Embedder::open(mini("fp16"), &small).unwrap_err();

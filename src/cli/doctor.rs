@@ -74,7 +74,7 @@ fn check_library(options: &LoadOptions, findings: &mut Vec<Finding>) {
         ))
     };
     add(findings, "provider", found);
-    for library in nvembed::preload(library.path(), options.provider) {
+    for library in nvembed::preload_libraries(library.path(), options.provider) {
         let found = match library.problem {
             None => Ok(library.version.unwrap_or_else(|| "found".to_owned())),
             Some(_) if library.optional => Ok("not found; only some kernels need it".to_owned()),

@@ -14,6 +14,7 @@ use super::Device;
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Manifest;
+use crate::provider::explain;
 use crate::session::RawOutput;
 
 /// The run option by which ONNX Runtime tells CUDA graphs apart.
@@ -125,7 +126,7 @@ impl Buffers {
     /// Copies the batch to the device and runs it: put on the stream, not waited for.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`] when a copy fails, [`ErrorKind::Inference`] when ONNX Runtime does.
+    /// [`ErrorKind::Device`] when a copy fails or memory is short, [`ErrorKind::Inference`] when ONNX Runtime fails.
     pub(super) fn run(
         &mut self,
         device: &Device,
@@ -147,8 +148,13 @@ impl Buffers {
         }
         self.uploaded.record(&device.stream).map_err(failed)?;
         session.run_binding_with_options(&self.binding, &self.options).map_err(|error| {
-            let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens: {error}");
-            Error::new(ErrorKind::Inference, message)
+            let batch = format!("a batch of {rows} rows of {length} tokens");
+            match explain(&error.to_string()) {
+                Some(why) => {
+                    Error::new(ErrorKind::Device, format!("GPU {} failed on {batch}: {why} ({error})", device.id))
+                }
+                None => Error::new(ErrorKind::Inference, format!("ONNX Runtime failed on {batch}: {error}")),
+            }
         })?;
         self.done.record(&device.stream).map_err(|error| device.error("failed", error))
     }

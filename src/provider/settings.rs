@@ -59,11 +59,11 @@ pub(crate) fn settings(
             &cuda.provider_options
         }
         Provider::TensorRt => {
-            for_tensorrt(&mut pairs, cuda, tensorrt, placement);
+            for_tensorrt(&mut pairs, tensorrt, placement);
             &tensorrt.provider_options
         }
         Provider::NvTensorRtRtx => {
-            for_tensorrt_rtx(&mut pairs, cuda, tensorrt, placement);
+            for_tensorrt_rtx(&mut pairs, tensorrt, placement);
             &tensorrt.provider_options
         }
     };
@@ -86,7 +86,7 @@ fn for_cuda(pairs: &mut Pairs, options: &CudaOptions) {
     pairs.set("enable_cuda_graph", u8::from(options.cuda_graphs));
 }
 
-fn for_tensorrt(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOptions, placement: &Placement) {
+fn for_tensorrt(pairs: &mut Pairs, options: &TensorRtOptions, placement: &Placement) {
     // The graph is fp16 already; without this, TensorRT 10 may compute in fp32 between its fp16 tensors.
     pairs.set("trt_fp16_enable", 1);
     pairs.set("trt_builder_optimization_level", options.builder_optimization_level);
@@ -96,7 +96,8 @@ fn for_tensorrt(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOptions
     for (name, shape) in ["min", "opt", "max"].into_iter().zip(placement.profile) {
         pairs.set(&format!("trt_profile_{name}_shapes"), profile(&placement.inputs, shape));
     }
-    pairs.set("trt_cuda_graph_enable", u8::from(cuda.cuda_graphs));
+    // ONNX Runtime 1.31's TensorRT provider does not read a run's graph number: one graph would be replayed on all shapes.
+    pairs.set("trt_cuda_graph_enable", 0);
     if placement.weights > IN_ONE_MESSAGE {
         pairs.set("trt_load_user_initializer", 1);
     }
@@ -109,14 +110,15 @@ fn for_tensorrt(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOptions
     }
 }
 
-fn for_tensorrt_rtx(pairs: &mut Pairs, cuda: &CudaOptions, options: &TensorRtOptions, placement: &Placement) {
+fn for_tensorrt_rtx(pairs: &mut Pairs, options: &TensorRtOptions, placement: &Placement) {
     if let Some(bytes) = options.workspace {
         pairs.set("nv_max_workspace_size", bytes);
     }
     for (name, shape) in ["min", "opt", "max"].into_iter().zip(placement.profile) {
         pairs.set(&format!("nv_profile_{name}_shapes"), profile(&placement.inputs, shape));
     }
-    pairs.set("enable_cuda_graph", u8::from(cuda.cuda_graphs));
+    // Whether it keeps graphs of several shapes apart is not known: no library with it was at hand.
+    pairs.set("enable_cuda_graph", 0);
     if placement.weights > IN_ONE_MESSAGE {
         pairs.set("nv_use_external_data_initializer", 1);
     }
@@ -195,6 +197,16 @@ mod tests {
         ] {
             assert_eq!(of(&options, name).as_deref(), chosen, "{name}");
             assert_eq!(of(&defaults, name).as_deref(), default, "{name} by default");
+        }
+    }
+
+    #[test]
+    fn tensorrt_records_no_cuda_graph_which_it_could_replay_on_other_shapes() {
+        for (provider, name) in
+            [(Provider::TensorRt, "trt_cuda_graph_enable"), (Provider::NvTensorRtRtx, "enable_cuda_graph")]
+        {
+            let of = value(provider, &CudaOptions::default(), &TensorRtOptions::default(), name);
+            assert_eq!(of.as_deref(), Some("0"), "{provider}");
         }
     }
 

@@ -103,6 +103,7 @@ pub struct Counts {
     pub captures: c_long,
     pub graph_launches: c_long,
     pub synchronizations: c_long,
+    pub elsewhere: c_long,
 }
 
 /// `struct shim_copied`.
@@ -161,6 +162,7 @@ pub fn since(before: Counts) -> Counts {
         captures: after.captures - before.captures,
         graph_launches: after.graph_launches - before.graph_launches,
         synchronizations: after.synchronizations - before.synchronizations,
+        elsewhere: after.elsewhere - before.elsewhere,
     }
 }
 
@@ -184,6 +186,12 @@ pub fn fail(fault: Fault, after: c_long, error: c_int, sticky: bool) {
 pub fn hold(hold: bool) {
     // SAFETY: the function takes a number.
     unsafe { shim().get::<unsafe extern "C" fn(c_int)>(b"cuda_shim_hold\0").unwrap()(c_int::from(hold)) };
+}
+
+/// Counts, from now on, what is put on other streams.
+pub fn watch(stream: usize) {
+    // SAFETY: the function takes an address and compares it.
+    unsafe { shim().get::<unsafe extern "C" fn(usize)>(b"cuda_shim_watch\0").unwrap()(stream) };
 }
 
 /// A stream that this test makes and destroys itself.

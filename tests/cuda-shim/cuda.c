@@ -64,13 +64,16 @@ CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags UNUSED) {
 }
 CUresult cuMemFreeHost(void *pointer) { return (CUresult)cuda_shim_release(pointer); }
 
-CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream UNUSED) {
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
+  cuda_shim_used(stream);
   return (CUresult)cuda_shim_copy((void *)to, from, bytes, SHIM_TO_DEVICE);
 }
-CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream stream UNUSED) {
+CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  cuda_shim_used(stream);
   return (CUresult)cuda_shim_copy(to, (const void *)from, bytes, SHIM_TO_HOST);
 }
-CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream UNUSED) {
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  cuda_shim_used(stream);
   return (CUresult)cuda_shim_copy((void *)to, (const void *)from, bytes, SHIM_ON_DEVICE);
 }
 
@@ -82,6 +85,17 @@ CUresult cuStreamSynchronize(CUstream stream UNUSED) { return (CUresult)cuda_shi
 CUresult cuEventCreate(CUevent *event, unsigned flags UNUSED) { return (CUresult)cuda_shim_create((void **)event); }
 CUresult cuEventDestroy(CUevent event) { return (CUresult)cuda_shim_destroy(event); }
 CUresult cuEventSynchronize(CUevent event UNUSED) { return (CUresult)cuda_shim_synchronize(); }
+
+/* The first word of an event counts how often it was recorded, that of a stream how often it was made to wait. */
+static CUresult count(void *handle) {
+  if (handle) __atomic_fetch_add((long *)handle, 1, __ATOMIC_RELAXED);
+  return (CUresult)cuda_shim_error();
+}
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  cuda_shim_used(stream);
+  return count(event);
+}
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event UNUSED, unsigned flags UNUSED) { return count(stream); }
 
 /* ---- errors, and what fails only when the device is poisoned ---- */
 
@@ -95,7 +109,5 @@ CUresult cuGetErrorString(CUresult error, const char **text) {
 
 static UNUSED CUresult shim_success(void) { return (CUresult)cuda_shim_error(); }
 SHIM_SUCCEEDS(cuEventQuery)
-SHIM_SUCCEEDS(cuEventRecord)
 SHIM_SUCCEEDS(cuStreamQuery)
-SHIM_SUCCEEDS(cuStreamWaitEvent)
 SHIM_SUCCEEDS(cuTensorMapEncodeTiled)

@@ -131,12 +131,14 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
-                            cudaStream_t stream UNUSED) {
+                            cudaStream_t stream) {
+  cuda_shim_used(stream);
   return cudaMemcpy(to, from, bytes, kind);
 }
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
-                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream UNUSED) {
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream) {
+  cuda_shim_used(stream);
   if (height == 0) return cudaSuccess;
   /* Counted once, by its first row. */
   for (size_t row = 1; row < height; row++)
@@ -183,7 +185,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) { return (cudaError_t)cuda_shim_
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start UNUSED, cudaEvent_t end UNUSED) {
   return *milliseconds = 0.001f, cudaSuccess;
 }
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream UNUSED, enum cudaStreamCaptureMode mode UNUSED) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode UNUSED) {
+  cuda_shim_used(stream);
   return (cudaError_t)cuda_shim_begin_capture();
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream UNUSED, enum cudaStreamCaptureStatus *status) {
@@ -198,7 +201,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph 
                                  unsigned long long flags UNUSED) {
   return (cudaError_t)cuda_shim_create((void **)executable);
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable UNUSED, cudaStream_t stream UNUSED) {
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable UNUSED, cudaStream_t stream) {
+  cuda_shim_used(stream);
   return noted(cuda_shim_launch_graph());
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return (cudaError_t)cuda_shim_destroy(graph); }
@@ -222,7 +226,8 @@ static size_t slot_of(const void *function) {
   return slot;
 }
 
-static cudaError_t launch(const void *function) {
+static cudaError_t launch(const void *function, cudaStream_t stream) {
+  cuda_shim_used(stream);
   pthread_mutex_lock(&lock);
   const char *name = kernels[slot_of(function)].name;
   pthread_mutex_unlock(&lock);
@@ -230,16 +235,15 @@ static cudaError_t launch(const void *function) {
 }
 
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid UNUSED, dim3 block UNUSED, void **arguments UNUSED,
-                             size_t shared UNUSED, cudaStream_t stream UNUSED) {
-  return launch(function);
+                             size_t shared UNUSED, cudaStream_t stream) {
+  return launch(function, stream);
 }
 cudaError_t cudaLaunchCooperativeKernel(const void *function, dim3 grid UNUSED, dim3 block UNUSED,
-                                        void **arguments UNUSED, size_t shared UNUSED, cudaStream_t stream UNUSED) {
-  return launch(function);
+                                        void **arguments UNUSED, size_t shared UNUSED, cudaStream_t stream) {
+  return launch(function, stream);
 }
-cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config UNUSED, const void *function,
-                                void **arguments UNUSED) {
-  return launch(function);
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *function, void **arguments UNUSED) {
+  return launch(function, config->stream);
 }
 
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *function UNUSED) {
@@ -304,21 +308,28 @@ void __cudaRegisterFunction(void **handle UNUSED, const char *function, char *de
   kernels[slot].name = name;
   pthread_mutex_unlock(&lock);
 }
-unsigned __cudaPushCallConfiguration(dim3 grid UNUSED, dim3 block UNUSED, size_t shared UNUSED, void *stream UNUSED) {
+static __thread struct {
+  dim3 grid, block;
+  size_t shared;
+  void *stream;
+} configuration;
+unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void *stream) {
+  configuration.grid = grid, configuration.block = block;
+  configuration.shared = shared, configuration.stream = stream;
   return 0;
 }
 cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, void *stream) {
-  *grid = *block = (dim3){1, 1, 1};
-  *shared = 0;
-  *(void **)stream = NULL;
+  *grid = configuration.grid, *block = configuration.block;
+  *shared = configuration.shared;
+  *(void **)stream = configuration.stream;
   return cudaSuccess;
 }
 cudaError_t __cudaGetKernel(cudaKernel_t *kernel, const void *function) {
   return *kernel = (cudaKernel_t)(uintptr_t)function, cudaSuccess;
 }
 cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid UNUSED, dim3 block UNUSED, void **arguments UNUSED,
-                               size_t shared UNUSED, cudaStream_t stream UNUSED) {
-  return launch(kernel);
+                               size_t shared UNUSED, cudaStream_t stream) {
+  return launch(kernel, stream);
 }
 
 /* ---- errors, and all that has nothing to do ---- */

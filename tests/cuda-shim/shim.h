@@ -48,6 +48,8 @@ int cuda_shim_copy(void *to, const void *from, size_t bytes, enum shim_copy kind
 /* Streams, events, graphs: an address of its own for each, with nothing behind it. */
 int cuda_shim_create(void **handle);
 int cuda_shim_destroy(void *handle);
+/* Something was put on that stream. */
+void cuda_shim_used(const void *stream);
 /* A kernel, by its name. */
 int cuda_shim_launch(const char *name);
 int cuda_shim_begin_capture(void);

@@ -20,12 +20,26 @@ struct shim_counts {
   long live_handles;                  /* streams, events, graphs */
   long captures, graph_launches;
   long synchronizations; /* of streams, events, contexts */
+  long elsewhere;        /* copies, kernels, graphs on another stream than the one that is watched, if one is */
 };
 static struct shim_counts counts;
 void cuda_shim_counts(struct shim_counts *out);
 void cuda_shim_counts(struct shim_counts *out) {
   pthread_mutex_lock(&lock);
   *out = counts;
+  pthread_mutex_unlock(&lock);
+}
+
+static const void *watched;
+void cuda_shim_watch(const void *stream);
+void cuda_shim_watch(const void *stream) {
+  pthread_mutex_lock(&lock);
+  watched = stream;
+  pthread_mutex_unlock(&lock);
+}
+void cuda_shim_used(const void *stream) {
+  pthread_mutex_lock(&lock);
+  if (watched && stream != watched) counts.elsewhere++;
   pthread_mutex_unlock(&lock);
 }
 

@@ -30,6 +30,7 @@ COUNTS = (
     "captures",
     "graph_launches",
     "synchronizations",
+    "elsewhere",
 )
 
 
