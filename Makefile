@@ -60,9 +60,9 @@ test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph agai
 # The tests of test-rust that skip where there is no shim.
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
 	cargo test --locked --test gpu
-	cargo build --locked --quiet --bin nvembed --example measure
+	cargo build --locked --quiet --bin nvembed
 	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/debug/nvembed \
-	    --measure target/debug/examples/measure --shim build/cuda-shim --out build/gpu-acceptance/shim.md --shapes 1x16,8x32 \
+	    --shim build/cuda-shim --out build/gpu-acceptance/shim.md --batch 1,8 --length 16,32 \
 	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
 
 test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
@@ -83,9 +83,9 @@ else
 ACCEPTANCE_NEEDS := cuda-shim
 endif
 gpu-acceptance: $(GPU_VENV)/.done models $(ACCEPTANCE_NEEDS) ## Parity, CUDA graphs, TensorRT and speed on this machine's GPU, in one report
-	cargo build --locked --release --bin nvembed --example measure
+	cargo build --locked --release --bin nvembed
 	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/release/nvembed \
-	    --measure target/release/examples/measure $(if $(HAS_GPU),,--shim build/cuda-shim) \
+	    $(if $(HAS_GPU),,--shim build/cuda-shim) \
 	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
 
 $(GPU_VENV)/.cuda: tests/gpu-acceptance/requirements.txt $(GPU_VENV)/.done

@@ -67,6 +67,9 @@ pub(crate) struct Arguments {
     /// Repeat the whole sweep, so that models take turns.
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: usize,
+    /// Run each workload once, and check and time nothing: for the memory that it needs.
+    #[arg(long, conflicts_with_all = ["rate", "reference"])]
+    dry_run: bool,
     /// File to which rows are appended; a table is then printed. None: rows on standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -99,6 +102,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         min_calls: arguments.min_calls,
         rate: arguments.rate,
         clients: arguments.clients,
+        dry_run: arguments.dry_run,
     };
     let mut facts = Facts::new(arguments.open.threads());
     let mut bad = 0;
@@ -114,7 +118,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 let row = Row { open_s: opened.is_ok().then(|| start.elapsed().as_secs_f64()), ..row };
                 let check = opened.map_err(anyhow::Error::from).and_then(|embedder| {
                     facts.library(embedder.library());
-                    Check::new(embedder, options, reference.as_ref())
+                    Check::new(embedder, options, reference.as_ref(), &limits)
                 });
                 for workload in &workloads {
                     bar.set_message(format!("{} {provider} {}", row.precision, workload.name));
@@ -125,7 +129,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                         }
                         Err(error) => failed(row, error),
                     };
-                    bad += usize::from(row.status != "ok");
+                    bad += usize::from(matches!(row.status.as_str(), "wrong" | "failed"));
                     bar.suspend(|| writer.write(&Row { peak_memory_bytes: peak_memory.bytes(), ..row }))?;
                     bar.inc(1);
                 }
@@ -224,6 +228,7 @@ fn empty_row(manifest: &Manifest, provider: Provider, round: usize, facts: &Fact
         share_of_peak: None,
         open_s: None,
         peak_memory_bytes: None,
+        device_memory_bytes: None,
         facts: facts.clone(),
     }
 }

@@ -42,7 +42,7 @@ PEAK_TFLOPS = {
     "T4": 65,
     "RTX 4090": 165,
 }
-SHAPES = "1x16,1x32,1x128,1x512,8x32,8x128,8x512,32x32,32x128,32x512"
+BATCH, LENGTH = "1,8,32", "16,32,128,512"
 
 
 class Skipped(Exception):
@@ -80,11 +80,10 @@ class Machine:
     """How the program is called, and what it found."""
 
     nvembed: Path
-    measure: Path
     environment: dict[str, str]
     findings: list[dict]
     provider: str
-    shapes: str
+    shapes: tuple[str, ...]  # what is timed, as options of `nvembed bench`
 
     @property
     def gpu(self) -> str:
@@ -183,36 +182,36 @@ def prepared(machine: Machine, model: Path, cache: Path) -> str:
     return "an engine was built"
 
 
-def flops(model: Path, rows: int, tokens: int) -> float:
-    """Of one run, as docs/gpu.md counts them: products of the layers, of attention, and of the fused pooler."""
-    shape = json.loads((model / "nvembed.json").read_text())["architecture"]
-    hidden, heads, width = shape["hidden_size"], shape["num_attention_heads"], shape["head_dim"]
-    attention = hidden * width * (2 * heads + 2 * shape["num_key_value_heads"])
-    layer = attention + 3 * hidden * shape["intermediate_size"] + 2 * tokens * heads * width
-    pooler = 2 * hidden * shape["num_latents_value"] * shape["num_cross_heads"] + 8 * hidden * hidden
-    return 2.0 * rows * tokens * (shape["num_hidden_layers"] * layer + pooler)
-
-
-def timing(machine: Machine, report: Report, model: Path, *options: str) -> None:
+def timing(machine: Machine, report: Report, model: Path, reference: Path, *options: str) -> None:
+    """The rows of `nvembed bench`, each checked against the fp32 model on the CPU first."""
     title = f"{model.name}, {' '.join(options)}"
 
     def make() -> str:
         must_exist(model)
-        command = [machine.measure, "--model", model, "--shapes", machine.shapes, *options]
+        command = [machine.nvembed, "bench", "--quiet", "--model", model, *machine.shapes, *options]
         if machine.on_shim and machine.provider != "cpu":
             lines = machine.must(*command, "--dry-run").splitlines()
             raise Skipped(f"{ON_SHIM}; {len(lines)} shapes ran without being timed")
+        must_exist(reference)
+        done = machine.run(*command, "--reference", reference)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        wrong = [f"{row['workload']} is {row['status']}: {row['error']}" for row in rows if row["status"] != "ok"]
+        if done.returncode != 0 or wrong:
+            raise Failed("; ".join(wrong) or done.stderr.strip())
         peak = next((tflops for name, tflops in PEAK_TFLOPS.items() if name in machine.gpu), None)
-        table = ["| rows | tokens | median ms | 95 % ms | tokens/s | share of peak |", "|---|---|---|---|---|---|"]
-        for line in map(json.loads, machine.must(*command).splitlines()):
-            share = flops(model, line["rows"], line["tokens"]) / (line["median_ms"] * 1e-3) / 1e12
-            shown = f"{100 * share / peak:.1f} %" if peak else f"{share:.1f} TFLOP/s"
+        table = [
+            "| rows × tokens | p50 ms | p99 ms | tokens/s | TFLOP/s | share of peak | least cosine |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in rows:
+            speed, latency = row["gflop_per_s"] / 1e3, row["latency_ms"]
+            share = f"{100 * speed / peak:.1f} %" if peak else "unknown GPU"
             table.append(
-                f"| {line['rows']} | {line['tokens']} | {line['median_ms']:.2f} | {line['p95_ms']:.2f} | "
-                f"{line['tokens_per_s']:.0f} | {shown} |"
+                f"| {row['workload']} | {latency['p50']:.2f} | {latency['p99']:.2f} | {row['tokens_per_s']:.0f} "
+                f"| {speed:.2f} | {share} | {row['cosine_min']:.7f} |"
             )
         report.text(f"{title}:", "", *table)
-        return f"{len(table) - 2} shapes"
+        return f"{len(rows)} shapes"
 
     report.step(f"timing of {title}", make)
 
@@ -227,11 +226,11 @@ def doctor(machine: Machine, provider: str) -> list[dict]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nvembed", type=Path, required=True)
-    parser.add_argument("--measure", type=Path, required=True)
     parser.add_argument("--library", type=Path, required=True, help="ONNX Runtime's GPU library")
     parser.add_argument("--shim", type=Path, help="folder of the CUDA shim, to run without a GPU")
     parser.add_argument("--provider", default="cuda", help="cpu: to try this program itself where there is no GPU")
-    parser.add_argument("--shapes", default=SHAPES, help="what is timed, as rows x tokens")
+    parser.add_argument("--batch", default=BATCH, help="rows of what is timed")
+    parser.add_argument("--length", default=LENGTH, help="tokens of its rows")
     parser.add_argument("--out", type=Path, default=ROOT / "build/gpu-acceptance.md")
     arguments = parser.parse_args()
 
@@ -239,9 +238,8 @@ def main() -> int:
     if arguments.shim:
         # Fresh memory that reads as finite numbers: runs end well, and their results mean nothing.
         environment |= {"LD_LIBRARY_PATH": str(arguments.shim.resolve()), "CUDA_SHIM_FRESH": "60"}
-    machine = Machine(
-        arguments.nvembed.resolve(), arguments.measure.resolve(), environment, [], arguments.provider, arguments.shapes
-    )
+    shapes = ("--batch", arguments.batch, "--length", arguments.length)
+    machine = Machine(arguments.nvembed.resolve(), environment, [], arguments.provider, shapes)
     machine.findings = doctor(machine, machine.provider)
 
     report = Report()
@@ -289,11 +287,14 @@ def main() -> int:
             lambda: parity(machine, model, reference, "fp16", *on_tensorrt),  # noqa: B023
         )
     report.text("## Latency and throughput")
-    for model in (MODELS / "nv-embed-mini-fp16", WIDE / "wide-fp16"):
-        timing(machine, report, model, *on_provider)
-        timing(machine, report, model, *on_provider, "--no-cuda-graphs")
+    for model, reference in (
+        (MODELS / "nv-embed-mini-fp16", MODELS / "nv-embed-mini-fp32"),
+        (WIDE / "wide-fp16", WIDE / "wide-fp32"),
+    ):
+        timing(machine, report, model, reference, *on_provider)
+        timing(machine, report, model, reference, *on_provider, "--no-cuda-graphs")
         if not machine.on_shim and provider != "cpu":
-            timing(machine, report, model, *on_tensorrt)
+            timing(machine, report, model, reference, *on_tensorrt)
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("\n".join(report.lines).strip() + "\n")

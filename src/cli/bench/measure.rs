@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt, matmul_peak};
+use nvembed::{Embedder, Embeddings, EncodeOptions, LoadOptions, Prompt, matmul_peak};
 
 use super::record::{Latency, Row};
 use super::work::{Workload, operations};
@@ -22,6 +22,8 @@ pub(super) struct Limits {
     /// Prompts a second, each a call of its own, whether the former are done or not; else call after call.
     pub(super) rate: Option<f64>,
     pub(super) clients: usize,
+    /// Nothing is checked and nothing timed.
+    pub(super) dry_run: bool,
 }
 
 /// An open model and what its embeddings are compared with.
@@ -54,9 +56,10 @@ impl<'r> Check<'r> {
         embedder: Embedder,
         options: LoadOptions,
         reference: Option<&'r (Embedder, String)>,
+        limits: &Limits,
     ) -> anyhow::Result<Self> {
-        let rows = golden(&embedder)?;
-        if rows.is_empty() && reference.is_none() {
+        let rows = if limits.dry_run { Vec::new() } else { golden(&embedder)? };
+        if rows.is_empty() && reference.is_none() && !limits.dry_run {
             anyhow::bail!(
                 "the model has no golden embeddings and no --reference was given: its answers cannot be checked"
             );
@@ -81,17 +84,18 @@ impl<'r> Check<'r> {
     pub(super) fn measure(&self, workload: &Workload, limits: &Limits, row: Row) -> anyhow::Result<Row> {
         let lengths = workload.lengths(&self.embedder)?;
         let tokens: usize = lengths.iter().sum();
-        let (cosine_min, right) = self.compare(workload)?;
+        let row = Row { rows: workload.prompts.len(), tokens, ..row };
+        let found = self.embedder.embed(&workload.prompts, &workload.options)?;
+        let row = Row { device_memory_bytes: self.device_memory()?, ..row };
+        if limits.dry_run {
+            let padding_waste = Some(found.stats().padding_waste());
+            return Ok(Row { status: "dry run".to_owned(), padding_waste, calls: 1, ..row });
+        }
+        let (cosine_min, right) = self.compare(workload, &found)?;
         let against =
             [self.golden_cosine.map(|_| "golden embeddings (float64)"), self.reference.map(|(_, name)| name.as_str())];
         let against: Vec<_> = against.into_iter().flatten().collect();
-        let row = Row {
-            rows: workload.prompts.len(),
-            tokens,
-            cosine_min: Some(cosine_min),
-            verified_against: Some(against.join(", ")),
-            ..row
-        };
+        let row = Row { cosine_min: Some(cosine_min), verified_against: Some(against.join(", ")), ..row };
         if !right {
             let error = format!("the least cosine to {} is {cosine_min}: not timed", against.join(", "));
             return Ok(Row { status: "wrong".to_owned(), error: Some(error), ..row });
@@ -103,10 +107,10 @@ impl<'r> Check<'r> {
     }
 
     /// The least cosine, and whether every embedding is near enough.
-    fn compare(&self, workload: &Workload) -> anyhow::Result<(f64, bool)> {
+    fn compare(&self, workload: &Workload, found: &Embeddings) -> anyhow::Result<(f64, bool)> {
         let (mut least, mut right) = (self.golden_cosine.unwrap_or(f64::INFINITY), self.golden_agrees);
         if let Some((reference, _)) = self.reference {
-            let found = self.embedder.embed(&workload.prompts, &workload.options)?.to_f32();
+            let found = found.to_f32();
             let wanted = reference.embed(&workload.prompts, &workload.options)?.to_f32();
             for (found, wanted) in found.rows().into_iter().zip(wanted.rows()) {
                 let (difference, distance) = differences(found, wanted.as_slice().context("rows are contiguous")?);
@@ -190,6 +194,15 @@ impl<'r> Check<'r> {
             texts_per_s: Some(times.len() as f64 / seconds),
             ..row
         })
+    }
+
+    /// What the first GPU's driver says; `None` on the CPU.
+    fn device_memory(&self) -> nvembed::Result<Option<u64>> {
+        if !self.options.provider.is_gpu() {
+            return Ok(None);
+        }
+        let devices = nvembed::devices()?;
+        Ok(devices.first().map(|device| (device.total_memory - device.free_memory) as u64))
     }
 
     /// The speed of a product alone, measured once for each number of rows.

@@ -12,7 +12,8 @@ pub(crate) const SCHEMA_VERSION: u32 = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) schema_version: u32,
-    /// "ok"; "wrong": the embeddings differ from the known ones, nothing was timed; "failed": see `error`.
+    /// "ok"; "wrong": the embeddings differ from the known ones, nothing was timed; "failed": see `error`; "dry run": ran
+    /// once, neither checked nor timed.
     pub(crate) status: String,
     pub(crate) error: Option<String>,
     pub(crate) model: String,
@@ -50,6 +51,8 @@ pub(crate) struct Row {
     pub(crate) open_s: Option<f64>,
     /// Largest resident memory of the process since the model began to open.
     pub(crate) peak_memory_bytes: Option<u64>,
+    /// Memory in use on the first GPU after the workload, by whomever.
+    pub(crate) device_memory_bytes: Option<u64>,
     #[serde(flatten)]
     pub(crate) facts: Facts,
 }
