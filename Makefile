@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
 PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8
-WIDE := fp32 fp16 bf16
+WIDE := fp32 fp16 bf16 int8 int4
 REFERENCE := build/reference
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
@@ -115,7 +115,7 @@ $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json: export/tools/random_checkpoint.
 	$(BIN)/nvembed-export $(GPU_MODELS)/checkpoint $(@D) --precision fp16 --pooler fused --no-golden --force --quiet
 	rm -rf $(GPU_MODELS)/checkpoint
 
-# The same for the acceptance test, in more precisions: 9 GB.
+# The same for the acceptance test, in more precisions: 12 GB.
 $(GPU_MODELS)/wide-checkpoint/config.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py | venv
 	@mkdir -p $(GPU_MODELS)
 	rm -rf $(@D)

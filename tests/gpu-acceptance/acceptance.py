@@ -23,12 +23,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 MODELS, WIDE = ROOT / "build/models", ROOT / "build/gpu-graph"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
-WIDE_PRECISIONS = ("fp32", "fp16", "bf16")
+WIDE_PRECISIONS = PRECISIONS
 SHIM_NAME = "CUDA shim"
 ON_SHIM = "the CUDA shim computes nothing"
 
 # Largest 1 - cosine to the same rows in fp32 on the CPU: what `nvembed verify` allows to the float64 reference.
-TOLERANCE = {"fp32": 1e-6, "fp16": 1e-4, "bf16": 2e-3}
+TOLERANCE = {"fp32": 1e-6, "fp16": 1e-4, "bf16": 2e-3, "int8": 1e-3, "int4": 5e-2}
 
 # Dense fp16 products with fp32 sums, in TFLOP/s, from NVIDIA's data sheets; the key is a part of the driver's name.
 PEAK_TFLOPS = {
