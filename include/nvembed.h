@@ -117,7 +117,7 @@
 /// Elements are 16-bit floats (IEEE half precision): `data` is a uint16_t *.
 #define NVEMBED_F16 1
 
-/// `data` is memory of the host.
+/// `data` is memory of the host. For rows that stay on a GPU there is nvembed_embed_on_device().
 #define NVEMBED_MEMORY_HOST 0
 
 /// Only what fails.
@@ -137,6 +137,9 @@
 
 /// Stops the calls it was given to. Closed with nvembed_cancel_free(), also while calls use it.
 typedef struct nvembed_cancel nvembed_cancel;
+
+/// Rows in a GPU's memory: a contiguous array of rows x dimension elements, row i of prompt i.
+typedef struct nvembed_device_embeddings nvembed_device_embeddings;
 
 /// Choices of a call. A new one has the defaults.
 typedef struct nvembed_embed_options nvembed_embed_options;
@@ -348,6 +351,97 @@ nvembed_code nvembed_embed_options_set_max_batch_size(struct nvembed_embed_optio
                                                       size_t max_batch_size,
                                                       struct nvembed_error **error);
 
+/// The longest that a call may take, in milliseconds from its start; then it ends with NVEMBED_DEADLINE_EXCEEDED. 0, the
+/// default: no deadline. A call looks at it where it looks for cancellation, but a run on the CPU that has begun ends first.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_embed_options_set_deadline(struct nvembed_embed_options *options,
+                                                uint64_t milliseconds,
+                                                struct nvembed_error **error);
+
+/// The GPUs that a model is opened on, as CUDA numbers them: 1 to 64 numbers, none twice. Each GPU gets the whole model.
+/// Not set: GPU 0. Checked when a model is opened on a GPU, as are the other ranges; on the CPU nothing reads them.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_device_ids(struct nvembed_model_options *options,
+                                                  const size_t *device_ids,
+                                                  size_t count,
+                                                  struct nvembed_error **error);
+
+/// The most memory that ONNX Runtime takes on each GPU, in bytes. 0, the default: no limit but the GPU's.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_memory_limit(struct nvembed_model_options *options,
+                                                    size_t memory_limit,
+                                                    struct nvembed_error **error);
+
+/// A CUstream of the caller's that copies and runs are put on, of one GPU only. NULL, the default: one of the model's own.
+///
+/// The caller promises that it is a stream of the GPU's primary context, that nothing captures it while the model runs,
+/// and that it exists until the model and every nvembed_device_embeddings of it are closed and no call uses them.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_stream(struct nvembed_model_options *options,
+                                              void *stream,
+                                              struct nvembed_error **error);
+
+/// Whether (not 0) the kernels of a run are recorded once for each shape and replayed with one call. Default: 1.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_cuda_graphs(struct nvembed_model_options *options,
+                                                   int32_t cuda_graphs,
+                                                   struct nvembed_error **error);
+
+/// How many results of one shape may be held on a GPU at once, see nvembed_embed_on_device(): 1 to 256. Default: 2.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_buffer_sets(struct nvembed_model_options *options,
+                                                   size_t buffer_sets,
+                                                   struct nvembed_error **error);
+
+/// The lengths in tokens that batches are padded to on a GPU: up to 256 numbers that rise, none over the model's limit. A
+/// longer text is an error. Of count 0, the default: 16, 32, 48, 64, 96, 128 and so on, up to the model's limit.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_sequence_buckets(struct nvembed_model_options *options,
+                                                        const size_t *lengths,
+                                                        size_t count,
+                                                        struct nvembed_error **error);
+
+/// The numbers of rows that batches are padded to on a GPU: up to 256 numbers that rise. Of count 0, the default: 1, 2,
+/// 4 and so on, up to 64.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_batch_buckets(struct nvembed_model_options *options,
+                                                     const size_t *rows,
+                                                     size_t count,
+                                                     struct nvembed_error **error);
+
+/// How hard TensorRT looks for fast kernels when it builds an engine: 0 to 5. Default: 3, TensorRT's own.
+///
+/// Engines are built by the program's `nvembed prepare`, and one is found when a model is opened with the same options.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_builder_optimization_level(struct nvembed_model_options *options,
+                                                                  size_t level,
+                                                                  struct nvembed_error **error);
+
+/// The most scratch memory that TensorRT's kernels may use, in bytes. 0, the default: TensorRT's own limit, the GPU's
+/// memory.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_workspace(struct nvembed_model_options *options,
+                                                 size_t workspace,
+                                                 struct nvembed_error **error);
+
+/// Whether (not 0) TensorRT builds an engine when a model is opened for which none was prepared: minutes each time, and
+/// nothing is kept. Default: 0, which makes that an error.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_build_on_open(struct nvembed_model_options *options,
+                                                     int32_t build_on_open,
+                                                     struct nvembed_error **error);
+
 /// Opens a model folder made by nvembed-export. `options` may be NULL. After a failure there is nothing to close.
 ///
 /// Threads: any, at the same time; the first calls of a process load ONNX Runtime one after the other.
@@ -375,6 +469,17 @@ nvembed_code nvembed_model_dimension(const struct nvembed_model *model,
 nvembed_code nvembed_model_max_length(const struct nvembed_model *model,
                                       size_t *max_length,
                                       struct nvembed_error **error);
+
+/// Allocates memory and records CUDA graphs on each GPU for every shape that calls with these options can need, so that no
+/// call waits for that. `*shapes` becomes their number; on the CPU there are none. `options`, `cancel` and `shapes` may be
+/// NULL. After a failure some shapes are ready, and the model can be used.
+///
+/// Threads: any, at the same time; other calls' runs come between two shapes.
+nvembed_code nvembed_model_warm_up(const struct nvembed_model *model,
+                                   const struct nvembed_embed_options *options,
+                                   const struct nvembed_cancel *cancel,
+                                   size_t *shapes,
+                                   struct nvembed_error **error);
 
 /// What the model says of itself: `field` is an NVEMBED_METADATA_... constant. Copies the string and a NUL to `buffer`;
 /// `*length` becomes its length without the NUL, also when the buffer is too small. A NULL buffer asks for the length only;
@@ -453,6 +558,102 @@ nvembed_code nvembed_count_tokens(const struct nvembed_model *model,
                                   size_t *token_counts,
                                   uint8_t *truncated,
                                   struct nvembed_error **error);
+
+/// Embeds `count` prompts on a GPU and leaves the rows there, for a search on that GPU. `options` and `cancel` may be NULL.
+/// After a failure there is nothing to release.
+///
+/// The prompts run as one batch: 1 or more, and no more than fit in one within max_batch_tokens, max_batch_size and the
+/// model's buckets, else NVEMBED_OPTION; a model on the CPU is NVEMBED_OPTION too. The call returns when the computation
+/// is on its way, not when it is done: see nvembed_device_embeddings_event(). While as many results of one shape are held
+/// as nvembed_model_options_set_buffer_sets() allows, another one of that shape is NVEMBED_DEVICE.
+///
+/// Threads: any, at the same time, also on one model: they take turns on the GPU.
+nvembed_code nvembed_embed_on_device(const struct nvembed_model *model,
+                                     const struct nvembed_prompt *prompts,
+                                     size_t count,
+                                     const struct nvembed_embed_options *options,
+                                     const struct nvembed_cancel *cancel,
+                                     struct nvembed_device_embeddings **embeddings,
+                                     struct nvembed_error **error);
+
+/// The address of the first element in the memory of the GPU: a CUdeviceptr. It stays as it is, and so do the elements
+/// behind it, until the rows are released.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_pointer(const struct nvembed_device_embeddings *embeddings,
+                                               uint64_t *pointer,
+                                               struct nvembed_error **error);
+
+/// The CUstream that the rows are computed on, of the GPU's primary context. It is the model's; do not destroy it.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_stream(const struct nvembed_device_embeddings *embeddings,
+                                              void **stream,
+                                              struct nvembed_error **error);
+
+/// The CUevent behind the computation: the rows are complete when it has passed. Let your stream wait for it
+/// (cuStreamWaitEvent), or the host (cuEventSynchronize), before the rows are read. It is the model's; do not destroy or
+/// record it. It is this result's until the rows are released.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_event(const struct nvembed_device_embeddings *embeddings,
+                                             void **event,
+                                             struct nvembed_error **error);
+
+/// The GPU, as CUDA numbers it.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_device_id(const struct nvembed_device_embeddings *embeddings,
+                                                 size_t *device_id,
+                                                 struct nvembed_error **error);
+
+/// NVEMBED_F32 or NVEMBED_F16: what the model's graph computes, fp16 graphs in 16-bit floats.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_dtype(const struct nvembed_device_embeddings *embeddings,
+                                             int32_t *dtype,
+                                             struct nvembed_error **error);
+
+/// The number of rows, which is that of the prompts.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_rows(const struct nvembed_device_embeddings *embeddings,
+                                            size_t *rows,
+                                            struct nvembed_error **error);
+
+/// D, the elements of a row.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_dimension(const struct nvembed_device_embeddings *embeddings,
+                                                 size_t *dimension,
+                                                 struct nvembed_error **error);
+
+/// Copies out what happened to each row: `token_counts` and `truncated`, each NULL or with room for `capacity` numbers,
+/// are filled as those of nvembed_output. A capacity below the number of rows is NVEMBED_BUFFER_TOO_SMALL.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_device_embeddings_tokens(const struct nvembed_device_embeddings *embeddings,
+                                              size_t *token_counts,
+                                              uint8_t *truncated,
+                                              size_t capacity,
+                                              struct nvembed_error **error);
+
+/// Closes the handle and gives the memory back to the model's next calls. NULL is fine. All that reads the rows must be
+/// done, on the GPU too.
+///
+/// Threads: any, at the same time; of several that release the same rows, one succeeds.
+nvembed_code nvembed_device_embeddings_release(struct nvembed_device_embeddings *embeddings);
+
+/// Closes the handle and gives the memory back to calls that come after `event`, a CUevent that was recorded behind what
+/// reads the rows. Returns at once: the GPU waits, not the host.
+///
+/// The caller promises that it is an event of the GPU's primary context, and that it exists until a later call of
+/// nvembed_embed_on_device() on the same GPU has returned, or until the model and its results are closed.
+///
+/// Threads: any, at the same time; of several that release the same rows, one succeeds.
+nvembed_code nvembed_device_embeddings_release_after(struct nvembed_device_embeddings *embeddings,
+                                                     void *event,
+                                                     struct nvembed_error **error);
 
 /// Sets the callback for log messages up to `level`, of the whole process; NULL unsets it. A second call replaces the first.
 /// When it returns, the former callback is not running and will not be called again: its user data may be freed.

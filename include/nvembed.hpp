@@ -177,6 +177,21 @@ struct ModelOptions {
     bool verify_hashes = false;
     std::string cache;
     bool parallel_prepacking = false;
+    /// Of GPUs. Empty: GPU 0.
+    std::vector<std::size_t> device_ids;
+    std::size_t memory_limit = 0;
+    /// A CUstream of the caller's, which must outlive the model and its DeviceEmbeddings.
+    void *stream = nullptr;
+    bool cuda_graphs = true;
+    /// 0: the default.
+    std::size_t buffer_sets = 0;
+    /// Empty: the default.
+    std::vector<std::size_t> sequence_buckets;
+    std::vector<std::size_t> batch_buckets;
+    /// Of TensorRT.
+    std::size_t builder_optimization_level = 3;
+    std::size_t workspace = 0;
+    bool build_on_open = false;
 };
 
 /// Choices of a call; see the setters of nvembed_embed_options. 0: the default.
@@ -186,6 +201,7 @@ struct EmbedOptions {
     std::int32_t special_tokens = NVEMBED_SPECIAL_TOKENS_PARSE;
     std::size_t max_batch_tokens = 0;
     std::size_t max_batch_size = 0;
+    std::uint64_t deadline_milliseconds = 0;
 };
 
 /// A text behind a literal instruction; an empty one for passages, query_instruction() for queries.
@@ -232,6 +248,69 @@ private:
     std::vector<std::uint8_t> truncated_;
 };
 
+/// Rows that stay on a GPU; see nvembed_embed_on_device(). Its end gives the memory back: all that reads the rows must be
+/// done by then, or use release_after().
+class DeviceEmbeddings {
+public:
+    /// A CUdeviceptr to size() x dimension() elements of dtype().
+    std::uint64_t pointer() const noexcept { return pointer_; }
+    /// The CUstream that computes the rows, and the CUevent behind that; both are the model's.
+    void *stream() const noexcept { return stream_; }
+    void *event() const noexcept { return event_; }
+    std::size_t device_id() const noexcept { return device_id_; }
+    /// NVEMBED_F32 or NVEMBED_F16.
+    std::int32_t dtype() const noexcept { return dtype_; }
+    std::size_t size() const noexcept { return token_counts_.size(); }
+    std::size_t dimension() const noexcept { return dimension_; }
+    std::size_t token_count(std::size_t index) const noexcept { return token_counts_[index]; }
+    bool truncated(std::size_t index) const noexcept { return truncated_[index] != 0; }
+
+    /// Gives the memory back to calls behind a CUevent; see nvembed_device_embeddings_release_after(). After a failure the
+    /// rows are still held.
+    Result<void> release_after(void *event) && {
+        nvembed_error *error = nullptr;
+        const nvembed_code code = nvembed_device_embeddings_release_after(handle_.get(), event, &error);
+        if (code != NVEMBED_OK) return detail::take(code, error);
+        *handle_.out() = nullptr;
+        return {};
+    }
+    const nvembed_device_embeddings *get() const noexcept { return handle_.get(); }
+
+private:
+    friend class Model;
+    DeviceEmbeddings() = default;
+
+    /// Reads all that is known of the rows.
+    nvembed_code fill(nvembed_error **error) {
+        nvembed_code code = NVEMBED_OK;
+        std::size_t rows = 0;
+        const auto read = [&](auto function, auto *value) {
+            if (code == NVEMBED_OK) code = function(handle_.get(), value, error);
+        };
+        read(nvembed_device_embeddings_pointer, &pointer_);
+        read(nvembed_device_embeddings_stream, &stream_);
+        read(nvembed_device_embeddings_event, &event_);
+        read(nvembed_device_embeddings_device_id, &device_id_);
+        read(nvembed_device_embeddings_dtype, &dtype_);
+        read(nvembed_device_embeddings_dimension, &dimension_);
+        read(nvembed_device_embeddings_rows, &rows);
+        if (code != NVEMBED_OK) return code;
+        token_counts_.resize(rows);
+        truncated_.resize(rows);
+        return nvembed_device_embeddings_tokens(handle_.get(), token_counts_.data(), truncated_.data(), rows, error);
+    }
+
+    detail::Handle<nvembed_device_embeddings, nvembed_device_embeddings_release> handle_;
+    std::uint64_t pointer_ = 0;
+    void *stream_ = nullptr;
+    void *event_ = nullptr;
+    std::size_t device_id_ = 0;
+    std::int32_t dtype_ = NVEMBED_F32;
+    std::size_t dimension_ = 0;
+    std::vector<std::size_t> token_counts_;
+    std::vector<std::uint8_t> truncated_;
+};
+
 /// The instruction of a query whose task is described in one English sentence.
 inline Result<std::string> query_instruction(std::string_view task) {
     std::string value;
@@ -260,6 +339,19 @@ public:
         then(nvembed_model_options_set_verify_hashes, std::int32_t{options.verify_hashes});
         then(nvembed_model_options_set_cache, options.cache.data(), options.cache.size());
         then(nvembed_model_options_set_parallel_prepacking, std::int32_t{options.parallel_prepacking});
+        const auto list = [&](auto function, const std::vector<std::size_t> &values) {
+            if (!values.empty()) then(function, values.data(), values.size());
+        };
+        list(nvembed_model_options_set_device_ids, options.device_ids);
+        then(nvembed_model_options_set_memory_limit, options.memory_limit);
+        then(nvembed_model_options_set_stream, options.stream);
+        then(nvembed_model_options_set_cuda_graphs, std::int32_t{options.cuda_graphs});
+        if (options.buffer_sets > 0) then(nvembed_model_options_set_buffer_sets, options.buffer_sets);
+        list(nvembed_model_options_set_sequence_buckets, options.sequence_buckets);
+        list(nvembed_model_options_set_batch_buckets, options.batch_buckets);
+        then(nvembed_model_options_set_builder_optimization_level, options.builder_optimization_level);
+        then(nvembed_model_options_set_workspace, options.workspace);
+        then(nvembed_model_options_set_build_on_open, std::int32_t{options.build_on_open});
         if (code == NVEMBED_OK) {
             code = nvembed_model_open(folder.data(), folder.size(), handle.get(), model.handle_.out(), &error);
         }
@@ -303,6 +395,30 @@ public:
     Result<void> embed_into(span<std::uint16_t> values, span<const Prompt> prompts, std::size_t row_stride = 0,
                             const EmbedOptions &options = {}, const Cancel *cancel = nullptr) const {
         return embed(prompts, options, host_output(values.data(), values.size(), NVEMBED_F16, row_stride), cancel);
+    }
+
+    /// On a GPU, where the rows stay. They may outlive this model.
+    Result<DeviceEmbeddings> embed_on_device(span<const Prompt> prompts, const EmbedOptions &options = {},
+                                             const Cancel *cancel = nullptr) const {
+        DeviceEmbeddings result;
+        auto outcome = with(prompts, options, [&](const auto *first, const auto *handle, nvembed_error **error) {
+            const nvembed_cancel *token = cancel ? cancel->get() : nullptr;
+            const nvembed_code code = nvembed_embed_on_device(get(), first, prompts.size(), handle, token,
+                                                              result.handle_.out(), error);
+            return code == NVEMBED_OK ? result.fill(error) : code;
+        });
+        if (!outcome) return outcome.error();
+        return result;
+    }
+
+    /// Makes ready what calls with these options can need on a GPU; the number of shapes, none on the CPU.
+    Result<std::size_t> warm_up(const EmbedOptions &options = {}, const Cancel *cancel = nullptr) const {
+        std::size_t shapes = 0;
+        auto outcome = with({}, options, [&](const auto *, const auto *handle, nvembed_error **error) {
+            return nvembed_model_warm_up(get(), handle, cancel ? cancel->get() : nullptr, &shapes, error);
+        });
+        if (!outcome) return outcome.error();
+        return shapes;
     }
 
     /// The number of tokens of each prompt, as embed() would cut it.
@@ -357,6 +473,7 @@ private:
         set(true, nvembed_embed_options_set_special_tokens, options.special_tokens);
         set(options.max_batch_tokens > 0, nvembed_embed_options_set_max_batch_tokens, options.max_batch_tokens);
         set(options.max_batch_size > 0, nvembed_embed_options_set_max_batch_size, options.max_batch_size);
+        set(true, nvembed_embed_options_set_deadline, options.deadline_milliseconds);
         if (code == NVEMBED_OK) {
             const auto *constant = static_cast<const nvembed_embed_options *>(handle.get());
             code = call(static_cast<const nvembed_prompt *>(list.data()), constant, &error);

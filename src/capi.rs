@@ -12,10 +12,12 @@ mod cancel;
 mod codes;
 mod embed;
 mod error;
+mod gpu_options;
 mod handle;
 mod log;
 mod memory;
 mod model;
+mod on_device;
 mod options;
 
 use std::ffi::c_char;
@@ -25,8 +27,10 @@ pub use cancel::*;
 pub use codes::*;
 pub use embed::*;
 pub use error::*;
+pub use gpu_options::*;
 pub use log::*;
 pub use model::*;
+pub use on_device::*;
 pub use options::*;
 
 use error::Failure;

@@ -6,14 +6,16 @@ use std::path::Path;
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// In the order of the header.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     "src/capi.rs",
     "src/capi/codes.rs",
     "src/capi/error.rs",
     "src/capi/options.rs",
+    "src/capi/gpu_options.rs",
     "src/capi/model.rs",
     "src/capi/cancel.rs",
     "src/capi/embed.rs",
+    "src/capi/on_device.rs",
     "src/capi/log.rs",
 ];
 

@@ -9,7 +9,7 @@ use super::cancel::nvembed_cancel;
 use super::codes::{NVEMBED_BUFFER_TOO_SMALL, NVEMBED_INVALID_ARGUMENT, NVEMBED_STRUCT_SIZE, nvembed_code};
 use super::error::{Failure, nvembed_error};
 use super::model::nvembed_model;
-use super::options::{nvembed_embed_options, snapshot};
+use super::options::{nvembed_embed_options, of_call};
 use super::{guard, handle, memory};
 use crate::{EmbeddingsView, EncodeOptions, OutputType, Prompt};
 
@@ -42,7 +42,7 @@ pub const NVEMBED_F32: i32 = 0;
 /// Elements are 16-bit floats (IEEE half precision): `data` is a uint16_t *.
 pub const NVEMBED_F16: i32 = 1;
 
-/// `data` is memory of the host.
+/// `data` is memory of the host. For rows that stay on a GPU there is nvembed_embed_on_device().
 pub const NVEMBED_MEMORY_HOST: i32 = 0;
 
 /// Where a call puts its results. Set all of it to 0, then `struct_size` to sizeof(nvembed_output), then what is needed.
@@ -88,8 +88,9 @@ pub unsafe extern "C" fn nvembed_embed(
     // SAFETY: the pointers are as docs/c-api.md says.
     unsafe {
         guard(error, || {
+            let options = of_call(options, cancel)?;
             let prompts = prompts_of(memory::slice("prompts", prompts, count)?)?;
-            embed(model, &prompts, options, output, cancel)
+            embed(model, &prompts, options, output)
         })
     }
 }
@@ -112,11 +113,12 @@ pub unsafe extern "C" fn nvembed_embed_texts(
     // SAFETY: the pointers are as docs/c-api.md says.
     unsafe {
         guard(error, || {
+            let options = of_call(options, cancel)?;
             let instruction = memory::text("the instruction", instruction, instruction_length)?;
             let texts = memory::slice("texts", texts, count)?.iter().enumerate();
             let prompts =
                 texts.map(|(index, text)| Ok(Prompt::with_instruction(instruction, text_of(index, "text", text)?)));
-            embed(model, &prompts.collect::<Result<Vec<_>, Failure>>()?, options, output, cancel)
+            embed(model, &prompts.collect::<Result<Vec<_>, Failure>>()?, options, output)
         })
     }
 }
@@ -139,7 +141,7 @@ pub unsafe extern "C" fn nvembed_count_tokens(
     unsafe {
         guard(error, || {
             let model = handle::get(model)?;
-            let options: EncodeOptions = snapshot(options)?;
+            let options = of_call(options, std::ptr::null())?;
             let rows = Rows::new(token_counts, truncated)?;
             let prompts = prompts_of(memory::slice("prompts", prompts, count)?)?;
             let encodings = model.encode(&prompts, &options)?.into_iter().enumerate();
@@ -159,15 +161,10 @@ pub unsafe extern "C" fn nvembed_count_tokens(
 unsafe fn embed(
     model: *const nvembed_model,
     prompts: &[Prompt<'_>],
-    options: *const nvembed_embed_options,
+    mut options: EncodeOptions,
     output: *const nvembed_output,
-    cancel: *const nvembed_cancel,
 ) -> Result<(), Failure> {
     let model = handle::get(model)?;
-    let mut options: EncodeOptions = snapshot(options)?;
-    if !cancel.is_null() {
-        options.cancel = Some((*handle::get(cancel)?).clone());
-    }
     // SAFETY: as this function's.
     let output = unsafe { read_output(output)? };
     let stride = check_output(&output, prompts.len(), model.dim())?;
@@ -190,7 +187,7 @@ unsafe fn embed(
 
 /// # Safety
 /// The strings are as the contract says, for `'a`.
-unsafe fn prompts_of<'a>(prompts: &'a [nvembed_prompt]) -> Result<Vec<Prompt<'a>>, Failure> {
+pub(super) unsafe fn prompts_of<'a>(prompts: &'a [nvembed_prompt]) -> Result<Vec<Prompt<'a>>, Failure> {
     let one = |(index, prompt): (usize, &nvembed_prompt)| {
         // SAFETY: as this function's.
         let (instruction, text) =
@@ -270,13 +267,13 @@ unsafe fn copy_rows<T: Copy>(view: ArrayView2<'_, T>, data: *mut T, stride: usiz
 }
 
 /// The caller's arrays of what happened to each row, either of which may be NULL.
-struct Rows {
+pub(super) struct Rows {
     token_counts: *mut usize,
     truncated: *mut u8,
 }
 
 impl Rows {
-    fn new(token_counts: *mut usize, truncated: *mut u8) -> Result<Self, Failure> {
+    pub(super) fn new(token_counts: *mut usize, truncated: *mut u8) -> Result<Self, Failure> {
         if !token_counts.is_null() {
             memory::check("token_counts", token_counts)?;
         }
@@ -285,7 +282,7 @@ impl Rows {
 
     /// # Safety
     /// Each array that is not NULL has more than `index` elements.
-    unsafe fn set(&self, index: usize, tokens: usize, truncated: bool) {
+    pub(super) unsafe fn set(&self, index: usize, tokens: usize, truncated: bool) {
         // SAFETY: as this function's; `new` checked the alignment.
         unsafe {
             if !self.token_counts.is_null() {

@@ -54,8 +54,13 @@ pub(super) fn close<H: Handle>(handle: *const H) -> Result<(), Failure> {
         return Ok(());
     }
     // The lock is released before the value is dropped: a model takes a while.
+    take(handle).map(drop)
+}
+
+/// Closes a handle that is not NULL, and returns what it stood for.
+pub(super) fn take<H: Handle>(handle: *const H) -> Result<Arc<H::Value>, Failure> {
     let value = H::table().open.write().unwrap_or_else(PoisonError::into_inner).remove(&handle.addr());
-    value.map(drop).ok_or_else(|| invalid(handle))
+    value.ok_or_else(|| invalid(handle))
 }
 
 fn invalid<H: Handle>(handle: *const H) -> Failure {

@@ -2,10 +2,11 @@
 
 use std::ffi::c_char;
 
+use super::cancel::nvembed_cancel;
 use super::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
 use super::error::{Failure, nvembed_error};
 use super::handle::{self, Handle, Table};
-use super::options::{nvembed_model_options, snapshot};
+use super::options::{nvembed_embed_options, nvembed_model_options, of_call, snapshot};
 use super::{guard, memory};
 use crate::{Embedder, Prompt};
 
@@ -92,6 +93,33 @@ pub unsafe extern "C" fn nvembed_model_max_length(
 ) -> nvembed_code {
     // SAFETY: `max_length` and `error` are NULL or may be written.
     unsafe { guard(error, || memory::write("max_length", max_length, handle::get(model)?.manifest().max_length())) }
+}
+
+/// Allocates memory and records CUDA graphs on each GPU for every shape that calls with these options can need, so that no
+/// call waits for that. `*shapes` becomes their number; on the CPU there are none. `options`, `cancel` and `shapes` may be
+/// NULL. After a failure some shapes are ready, and the model can be used.
+///
+/// Threads: any, at the same time; other calls' runs come between two shapes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvembed_model_warm_up(
+    model: *const nvembed_model,
+    options: *const nvembed_embed_options,
+    cancel: *const nvembed_cancel,
+    shapes: *mut usize,
+    error: *mut *mut nvembed_error,
+) -> nvembed_code {
+    // SAFETY: `shapes` and `error` are NULL or may be written.
+    unsafe {
+        guard(error, || {
+            let options = of_call(options, cancel)?;
+            let model = handle::get(model)?;
+            if !shapes.is_null() {
+                memory::check("shapes", shapes)?;
+            }
+            let ready = model.warm_up(&options)?;
+            if shapes.is_null() { Ok(()) } else { memory::write("shapes", shapes, ready) }
+        })
+    }
 }
 
 /// What the model says of itself: `field` is an NVEMBED_METADATA_... constant. Copies the string and a NUL to `buffer`;

@@ -3,7 +3,9 @@
 use std::ffi::c_char;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::cancel::nvembed_cancel;
 use super::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
 use super::error::{Failure, nvembed_error};
 use super::handle::{self, Handle, Table};
@@ -29,7 +31,14 @@ pub const NVEMBED_SPECIAL_TOKENS_PARSE: i32 = 0;
 pub const NVEMBED_SPECIAL_TOKENS_LITERAL: i32 = 1;
 
 static MODEL_OPTIONS: Table<Mutex<LoadOptions>> = Table::new();
-static EMBED_OPTIONS: Table<Mutex<EncodeOptions>> = Table::new();
+static EMBED_OPTIONS: Table<Mutex<CallOptions>> = Table::new();
+
+/// What stands behind nvembed_embed_options: the deadline becomes a point in time when a call begins.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallOptions {
+    encode: EncodeOptions,
+    deadline: Option<Duration>,
+}
 
 impl Handle for nvembed_model_options {
     type Value = Mutex<LoadOptions>;
@@ -40,7 +49,7 @@ impl Handle for nvembed_model_options {
 }
 
 impl Handle for nvembed_embed_options {
-    type Value = Mutex<EncodeOptions>;
+    type Value = Mutex<CallOptions>;
     const NAME: &'static str = "nvembed_embed_options";
     fn table() -> &'static Table<Self::Value> {
         &EMBED_OPTIONS
@@ -59,7 +68,22 @@ where
     Ok(handle::get(options)?.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
-fn change<H, O>(options: *mut H, set: impl FnOnce(&mut O)) -> Result<(), Failure>
+/// The options of a call that begins now; either handle may be NULL.
+pub(super) fn of_call(
+    options: *const nvembed_embed_options,
+    cancel: *const nvembed_cancel,
+) -> Result<EncodeOptions, Failure> {
+    let now = Instant::now();
+    let CallOptions { mut encode, deadline } = snapshot(options)?;
+    // Later than the clock can tell is never.
+    encode.deadline = deadline.and_then(|deadline| now.checked_add(deadline));
+    if !cancel.is_null() {
+        encode.cancel = Some((*handle::get(cancel)?).clone());
+    }
+    Ok(encode)
+}
+
+pub(super) fn change<H, O>(options: *mut H, set: impl FnOnce(&mut O)) -> Result<(), Failure>
 where
     H: Handle<Value = Mutex<O>>,
 {
@@ -249,7 +273,7 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_length(
     unsafe {
         guard(error, || {
             let max_length = (max_length > 0).then_some(max_length);
-            change(options, |options: &mut EncodeOptions| options.max_length = max_length)
+            change(options, |options: &mut CallOptions| options.encode.max_length = max_length)
         })
     }
 }
@@ -272,7 +296,7 @@ pub unsafe extern "C" fn nvembed_embed_options_set_truncation(
                 NVEMBED_TRUNCATION_ERROR => Truncation::Error,
                 other => return Err(unknown("truncation", other)),
             };
-            change(options, |options: &mut EncodeOptions| options.truncation = truncation)
+            change(options, |options: &mut CallOptions| options.encode.truncation = truncation)
         })
     }
 }
@@ -294,7 +318,7 @@ pub unsafe extern "C" fn nvembed_embed_options_set_special_tokens(
                 NVEMBED_SPECIAL_TOKENS_LITERAL => SpecialTokens::Literal,
                 other => return Err(unknown("special_tokens", other)),
             };
-            change(options, |options: &mut EncodeOptions| options.special_tokens = special_tokens)
+            change(options, |options: &mut CallOptions| options.encode.special_tokens = special_tokens)
         })
     }
 }
@@ -310,7 +334,7 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_tokens(
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
     unsafe {
-        guard(error, || change(options, |options: &mut EncodeOptions| options.max_batch_tokens = max_batch_tokens))
+        guard(error, || change(options, |options: &mut CallOptions| options.encode.max_batch_tokens = max_batch_tokens))
     }
 }
 
@@ -324,5 +348,26 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_size(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe { guard(error, || change(options, |options: &mut EncodeOptions| options.max_batch_size = max_batch_size)) }
+    unsafe {
+        guard(error, || change(options, |options: &mut CallOptions| options.encode.max_batch_size = max_batch_size))
+    }
+}
+
+/// The longest that a call may take, in milliseconds from its start; then it ends with NVEMBED_DEADLINE_EXCEEDED. 0, the
+/// default: no deadline. A call looks at it where it looks for cancellation, but a run on the CPU that has begun ends first.
+///
+/// Threads: any, at the same time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvembed_embed_options_set_deadline(
+    options: *mut nvembed_embed_options,
+    milliseconds: u64,
+    error: *mut *mut nvembed_error,
+) -> nvembed_code {
+    // SAFETY: `error` is NULL or may be written.
+    unsafe {
+        guard(error, || {
+            let deadline = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));
+            change(options, |options: &mut CallOptions| options.deadline = deadline)
+        })
+    }
 }

@@ -1,9 +1,12 @@
 //! What cannot be seen from C: panics, and the table behind the handles. The rest is tested from C, in `tests/c-api/`.
 #![allow(clippy::panic, reason = "panics are what is tested")]
 
+use std::time::{Duration, Instant};
+
 use super::handle::{Handle, close, get, insert};
 use super::options::snapshot;
 use super::*;
+use crate::{LoadOptions, TensorRtOptions, UserStream};
 
 #[test]
 fn a_panic_becomes_a_code_and_a_message() {
@@ -74,4 +77,61 @@ fn setters_set_what_they_are_named_after() {
     }
     assert_eq!((read().library, read().cache, read().intra_threads), (None, None, None));
     close(options).unwrap();
+}
+
+#[test]
+fn every_option_of_gpus_lands_in_its_field() {
+    let null = std::ptr::null_mut();
+    let mut options = std::ptr::null_mut::<nvembed_model_options>();
+    let numbers = [1_usize, 2, 3, 4, 5, 6];
+    // SAFETY: local variables; the stream is an address that no model is opened with.
+    let codes = unsafe {
+        [
+            nvembed_model_options_new(&raw mut options, null),
+            nvembed_model_options_set_device_ids(options, numbers.as_ptr(), 2, null),
+            nvembed_model_options_set_memory_limit(options, 10, null),
+            nvembed_model_options_set_stream(options, std::ptr::without_provenance_mut(12), null),
+            nvembed_model_options_set_cuda_graphs(options, 0, null),
+            nvembed_model_options_set_buffer_sets(options, 13, null),
+            nvembed_model_options_set_sequence_buckets(options, numbers[2..].as_ptr(), 2, null),
+            nvembed_model_options_set_batch_buckets(options, numbers[4..].as_ptr(), 2, null),
+            nvembed_model_options_set_builder_optimization_level(options, 5, null),
+            nvembed_model_options_set_workspace(options, 14, null),
+            nvembed_model_options_set_build_on_open(options, 2, null),
+        ]
+    };
+    assert_eq!(codes, [NVEMBED_OK; 11]);
+    let LoadOptions { cuda, tensorrt, .. } = options::snapshot(options.cast_const()).unwrap();
+    assert_eq!(cuda.device_ids, [1, 2]);
+    assert_eq!((cuda.memory_limit, cuda.cuda_graphs, cuda.buffer_sets), (Some(10), false, 13));
+    // SAFETY: only compared.
+    assert_eq!(cuda.stream, Some(unsafe { UserStream::new(12) }));
+    assert_eq!((cuda.buckets.sequence, cuda.buckets.batch), (vec![3, 4], vec![5, 6]));
+    let TensorRtOptions { builder_optimization_level, workspace, build_on_open, .. } = tensorrt;
+    assert_eq!((builder_optimization_level, workspace, build_on_open), (5, Some(14), true));
+    assert_eq!(nvembed_model_options_free(options), NVEMBED_OK);
+}
+
+#[test]
+fn a_deadline_counts_from_each_call_and_0_is_none() {
+    let null = std::ptr::null_mut();
+    let mut options = std::ptr::null_mut::<nvembed_embed_options>();
+    // SAFETY: local variables.
+    assert_eq!(unsafe { nvembed_embed_options_new(&raw mut options, null) }, NVEMBED_OK);
+    let deadline = |milliseconds| {
+        // SAFETY: as above.
+        assert_eq!(unsafe { nvembed_embed_options_set_deadline(options, milliseconds, null) }, NVEMBED_OK);
+        let (before, found) = (Instant::now(), options::of_call(options, std::ptr::null()).unwrap().deadline);
+        (before, found, Instant::now())
+    };
+    for _ in 0..2 {
+        let (before, found, after) = deadline(600_000);
+        let found = found.unwrap();
+        assert!(found >= before + Duration::from_secs(600) && found <= after + Duration::from_secs(600));
+    }
+    assert_eq!(deadline(0).1, None);
+    // Whether or not the clock can tell that time: no panic, and not in the past.
+    let (_, found, after) = deadline(u64::MAX);
+    assert!(found.is_none_or(|deadline| deadline > after));
+    assert_eq!(nvembed_embed_options_free(options), NVEMBED_OK);
 }

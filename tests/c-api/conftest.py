@@ -65,21 +65,26 @@ def compiled(prefix, tmp_path_factory):
         key = (name, *flags)
         if key not in made:
             program = tmp_path_factory.mktemp("program") / name
+            source = HERE / f"{name}.c"
+            compiler = ["cc", "-std=gnu99"]
+            if not source.exists():
+                source, compiler = HERE / f"{name}.cpp", ["c++", "-std=c++17"]
             run(
                 [
-                    tool("cc"),
-                    "-std=gnu99",
+                    tool(compiler[0]),
+                    compiler[1],
                     *WARNINGS,
                     *flags,
                     "-pthread",
                     f"-I{prefix}/include",
-                    HERE / f"{name}.c",
+                    source,
                     "-o",
                     program,
                     f"-L{prefix}/lib",
                     "-lnvembed",
                     f"-Wl,-rpath,{prefix}/lib",
                     "-lm",
+                    "-ldl",
                 ]
             )
             made[key] = program

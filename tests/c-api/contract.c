@@ -317,6 +317,127 @@ static void logs(const char *folder) {
     CHECK(nvembed_model_close(model) == NVEMBED_OK);
 }
 
+/* One call of three runs, of which the deadline lets the first begin at most: it takes longer than that. */
+static void deadlines(nvembed_model *model) {
+    static float values[ROWS * DIMENSION];
+    static char text[600];
+    nvembed_prompt prompts[ROWS];
+    nvembed_output output = host_output(values, ROWS * DIMENSION, NVEMBED_F32);
+    nvembed_embed_options *options = NULL;
+    size_t index;
+
+    for (index = 0; index + 6 < sizeof text; index += 6) memcpy(text + index, "plain ", 6);
+    for (index = 0; index < ROWS; ++index) prompts[index] = passage(text);
+    for (index = 0; index < ROWS * DIMENSION; ++index) values[index] = GUARD;
+    OK(nvembed_embed_options_new(&options, &error));
+    OK(nvembed_embed_options_set_max_batch_size(options, 1, &error));
+    OK(nvembed_embed_options_set_deadline(options, 1, &error));
+    EXPECT(nvembed_embed(model, prompts, ROWS, options, &output, NULL, &error), NVEMBED_DEADLINE_EXCEEDED, "deadline");
+    for (index = 0; index < ROWS * DIMENSION; ++index) CHECK(values[index] == GUARD);
+    /* It is counted from the start of each call, not from when it was set: two calls, each well within a minute. */
+    OK(nvembed_embed_options_set_deadline(options, 60000, &error));
+    OK(nvembed_embed(model, prompts, 1, options, &output, NULL, &error));
+    OK(nvembed_embed_options_set_deadline(options, UINT64_MAX, &error));
+    OK(nvembed_embed(model, prompts, 1, options, &output, NULL, &error));
+    OK(nvembed_embed_options_set_deadline(options, 1, &error));
+    OK(nvembed_embed_options_set_deadline(options, 0, &error));
+    OK(nvembed_embed(model, prompts, 3, options, &output, NULL, &error));
+    CHECK(nvembed_embed_options_free(options) == NVEMBED_OK);
+    EXPECT(nvembed_embed_options_set_deadline(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
+}
+
+/* What can be said of GPUs without one; device.c has the rest. */
+static void without_a_gpu(const char *folder, nvembed_model *model) {
+    nvembed_prompt prompt = passage("Homer.");
+    nvembed_model_options *options = NULL;
+    nvembed_embed_options *call = NULL;
+    nvembed_device_embeddings *rows = (nvembed_device_embeddings *)model;
+    nvembed_cancel *cancel = NULL;
+    nvembed_model *other = NULL;
+    size_t numbers[2] = {0, 7}, shapes = GUARD;
+    void *address = &shapes;
+    uint64_t pointer = GUARD;
+    int32_t dtype = GUARD;
+
+    EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, NULL, &rows, &error), NVEMBED_OPTION, "open on the CPU");
+    CHECK(rows == NULL);
+    EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, NULL, NULL, &error), NVEMBED_NULL_POINTER, "embeddings is NULL");
+    EXPECT(nvembed_embed_on_device(model, NULL, 1, NULL, NULL, &rows, &error), NVEMBED_NULL_POINTER, "prompts is NULL");
+    EXPECT(nvembed_embed_on_device(NULL, &prompt, 1, NULL, NULL, &rows, &error), NVEMBED_INVALID_HANDLE, "nvembed_model");
+    EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, (nvembed_cancel *)model, &rows, &error), NVEMBED_INVALID_HANDLE,
+           "nvembed_cancel");
+    prompt.text = string("\xff");
+    EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, NULL, &rows, &error), NVEMBED_INVALID_UTF8, "prompt 0");
+
+    /* Handles that are none. */
+    rows = (nvembed_device_embeddings *)model;
+    EXPECT(nvembed_device_embeddings_pointer(NULL, &pointer, &error), NVEMBED_INVALID_HANDLE, "embeddings handle is NULL");
+    EXPECT(nvembed_device_embeddings_pointer(rows, &pointer, &error), NVEMBED_INVALID_HANDLE, "nvembed_device_embeddings");
+    EXPECT(nvembed_device_embeddings_stream(rows, &address, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_event(rows, &address, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_device_id(rows, numbers, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_dtype(rows, &dtype, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_rows(rows, numbers, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_dimension(rows, numbers, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_tokens(rows, numbers, NULL, 1, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_release_after(rows, address, &error), NVEMBED_INVALID_HANDLE, "");
+    EXPECT(nvembed_device_embeddings_release_after(NULL, address, &error), NVEMBED_INVALID_HANDLE, "is NULL");
+    EXPECT(nvembed_device_embeddings_release_after(rows, NULL, &error), NVEMBED_NULL_POINTER, "event is NULL");
+    CHECK(nvembed_device_embeddings_release(rows) == NVEMBED_INVALID_HANDLE);
+    CHECK(nvembed_device_embeddings_release(NULL) == NVEMBED_OK);
+    CHECK(pointer == GUARD && dtype == GUARD && address == &shapes && numbers[0] == 0);
+
+    /* Nothing has to be warmed up; what is asked for is checked all the same. */
+    OK(nvembed_model_warm_up(model, NULL, NULL, &shapes, &error));
+    CHECK(shapes == 0);
+    OK(nvembed_model_warm_up(model, NULL, NULL, NULL, &error));
+    EXPECT(nvembed_model_warm_up(NULL, NULL, NULL, &shapes, &error), NVEMBED_INVALID_HANDLE, "nvembed_model");
+    EXPECT(nvembed_model_warm_up(model, NULL, NULL, (size_t *)(void *)((char *)&shapes + 1), &error),
+           NVEMBED_INVALID_ARGUMENT, "aligned");
+    OK(nvembed_embed_options_new(&call, &error));
+    OK(nvembed_embed_options_set_max_batch_size(call, 0, &error));
+    EXPECT(nvembed_model_warm_up(model, call, NULL, &shapes, &error), NVEMBED_OPTION, "max_batch_size is 0");
+    CHECK(nvembed_embed_options_free(call) == NVEMBED_OK);
+    EXPECT(nvembed_model_warm_up(model, call, NULL, &shapes, &error), NVEMBED_INVALID_HANDLE, "embed_options");
+    OK(nvembed_cancel_new(&cancel, &error));
+    CHECK(nvembed_cancel_free(cancel) == NVEMBED_OK);
+    EXPECT(nvembed_model_warm_up(model, NULL, cancel, &shapes, &error), NVEMBED_INVALID_HANDLE, "nvembed_cancel");
+
+    /* The options of GPUs: what the setters refuse, and that a model on the CPU reads none of them. */
+    OK(nvembed_model_options_new(&options, &error));
+    EXPECT(nvembed_model_options_set_device_ids(options, NULL, 1, &error), NVEMBED_NULL_POINTER, "device_ids is NULL");
+    EXPECT(nvembed_model_options_set_device_ids(options, numbers, SIZE_MAX, &error), NVEMBED_INVALID_ARGUMENT, "device_ids");
+    EXPECT(nvembed_model_options_set_device_ids(options, (size_t *)(void *)((char *)numbers + 1), 1, &error),
+           NVEMBED_INVALID_ARGUMENT, "aligned");
+    EXPECT(nvembed_model_options_set_sequence_buckets(options, NULL, 2, &error), NVEMBED_NULL_POINTER, "lengths is NULL");
+    EXPECT(nvembed_model_options_set_batch_buckets(options, NULL, 2, &error), NVEMBED_NULL_POINTER, "rows is NULL");
+    EXPECT(nvembed_model_options_set_builder_optimization_level(options, 256, &error), NVEMBED_OPTION,
+           "builder_optimization_level is 256, allowed are 0 to 5");
+    OK(nvembed_model_options_set_device_ids(options, numbers, 2, &error));
+    OK(nvembed_model_options_set_memory_limit(options, SIZE_MAX, &error));
+    OK(nvembed_model_options_set_stream(options, NULL, &error));
+    OK(nvembed_model_options_set_cuda_graphs(options, 0, &error));
+    OK(nvembed_model_options_set_buffer_sets(options, 1000, &error));
+    OK(nvembed_model_options_set_sequence_buckets(options, numbers, 2, &error));
+    OK(nvembed_model_options_set_batch_buckets(options, numbers, 2, &error));
+    OK(nvembed_model_options_set_builder_optimization_level(options, 255, &error));
+    OK(nvembed_model_options_set_workspace(options, 1, &error));
+    OK(nvembed_model_options_set_build_on_open(options, 1, &error));
+    OK(nvembed_model_open(folder, strlen(folder), options, &other, &error));
+    CHECK(nvembed_model_close(other) == NVEMBED_OK);
+    CHECK(nvembed_model_options_free(options) == NVEMBED_OK);
+    EXPECT(nvembed_model_options_set_device_ids(options, numbers, 2, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_memory_limit(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_stream(options, NULL, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_cuda_graphs(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_buffer_sets(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_sequence_buckets(options, numbers, 2, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_batch_buckets(options, numbers, 2, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_builder_optimization_level(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_workspace(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
+    EXPECT(nvembed_model_options_set_build_on_open(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
+}
+
 int main(int argument_count, char **arguments) {
     nvembed_model *model;
     if (argument_count != 3) return 2;
@@ -328,6 +449,8 @@ int main(int argument_count, char **arguments) {
     outputs(model);
     call_options(model);
     cancelling(model);
+    deadlines(model);
+    without_a_gpu(arguments[1], model);
     logs(arguments[1]);
     CHECK(nvembed_model_close(model) == NVEMBED_OK);
     return outcome();

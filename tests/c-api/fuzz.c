@@ -1,6 +1,6 @@
 /* Random calls in random order from several threads: any code is fine, a crash, a hang or a write where none belongs is not.
  *
- * fuzz MODEL SECONDS SEED
+ * fuzz MODEL SECONDS SEED [PROVIDER]
  *
  * Handles are live, closed, of another type, or noise; strings are random bytes of random length; pointers may be NULL or
  * misaligned, counts and sizes wrong. What the contract leaves to the caller (a pointer that is not NULL points to what the
@@ -13,6 +13,7 @@
 enum { THREADS = 4, SLOTS = 24, DIMENSION = 256, ROWS = 4, STRIDE = DIMENSION + 3, TEXT = 300 };
 
 static const char *folder;
+static nvembed_model_options *defaults;
 static time_t deadline;
 static void *slots[SLOTS];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -158,13 +159,94 @@ static nvembed_code embed(rng *random, nvembed_error **error) {
     return code;
 }
 
+/* Options of GPUs: numbers, right and wrong. Streams are the caller's promise, so there is none here. */
+static nvembed_code gpu_option(rng *random, nvembed_error **error) {
+    size_t numbers[4], index, count = one_in(random, 8) ? size(random) : below(random, 5);
+    const size_t *passed = one_in(random, 10) ? NULL : numbers;
+    nvembed_model_options *options = handle(random);
+    for (index = 0; index < 4; ++index) numbers[index] = one_in(random, 4) ? size(random) : 16 * index;
+    if (count > 4 && count < SIZE_MAX / 8) count = 4; /* else it must be refused before it is read */
+    if (one_in(random, 20)) passed = (const size_t *)(void *)((char *)numbers + 1), count = count > 3 ? 3 : count;
+    switch (below(random, 10)) {
+    case 0: return nvembed_model_options_set_device_ids(options, passed, count, error);
+    case 1: return nvembed_model_options_set_sequence_buckets(options, passed, count, error);
+    case 2: return nvembed_model_options_set_batch_buckets(options, passed, count, error);
+    case 3: return nvembed_model_options_set_memory_limit(options, size(random), error);
+    case 4: return nvembed_model_options_set_stream(options, NULL, error);
+    case 5: return nvembed_model_options_set_cuda_graphs(options, (int32_t)next(random), error);
+    case 6: return nvembed_model_options_set_buffer_sets(options, size(random), error);
+    case 7: return nvembed_model_options_set_builder_optimization_level(options, size(random), error);
+    case 8: return nvembed_model_options_set_workspace(options, size(random), error);
+    default: return nvembed_model_options_set_build_on_open(options, (int32_t)next(random), error);
+    }
+}
+
+/* Rows that stay on a GPU, mostly released at once, else kept for others to ask about and to release. */
+static nvembed_code embed_on_device(rng *random, nvembed_error **error) {
+    char texts[ROWS][TEXT];
+    nvembed_prompt prompts[ROWS];
+    nvembed_device_embeddings *rows = NULL;
+    size_t index, count = below(random, ROWS + 1), held = 99;
+    void *event = NULL;
+    nvembed_code code;
+    for (index = 0; index < ROWS; ++index) {
+        prompts[index].instruction = string("");
+        prompts[index].text = text(random, texts[index]);
+    }
+    code = nvembed_embed_on_device(model_handle(random), one_in(random, 30) ? NULL : prompts, count,
+                                   one_in(random, 2) ? NULL : handle(random), one_in(random, 2) ? NULL : handle(random),
+                                   one_in(random, 30) ? NULL : &rows, error);
+    if (code != NVEMBED_OK) {
+        if (rows != NULL) abort();
+        return code;
+    }
+    if (nvembed_device_embeddings_rows(rows, &held, NULL) != NVEMBED_OK || held != count) abort();
+    if (one_in(random, 4)) {
+        keep(random, rows, 0);
+    } else if (one_in(random, 2)) {
+        /* Its own event lives at least as long as the rows are held. */
+        if (nvembed_device_embeddings_event(rows, &event, NULL) != NVEMBED_OK) abort();
+        if (nvembed_device_embeddings_release_after(rows, event, NULL) != NVEMBED_OK) abort();
+    } else if (nvembed_device_embeddings_release(rows) != NVEMBED_OK) {
+        abort();
+    }
+    return code;
+}
+
+static nvembed_code ask_device(rng *random, nvembed_error **error) {
+    nvembed_device_embeddings *rows = handle(random);
+    size_t number, counts[ROWS + 1] = {0}, capacity = below(random, ROWS + 1);
+    uint8_t truncated[ROWS + 1] = {0};
+    uint64_t pointer;
+    void *address;
+    int32_t dtype;
+    nvembed_code code;
+    switch (below(random, 10)) {
+    case 0: return nvembed_device_embeddings_pointer(rows, one_in(random, 9) ? NULL : &pointer, error);
+    case 1: return nvembed_device_embeddings_stream(rows, one_in(random, 9) ? NULL : &address, error);
+    case 2: return nvembed_device_embeddings_event(rows, one_in(random, 9) ? NULL : &address, error);
+    case 3: return nvembed_device_embeddings_device_id(rows, one_in(random, 9) ? NULL : &number, error);
+    case 4: return nvembed_device_embeddings_dtype(rows, one_in(random, 9) ? NULL : &dtype, error);
+    case 5: return nvembed_device_embeddings_rows(rows, one_in(random, 9) ? NULL : &number, error);
+    case 6: return nvembed_device_embeddings_dimension(rows, one_in(random, 9) ? NULL : &number, error);
+    case 7: return nvembed_device_embeddings_release_after(rows, NULL, error);
+    case 8: return nvembed_device_embeddings_release(rows);
+    default:
+        counts[capacity] = 0xc0ffee, truncated[capacity] = 0x5a;
+        code = nvembed_device_embeddings_tokens(rows, one_in(random, 5) ? NULL : counts,
+                                                one_in(random, 5) ? NULL : truncated, capacity, error);
+        if (counts[capacity] != 0xc0ffee || truncated[capacity] != 0x5a) abort();
+        return code;
+    }
+}
+
 static nvembed_code one_call(rng *random, nvembed_error **error) {
     char buffer[TEXT], small[40];
     nvembed_string string = text(random, buffer);
     size_t number = 0, length = 0;
     void *made = NULL;
     nvembed_code code;
-    switch (below(random, 24)) {
+    switch (below(random, 32)) {
     case 0:
         code = nvembed_cancel_new(one_in(random, 9) ? NULL : (nvembed_cancel **)&made, error);
         break;
@@ -177,7 +259,7 @@ static nvembed_code one_call(rng *random, nvembed_error **error) {
     case 3:
         if (!one_in(random, 20)) string.data = folder, string.length = strlen(folder);
         if (!one_in(random, 20)) return nvembed_model_max_length(model_handle(random), &number, error); /* opening is slow */
-        code = nvembed_model_open(string.data, string.length, one_in(random, 2) ? NULL : handle(random),
+        code = nvembed_model_open(string.data, string.length, one_in(random, 2) ? defaults : handle(random),
                                   one_in(random, 9) ? NULL : (nvembed_model **)&made, error);
         if (code == NVEMBED_OK) keep(random, made, 1);
         return code;
@@ -210,6 +292,17 @@ static nvembed_code one_call(rng *random, nvembed_error **error) {
                                       &number, error);
     case 21:
         return nvembed_set_log_callback(one_in(random, 2) ? NULL : on_log, NULL, (int32_t)below(random, 8) - 1, error);
+    case 22: return nvembed_embed_options_set_deadline(handle(random), one_in(random, 3) ? next(random) : below(random, 40), error);
+    case 23: return gpu_option(random, error);
+    case 24:
+    case 25: return embed_on_device(random, error);
+    case 26:
+    case 27: return ask_device(random, error);
+    case 28:
+        /* With all shapes it takes seconds on the shim: mostly with options of somebody's, and a token. */
+        if (!one_in(random, 50)) return nvembed_model_dimension(model_handle(random), &number, error);
+        return nvembed_model_warm_up(model_handle(random), handle(random), handle(random),
+                                     one_in(random, 3) ? NULL : &number, error);
     default: return embed(random, error);
     }
     if (code == NVEMBED_OK) keep(random, made, 0);
@@ -236,14 +329,19 @@ int main(int argument_count, char **arguments) {
     pthread_t threads[THREADS];
     uint64_t seed;
     size_t index;
-    if (argument_count != 4) return 2;
+    if (argument_count != 4 && argument_count != 5) return 2;
     folder = arguments[1];
     deadline = time(NULL) + atoi(arguments[2]);
     seed = strtoull(arguments[3], NULL, 10);
     printf("seed %llu\n", (unsigned long long)seed);
     fflush(stdout);
-    slots[0] = open_model(folder);
-    slots[1] = open_model(folder);
+    if (argument_count == 5) {
+        OK(nvembed_model_options_new(&defaults, &error));
+        OK(nvembed_model_options_set_provider(defaults, arguments[4], strlen(arguments[4]), &error));
+    }
+    for (index = 0; index < 2; ++index) {
+        OK(nvembed_model_open(folder, strlen(folder), defaults, (nvembed_model **)&slots[index], &error));
+    }
     for (index = 0; index < THREADS; ++index) {
         if (pthread_create(&threads[index], NULL, run, (void *)(uintptr_t)(seed * THREADS + index + 1)) != 0) abort();
     }
@@ -255,5 +353,6 @@ int main(int argument_count, char **arguments) {
     CHECK(unknown_codes == 0);
     CHECK(by_code[NVEMBED_INTERNAL] == 0);
     CHECK(by_code[NVEMBED_OK] > 0);
+    CHECK(nvembed_model_options_free(defaults) == NVEMBED_OK);
     return outcome();
 }

@@ -86,7 +86,8 @@ CUresult cuEventCreate(CUevent *event, unsigned flags UNUSED) { return (CUresult
 CUresult cuEventDestroy(CUevent event) { return (CUresult)cuda_shim_destroy(event); }
 CUresult cuEventSynchronize(CUevent event UNUSED) { return (CUresult)cuda_shim_synchronize(); }
 
-/* The first word of an event counts how often it was recorded, that of a stream how often it was made to wait. */
+/* The first word of an event counts how often it was recorded, that of a stream how often it was made to wait; a stream's
+   second word is the event of the last time. */
 static CUresult count(void *handle) {
   if (handle) __atomic_fetch_add((long *)handle, 1, __ATOMIC_RELAXED);
   return (CUresult)cuda_shim_error();
@@ -95,7 +96,10 @@ CUresult cuEventRecord(CUevent event, CUstream stream) {
   cuda_shim_used(stream);
   return count(event);
 }
-CUresult cuStreamWaitEvent(CUstream stream, CUevent event UNUSED, unsigned flags UNUSED) { return count(stream); }
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags UNUSED) {
+  if (stream) ((CUevent *)stream)[1] = event;
+  return count(stream);
+}
 
 /* ---- errors, and what fails only when the device is poisoned ---- */
 
