@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* The beginning of the shim's own struct, in its order. */
 struct shim_counts {
     long to_device, to_host, on_device;
     long launches;
@@ -28,9 +29,12 @@ static inline void *shim_function(const char *name) {
 #define SHIM_FUNCTION(type, name) ((type)(uintptr_t)shim_function(name))
 
 static inline struct shim_counts shim_counts_now(void) {
-    struct shim_counts counts;
-    SHIM_FUNCTION(void (*)(struct shim_counts *), "cuda_shim_counts")(&counts);
-    return counts;
+    union {
+        struct shim_counts counts;
+        long room[64]; /* for what the shim counts beside these */
+    } all;
+    SHIM_FUNCTION(void (*)(struct shim_counts *), "cuda_shim_counts")(&all.counts);
+    return all.counts;
 }
 
 static inline void shim_hold(int hold) { SHIM_FUNCTION(void (*)(int), "cuda_shim_hold")(hold); }
