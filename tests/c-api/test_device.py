@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import random
-
 import pytest
 from conftest import ROOT, run
-from test_programs import ADDRESS
+from test_programs import ADDRESS, noise
 
 SHIM = ROOT / "build/cuda-shim"
 MODELS = ROOT / "build/models"
@@ -34,10 +31,9 @@ def test_owners_give_back_what_they_held(flags, compiled, on_shim):
 
 
 def test_noise_gives_codes_and_no_crash_on_the_device(compiled, on_shim):
-    seconds = os.environ.get("NVEMBED_FUZZ_SECONDS", "20")
-    seed = os.environ.get("NVEMBED_FUZZ_SEED") or str(random.randrange(1, 1 << 32))
+    seconds, seed = noise()
     command = [compiled("fuzz", *ADDRESS), MODELS / "nv-embed-mini-fp16", seconds, seed, "cuda"]
-    # Models are still open at the end, and their threads alive, among which LeakSanitizer itself crashes now and then. That
-    # nothing is left of what is closed is the other tests' matter.
+    # Models are still open at the end, and their threads alive, among which LeakSanitizer itself crashes now and then.
+    # That nothing is left of what is closed is the other tests' matter.
     done = run(command, env=on_shim | {"ASAN_OPTIONS": "detect_leaks=0"}, timeout=int(seconds) + 120)
     print(done.stdout.decode())

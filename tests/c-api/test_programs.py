@@ -15,6 +15,13 @@ THREAD = ["-O1", "-fsanitize=thread"]
 TSAN_OPTIONS = "ignore_noninstrumented_modules=1 halt_on_error=0 exitcode=66"
 
 
+def noise() -> tuple[str, str]:
+    """Seconds and seed: a short time and always the same noise, unless `make fuzz-c-api` asks for more and other noise."""
+    longer = os.environ.get("NVEMBED_FUZZ_SECONDS")
+    seed = os.environ.get("NVEMBED_FUZZ_SEED") or (str(random.randrange(1, 1 << 32)) if longer else "1")
+    return longer or "20", seed
+
+
 @pytest.mark.parametrize("flags", [["-O2"], ADDRESS], ids=["plain", "address and undefined"])
 def test_the_contract_is_kept(flags, compiled, environment, model, tmp_path):
     run([compiled("contract", *flags), model, tmp_path], env=environment)
@@ -43,7 +50,6 @@ def test_the_thread_sanitizer_would_see_a_race_of_the_program(compiled, environm
 
 
 def test_noise_gives_codes_and_no_crash(compiled, environment, model):
-    seconds = os.environ.get("NVEMBED_FUZZ_SECONDS", "20")
-    seed = os.environ.get("NVEMBED_FUZZ_SEED") or str(random.randrange(1, 1 << 32))
+    seconds, seed = noise()
     done = run([compiled("fuzz", *ADDRESS), model, seconds, seed], env=environment, timeout=int(seconds) + 120)
     print(done.stdout.decode())
