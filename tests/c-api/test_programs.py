@@ -16,7 +16,7 @@ TSAN_OPTIONS = "ignore_noninstrumented_modules=1 halt_on_error=0 exitcode=66"
 
 
 def noise() -> tuple[str, str]:
-    """Seconds and seed: a short time and always the same noise, unless `make fuzz-c-api` asks for more and other noise."""
+    """Seconds and seed: short and always the same, or as long as `make fuzz-c-api` asks, and never the same."""
     longer = os.environ.get("NVEMBED_FUZZ_SECONDS")
     seed = os.environ.get("NVEMBED_FUZZ_SEED") or (str(random.randrange(1, 1 << 32)) if longer else "1")
     return longer or "20", seed
