@@ -96,7 +96,7 @@ fn machine() -> Value {
 }
 
 /// The value of the first line `name : value` of a file of Linux's /proc.
-fn proc_field(file: &str, name: &str) -> Option<String> {
+pub(crate) fn proc_field(file: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())

@@ -10,6 +10,7 @@ use nvembed::{Embedder, Embeddings, EncodeOptions, LoadOptions, Prompt, matmul_p
 
 use super::record::{Latency, Row};
 use super::work::{Workload, operations};
+use crate::cli::inspect::proc_field;
 use crate::cli::verify::{agrees, differences, golden};
 
 /// The most tokens that the product for comparison is measured with.
@@ -229,8 +230,7 @@ impl PeakMemory {
     }
 
     pub(super) fn bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string("/proc/self/status").ok().filter(|_| self.was_reset)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+        let peak = proc_field("/proc/self/status", "VmHWM").filter(|_| self.was_reset)?;
+        Some(peak.trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
     }
 }

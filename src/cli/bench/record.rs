@@ -5,6 +5,8 @@ use std::time::Duration;
 use nvembed::Library;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::inspect::proc_field;
+
 /// The version of a row's form.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
 
@@ -96,13 +98,9 @@ impl Latency {
 
 impl Facts {
     pub(crate) fn new(threads: Option<usize>) -> Self {
-        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-        let processor = read("/proc/cpuinfo")
-            .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
         Self {
             time_unix_s: 0,
-            processor: processor.unwrap_or_else(|| "unknown".to_owned()),
+            processor: proc_field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             load: None,
