@@ -59,7 +59,7 @@ test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph agai
 
 # The tests of test-rust that skip where there is no shim.
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
-	cargo test --locked --test gpu
+	cargo test --locked --test gpu --test gpu_failures --test gpu_program
 	cargo build --locked --quiet --bin nvembed
 	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/debug/nvembed \
 	    --shim build/cuda-shim --out build/gpu-acceptance/shim.md --batch 1,8 --length 16,32 \

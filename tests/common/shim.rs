@@ -10,8 +10,9 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use libloading::Library;
+use nvembed::{CudaOptions, Embedder, EncodeOptions, LoadOptions, Prompt, Provider};
 
-use super::root;
+use super::{mini, root};
 
 /// Names the test that a process was started for.
 const VARIABLE: &str = "NVEMBED_TEST_ON_SHIM";
@@ -29,6 +30,29 @@ pub fn places() -> Result<(PathBuf, PathBuf), String> {
         .flat_map(|files| files.flatten().map(|file| file.path()))
         .find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")));
     Ok((library.ok_or(".venv-gpu has no onnxruntime-gpu")?, shim))
+}
+
+/// Fresh memory that reads as 1.06 in float16, for tests that want a run to end well.
+pub const FINITE: (&str, &str) = ("CUDA_SHIM_FRESH", "60");
+
+/// Default options but for the provider's.
+pub fn options(cuda: CudaOptions) -> LoadOptions {
+    LoadOptions { provider: Provider::Cuda, cuda, ..LoadOptions::default() }
+}
+
+/// The mini model on the shim.
+pub fn open(precision: &str) -> Embedder {
+    Embedder::open(mini(precision), &options(CudaOptions::default())).unwrap()
+}
+
+/// Texts as passages.
+pub fn passages(texts: &[&str]) -> Vec<Prompt<'static>> {
+    texts.iter().map(|text| Prompt::passage((*text).to_owned())).collect()
+}
+
+/// Embeds texts as passages.
+pub fn embed(embedder: &Embedder, texts: &[&str]) -> nvembed::Result<nvembed::Embeddings> {
+    embedder.embed(&passages(texts), &EncodeOptions::default())
 }
 
 /// Runs `test` in a process whose CUDA is the shim, with these environment variables; skips, saying so, where there is

@@ -1,0 +1,152 @@
+//! The program on the CUDA shim: what it says of missing libraries, `nvembed doctor`, `nvembed prepare`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::mini;
+use common::shim::{self, FINITE};
+
+/// Opens the fp16 model on `provider` with the program, on the shim without `library`; what it prints on stderr.
+fn refusal(library: &str, provider: &str, environment: &[(&str, &str)]) -> Option<String> {
+    let mut command = match shim::program(environment) {
+        Ok(command) => command,
+        Err(reason) => {
+            shim::skipped(&format!("without {library}"), &reason);
+            return None;
+        }
+    };
+    let (folder, onnxruntime) = (shim::without(library)?, shim::library_alone()?);
+    let model = mini("fp16");
+    command.env("LD_LIBRARY_PATH", folder.path()).env("ORT_DYLIB_PATH", onnxruntime.path());
+    command.args(["embed", "--provider", provider, "--model"]).arg(model);
+    let output = common::run(&mut command, b"a text\n");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "without {library}: {message}");
+    assert!(output.stdout.is_empty());
+    Some(message)
+}
+
+#[test]
+fn each_missing_library_is_named_with_its_remedy() {
+    for (library, wanted) in [
+        ("libcuda.so.1", ["there is no NVIDIA driver", "install it"]),
+        ("libcudart.so.13", ["libcudart.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
+        ("libcublasLt.so.13", ["libcublasLt.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
+        ("libcurand.so.10", ["libcurand.so.10 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
+        ("libcudnn.so.9", ["libcudnn.so.9 is not on this machine", "install cuDNN"]),
+    ] {
+        let Some(message) = refusal(library, "cuda", &[]) else { return };
+        for part in wanted {
+            assert!(message.contains(part), "without {library}: {message}");
+        }
+    }
+}
+
+#[test]
+fn missing_tensorrt_an_old_driver_and_a_hidden_gpu_are_each_told() {
+    for (provider, environment, wanted) in [
+        ("tensorrt", ("CUDA_SHIM_CC", "89"), ["libnvinfer.so.10 is not on this machine", "install TensorRT"]),
+        ("nv-tensorrt-rtx", ("CUDA_SHIM_CC", "89"), ["not in the loaded ONNX Runtime library", "has cpu, cuda"]),
+        ("cuda", ("CUDA_SHIM_DRIVER", "12040"), ["the NVIDIA driver is older than the CUDA runtime", "newer driver"]),
+        ("cuda", ("CUDA_SHIM_DEVICES", "0"), ["the NVIDIA driver finds no GPU", "CUDA_VISIBLE_DEVICES"]),
+    ] {
+        let Some(message) = refusal("no library", provider, &[environment]) else { return };
+        for part in wanted {
+            assert!(message.contains(part), "{provider}, {environment:?}: {message}");
+        }
+    }
+}
+
+/// `nvembed doctor` on the shim, as lines of its table, and its exit code.
+fn doctor(environment: &[(&str, &str)], arguments: &[&str]) -> Option<(i32, String)> {
+    match shim::program(environment) {
+        Ok(mut command) => {
+            let output = common::run(command.arg("doctor").args(arguments), b"");
+            Some((output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap()))
+        }
+        Err(reason) => {
+            shim::skipped("doctor", &reason);
+            None
+        }
+    }
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_where_a_model_runs() {
+    let model = mini("fp16").display().to_string();
+    let Some((code, table)) = doctor(&[FINITE], &["--model", &model]) else { return };
+    assert_eq!(code, 0, "{table}");
+    for line in [
+        "ONNX Runtime           1.31 at",
+        "NVIDIA driver          supports CUDA 13.0",
+        "compute capability 8.9, 16.0 GiB of",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    for line in [
+        "libcudnn.so.9          9.13.0",
+        "model                  nv-embed-mini, fp16",
+        "a run                  1 embedding of",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    assert!(!table.contains("PROBLEM"), "{table}");
+}
+
+#[test]
+fn doctor_makes_every_check_and_tells_each_problem() {
+    let model = mini("fp32").display().to_string();
+    let small = [FINITE, ("CUDA_SHIM_MEMORY", "10000000"), ("CUDA_SHIM_CC", "70")];
+    let Some((code, table)) = doctor(&small, &["--model", &model, "--device", "0,3"]) else { return };
+    assert_eq!(code, 5, "{table}");
+    for (check, words) in [
+        ("GPU 0", "7.5 is the oldest that CUDA 13 supports"),
+        ("GPU 3", "does not exist; there are 1"),
+        ("memory", "0.0 GiB free on GPU 0 is too little"),
+        ("opening", "too little free memory"),
+    ] {
+        let found =
+            table.lines().any(|line| line.starts_with("PROBLEM") && line.contains(check) && line.contains(words));
+        assert!(found, "{check}: {table}");
+    }
+    let (code, json) = doctor(&[("CUDA_SHIM_DEVICES", "0")], &["--provider", "tensorrt", "--json"]).unwrap();
+    assert_eq!(code, 5, "{json}");
+    let findings: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let wrong: Vec<&str> = findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["ok"] == false)
+        .map(|one| one["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(wrong, ["libnvinfer.so.10", "libnvonnxparser.so.10", "NVIDIA driver", "GPUs"]);
+}
+
+#[test]
+fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothing() {
+    let (Some(libraries), Ok(mut open), Ok(mut prepare)) =
+        (shim::without("no library"), shim::program(&[]), shim::program(&[]))
+    else {
+        return shim::skipped("tensorrt_serves_only_what_was_prepared", "there is no shim");
+    };
+    // Libraries of the right names are here, and are not TensorRT.
+    for name in ["libnvinfer.so.10", "libnvonnxparser.so.10"] {
+        std::fs::copy(libraries.path().join("libcurand.so.10"), libraries.path().join(name)).unwrap();
+    }
+    let cache = tempfile::tempdir().unwrap();
+    for (command, name) in [(&mut open, "embed"), (&mut prepare, "prepare")] {
+        command.env("LD_LIBRARY_PATH", libraries.path()).arg(name).args(["--provider", "tensorrt", "--model"]);
+        command.arg(mini("fp16")).arg("--cache").arg(cache.path());
+    }
+    let output = common::run(&mut open, b"a text\n");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    assert!(message.contains("no tensorrt engine was prepared") && message.contains("nvembed prepare"), "{message}");
+    let output = common::run(&mut prepare, b"");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    assert!(message.contains("provider tensorrt could not be started"), "{message}");
+    let left: Vec<_> = std::fs::read_dir(cache.path()).unwrap().flatten().filter(|one| one.path().is_dir()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
