@@ -21,16 +21,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The cheapest way to run rows of the given lengths, in padded tokens.
+    /// The cheapest way to run rows of the given lengths.
     ///
     /// Rows are sorted by length and cut into batches of at most `max_rows(longest)` rows (one is always allowed), such
-    /// that the sum of `padded(rows, longest)` + `run_cost` over the batches is smallest (dynamic programming
+    /// that the sum of `cost(rows, longest)` + `run_cost` over the batches, in tokens, is smallest (dynamic programming
     /// over the sorted lengths). Long batches run first, so that memory peaks at once.
     pub(crate) fn new(
         lengths: &[usize],
         run_cost: usize,
         max_rows: impl Fn(usize) -> usize,
-        padded: impl Fn(usize, usize) -> usize,
+        cost: impl Fn(usize, usize) -> usize,
     ) -> Self {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|row| lengths[*row]);
@@ -39,8 +39,8 @@ impl Plan {
         for end in 1..=order.len() {
             let longest = lengths[order[end - 1]];
             let fits = max_rows(longest).max(1);
-            let cost = |start: usize| best[start].0 + padded(end - start, longest) + run_cost;
-            let choice = (end.saturating_sub(fits)..end).map(|start| (cost(start), start)).min();
+            let total = |start: usize| best[start].0 + cost(end - start, longest) + run_cost;
+            let choice = (end.saturating_sub(fits)..end).map(|start| (total(start), start)).min();
             best.extend(choice);
         }
         let mut batches = Vec::new();

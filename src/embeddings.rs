@@ -55,7 +55,7 @@ pub struct Stats {
     pub batches: usize,
     /// Real token ids.
     pub tokens: usize,
-    /// Token positions computed, padding included: Σ B × S.
+    /// Token positions computed, padding included: Σ B × S. A model exported for the CPU alone computes no padding.
     pub padded_tokens: usize,
     /// Time inside ONNX Runtime, waiting for another thread's run included.
     pub session_time: Duration,

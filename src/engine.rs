@@ -81,6 +81,28 @@ impl Engine {
         }
     }
 
+    /// What running `rows` rows of at most `length` tokens together costs, beside [`Self::run_cost`], in tokens.
+    pub(crate) fn cost(&self, rows: usize, length: usize) -> usize {
+        match self {
+            Self::Host(session) => session.cost(rows, length),
+            Self::Device { .. } => {
+                let (rows, length) = self.padded(rows, length);
+                rows * length
+            }
+        }
+    }
+
+    /// How many positions a batch of this shape, with this many real tokens, makes the model compute.
+    pub(crate) fn computed(&self, (rows, length): (usize, usize), tokens: usize) -> usize {
+        match self {
+            Self::Host(session) => session.computed((rows, length), tokens),
+            Self::Device { .. } => {
+                let (rows, length) = self.padded(rows, length);
+                rows * length
+            }
+        }
+    }
+
     /// The (B, S) that a batch is padded to.
     pub(crate) fn padded(&self, rows: usize, length: usize) -> (usize, usize) {
         match self {

@@ -39,11 +39,8 @@ impl<'e> Running<'e> {
         start: Instant,
     ) -> Result<Self> {
         let lengths: Vec<usize> = encodings.iter().map(|encoding| encoding.ids().len()).collect();
-        let padded = |rows, longest| {
-            let (rows, length) = engine.padded(rows, longest);
-            rows * length
-        };
-        let plan = Plan::new(&lengths, engine.run_cost(), |longest| engine.max_rows(longest, options), padded);
+        let max_rows = |longest| engine.max_rows(longest, options);
+        let plan = Plan::new(&lengths, engine.run_cost(), max_rows, |rows, longest| engine.cost(rows, longest));
         let stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
         let mut running = Self {
             engine,
@@ -89,8 +86,8 @@ impl<'e> Running<'e> {
         let Some(rows) = self.batches.next() else { return Ok(false) };
         let of_batch: Vec<&Encoding> = rows.iter().map(|row| &self.encodings[*row]).collect();
         let batch = Batch::new(&of_batch, self.pad_token_id);
-        let (padded_rows, length) = self.engine.padded(batch.shape().0, batch.shape().1);
-        self.stats.padded_tokens += padded_rows * length;
+        let tokens = of_batch.iter().map(|encoding| encoding.ids().len()).sum();
+        self.stats.padded_tokens += self.engine.computed(batch.shape(), tokens);
         let start = Instant::now();
         let run = self.engine.submit(batch, &self.patience)?;
         self.stats.session_time += start.elapsed();

@@ -14,7 +14,7 @@ use crate::batch::Batch;
 use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::library::Library;
-use crate::manifest::{Dim, Manifest, TensorSpec};
+use crate::manifest::{Architecture, Dim, Manifest, TensorSpec};
 use crate::options::{LoadOptions, in_range};
 use crate::precision::Target;
 use crate::provider::{Placement, Provider, explain};
@@ -60,6 +60,8 @@ pub(crate) struct Session {
     half_output: bool,
     /// Bytes of attention scores for each row and squared token, where the provider stores them.
     score_bytes: Option<u64>,
+    /// For a graph that computes real tokens alone: what attention to another token costs, in tokens.
+    attention_cost: Option<f64>,
 }
 
 /// The most threads a run may be given.
@@ -84,7 +86,22 @@ impl Session {
         let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
         let score_bytes = stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4));
         let half_output = manifest.returns_half();
-        Ok(Self { session: Mutex::new(session), half_output, score_bytes })
+        let attention_cost = (manifest.target() == Target::Cpu).then(|| attention_cost(manifest.architecture()));
+        Ok(Self { session: Mutex::new(session), half_output, score_bytes, attention_cost })
+    }
+
+    /// What running rows of at most `length` tokens together costs, beside what they cost anyway, in tokens.
+    pub(crate) fn cost(&self, rows: usize, length: usize) -> usize {
+        match self.attention_cost {
+            // Products leave padding out, attention does not.
+            Some(cost) => ((rows * length * length) as f64 * cost) as usize,
+            None => rows * length,
+        }
+    }
+
+    /// How many of the positions of a batch of this shape are computed, of which `tokens` are real.
+    pub(crate) fn computed(&self, (rows, length): (usize, usize), tokens: usize) -> usize {
+        if self.attention_cost.is_some() { tokens } else { rows * length }
     }
 
     /// How many rows of `length` tokens fit into the memory for attention scores, on a provider that stores them all.
@@ -142,6 +159,13 @@ impl Session {
             Ok(RawOutput::F32(rows(output).map_err(failed)?))
         }
     }
+}
+
+/// The products of a token with another one's key and value, over those of a token with a layer's weights.
+fn attention_cost(shape: &Architecture) -> f64 {
+    let projections = 2 * (shape.num_attention_heads + shape.num_key_value_heads) * shape.head_dim;
+    let weights = shape.hidden_size * (projections + 3 * shape.intermediate_size);
+    (2 * shape.num_attention_heads * shape.head_dim) as f64 / weights.max(1) as f64
 }
 
 /// Opens a graph on a provider, and checks that its inputs and outputs are the manifest's.

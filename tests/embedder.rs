@@ -45,6 +45,17 @@ fn rows_come_in_input_order_and_do_not_depend_on_the_plan() {
 }
 
 #[test]
+fn rows_of_different_lengths_share_a_run_without_padding_in_a_model_for_the_cpu() {
+    let texts = [4, 40, 9, 70, 2].map(|words| Prompt::passage("river ".repeat(words)));
+    let stats = |precision| *open(precision).embed(&texts, &EncodeOptions::default()).unwrap().stats();
+    let [cpu, any] = ["w8a8", "fp32"].map(stats);
+    assert_eq!((cpu.batches, cpu.padded_tokens, cpu.padding_waste()), (1, cpu.tokens, 0.0));
+    assert!(any.batches > 1, "padding would cost more than a run: {any:?}");
+    let options = EncodeOptions { max_batch_size: 2, ..EncodeOptions::default() };
+    assert_eq!(open("w8a8").embed(&texts, &options).unwrap().stats().batches, 3);
+}
+
+#[test]
 fn rows_are_unit_vectors_with_their_token_counts() {
     let embedder = open("fp32");
     let prompts = prompts();

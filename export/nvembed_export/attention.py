@@ -78,6 +78,3 @@ class CpuAttention:
 
     def _flat(self, graph: GraphBuilder, x: ir.Value, dim: int) -> ir.Value:
         return graph.op("Reshape", x, graph.constant([0, 0, self.heads * dim], np.int64))
-
-
-TARGETS = {"any": PortableAttention, "cpu": CpuAttention}

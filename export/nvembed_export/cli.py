@@ -12,10 +12,10 @@ from typing import TextIO
 from tqdm import tqdm
 
 from nvembed_export import __version__
-from nvembed_export.attention import TARGETS
 from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
 from nvembed_export.export import ExportOptions, ExportSummary, export
 from nvembed_export.latent_attention import POOLERS
+from nvembed_export.modeling import TARGETS
 from nvembed_export.precision import ACTIVATIONS, PRECISIONS
 from nvembed_export.quantization import BLOCK_SIZES
 

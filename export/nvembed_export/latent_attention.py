@@ -134,28 +134,6 @@ class Folding:
         return self.checkpoint.rows(name).astype(np.float64)
 
 
-class PoolMean:
-    """The mean over the positions that `pool_mask` selects, wide."""
-
-    def __init__(self, graph: GraphBuilder, precision: Precision, pool_mask: ir.Value):
-        self.mask = graph.op("Cast", pool_mask, to=int(precision.wide))  # [B, S]
-        self.count = graph.op("ReduceSum", self.mask, graph.constant([1], np.int64), keepdims=1)  # [B, 1]
-
-    def of_hidden(self, graph: GraphBuilder, h: ir.Value) -> ir.Value:
-        """[B, S, D] -> [B, D]. A product and a sum, never rounded below fp32 (CUDA may take MatMul in TF32)."""
-        weights = graph.op("Unsqueeze", graph.op("Div", self.mask, self.count), graph.constant([2], np.int64))
-        return graph.op("ReduceSum", graph.op("Mul", h, weights), graph.constant([1], np.int64), keepdims=0)
-
-    def of_activations(self, graph: GraphBuilder, a: ir.Value) -> ir.Value:
-        """[B, S, 4D] -> [B, 4D]. A MatMul, which reads the widest tensor of the graph once.
-
-        The division comes last: zeros, ones and widened fp16 values are exact in TF32, 1/count is not.
-        """
-        rows = graph.op("Unsqueeze", self.mask, graph.constant([1], np.int64))
-        total = graph.op("Squeeze", graph.op("MatMul", rows, a), graph.constant([1], np.int64))
-        return graph.op("Div", total, self.count)
-
-
 def geglu(graph: GraphBuilder, x: ir.Value, half: int) -> ir.Value:
     """u ⊙ gelu(g), [B, S, 8D] -> [B, S, 4D]; value half first, gate half second, exact (erf) GELU."""
     u, g = graph.op("Split", x, graph.constant([half, half], np.int64), outputs=2, axis=-1)
@@ -175,8 +153,8 @@ class FusedLatentAttention:
         self.w2 = Weight.from_checkpoint(checkpoint, f"{FEED_FORWARD}.fn.net.2.weight")
         self.b2 = Weight.from_checkpoint(checkpoint, f"{FEED_FORWARD}.fn.net.2.bias")
 
-    def __call__(self, graph: GraphBuilder, h: ir.Value, pool_mask: ir.Value) -> ir.Value:
-        """Wide hidden states [B, S, D] and pool_mask [B, S] -> wide mean [B, D], not normalised."""
+    def __call__(self, graph: GraphBuilder, h: ir.Value, tokens) -> ir.Value:
+        """Wide hidden states of tokens [B, S, D] or [1, P, D] -> wide mean [B, D], not normalised."""
         p = self.precision
         # LayerNormalization must have a scale; its own is already in the products that follow.
         ones = p.wide_weight(graph, Weight.from_array("ones", lambda: np.ones(self.hidden), (self.hidden,)))
@@ -194,7 +172,7 @@ class FusedLatentAttention:
             x = graph.op("Add", x, p.narrow_weight(graph, self.b1))
             activations = p.widened(graph, geglu(graph, x, 4 * self.hidden))
         with graph.scope("mean"):
-            mean = PoolMean(graph, p, pool_mask)
+            mean = tokens.mean(graph)
             pooled = p.narrowed(graph, mean.of_activations(graph, activations))
             pooled = p.widened(graph, p.linear(graph, pooled, self.w2))
             pooled = graph.op("Add", pooled, p.wide_weight(graph, self.b2))
@@ -218,8 +196,8 @@ class DirectLatentAttention:
         )
         self.weight = lambda name: Weight.from_checkpoint(checkpoint, name)
 
-    def __call__(self, graph: GraphBuilder, h: ir.Value, pool_mask: ir.Value) -> ir.Value:
-        """Wide hidden states [B, S, D] and pool_mask [B, S] -> wide mean [B, D], not normalised."""
+    def __call__(self, graph: GraphBuilder, h: ir.Value, tokens) -> ir.Value:
+        """Wide hidden states of tokens [B, S, D] or [1, P, D] -> wide mean [B, D], not normalised."""
         p = self.precision
         with graph.scope("cross_attend_blocks.0"):
             h = graph.op("Add", h, p.widened(graph, self._cross_attention(graph, h)))
@@ -232,7 +210,7 @@ class DirectLatentAttention:
             x = graph.op("Add", x, p.narrow_weight(graph, self.weight(f"{FEED_FORWARD}.fn.net.2.bias")))
             h = graph.op("Add", h, p.widened(graph, x))
         with graph.scope("mean"):
-            return PoolMean(graph, p, pool_mask).of_hidden(graph, h)
+            return tokens.mean(graph).of_hidden(graph, h)
 
     def _cross_attention(self, graph: GraphBuilder, h: ir.Value) -> ir.Value:
         """Every token attends to the R latents; k [n, e, R] and v [n, R, e] broadcast over the batch."""

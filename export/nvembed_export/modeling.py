@@ -10,15 +10,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from nvembed_export.attention import TARGETS
+from nvembed_export.attention import CpuAttention, PortableAttention
 from nvembed_export.checkpoint import BACKBONE, Checkpoint
 from nvembed_export.config import ModelConfig, TextConfig
 from nvembed_export.external_data import ExternalData
 from nvembed_export.graph import GraphBuilder
 from nvembed_export.latent_attention import POOLERS
 from nvembed_export.precision import Precision
+from nvembed_export.tokens import EveryPosition, RealTokens
 from nvembed_export.weights import Weight
 
+TARGETS = {"any": (EveryPosition, PortableAttention), "cpu": (RealTokens, CpuAttention)}
 MIN_LENGTH = 1e-12  # what torch.nn.functional.normalize divides by at least
 
 
@@ -75,12 +77,12 @@ class SelfAttention:
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.attention = attention
 
-    def __call__(self, graph: GraphBuilder, x: ir.Value, cos, sin, positions, real) -> ir.Value:
+    def __call__(self, graph: GraphBuilder, x: ir.Value, cos, sin, tokens, real, kept) -> ir.Value:
         q, k, v = self.q_proj(graph, x), self.k_proj(graph, x), self.v_proj(graph, x)
-        q = graph.op("RotaryEmbedding", q, cos, sin, positions, num_heads=self.heads)
-        k = graph.op("RotaryEmbedding", k, cos, sin, positions, num_heads=self.kv_heads)
-        x = self.attention(graph, q, k, v, real)
-        return self.o_proj(graph, x)
+        q = graph.op("RotaryEmbedding", q, cos, sin, tokens.positions, num_heads=self.heads)
+        k = graph.op("RotaryEmbedding", k, cos, sin, tokens.positions, num_heads=self.kv_heads)
+        x = self.attention(graph, *(tokens.to_rows(graph, x) for x in (q, k, v)), real)
+        return self.o_proj(graph, kept(graph, tokens.from_rows(graph, x)))
 
 
 class MLP:
@@ -108,22 +110,24 @@ class DecoderLayer:
         self.post_attention_layernorm = RMSNorm(checkpoint, precision, f"{name}.post_attention_layernorm", eps)
         self.mlp = MLP(checkpoint, precision, f"{name}.mlp")
 
-    def __call__(self, graph: GraphBuilder, x: ir.Value, *attention_inputs: ir.Value) -> ir.Value:
+    def __call__(self, graph: GraphBuilder, x: ir.Value, *attention_inputs: ir.Value, kept) -> ir.Value:
+        """`kept` takes those tokens of many that something still depends on after this layer's attention."""
         narrowed, widened = self.precision.narrowed, self.precision.widened
         with graph.scope("self_attn"):
             y = narrowed(graph, self.input_layernorm(graph, x))
-            x = graph.op("Add", x, widened(graph, self.self_attn(graph, y, *attention_inputs)))
+            y = self.self_attn(graph, y, *attention_inputs, kept)
+            x = graph.op("Add", kept(graph, x), widened(graph, y))
         with graph.scope("mlp"):
             y = narrowed(graph, self.post_attention_layernorm(graph, x))
             return graph.op("Add", x, widened(graph, self.mlp(graph, y)))
 
 
 class MistralModel:
-    """The backbone: ids [B, S] -> wide hidden states [B, S, D]."""
+    """The backbone: tokens -> wide hidden states [B, S, D], or [1, P, D] of pooled tokens alone."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int, target: str):
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int, attention):
         self.precision = precision
-        self.attention = TARGETS[target](precision, config)
+        self.attention = attention(precision, config)
         self.embed_tokens = Weight.from_checkpoint(checkpoint, f"{BACKBONE}.embed_tokens.weight")
         self.rotary_emb = RotaryEmbedding(precision, config, max_length)
         self.layers = [
@@ -132,24 +136,20 @@ class MistralModel:
         ]
         self.norm = RMSNorm(checkpoint, precision, f"{BACKBONE}.norm", config.rms_norm_eps)
 
-    def __call__(self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
-        positions, real = self.positions(graph, attention_mask), self.attention.prepare(graph, attention_mask)
+    def __call__(self, graph: GraphBuilder, tokens) -> ir.Value:
+        real = self.attention.prepare(graph, tokens.attention_mask)
         cos, sin = self.rotary_emb.tables(graph)
-        x = self.precision.embedding(graph, self.embed_tokens, input_ids)
+        x = self.precision.embedding(graph, self.embed_tokens, tokens.ids)
         for index, layer in enumerate(self.layers):
+            kept = tokens.pooled if index == len(self.layers) - 1 else everything
             with graph.scope(f"layers.{index}"):
-                x = layer(graph, x, cos, sin, positions, real)
+                x = layer(graph, x, cos, sin, tokens, real, kept=kept)
         return self.norm(graph, x)
 
-    def positions(self, graph: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
-        """Positions, int64 [B, S], with no `Shape` operator.
 
-        The running count of real tokens less one is a token's index under right padding, and stays at the last real
-        index over the padding, inside the rotary tables. Max keeps a row that breaks the contract inside them too.
-        """
-        running = graph.op("CumSum", attention_mask, graph.constant(1, np.int64))
-        one, zero = graph.constant([1], np.int64), graph.constant([0], np.int64)
-        return graph.op("Max", graph.op("Sub", running, one), zero)
+def everything(graph: GraphBuilder, x: ir.Value) -> ir.Value:
+    """All tokens, as they are."""
+    return x
 
 
 class NVEmbedModel:
@@ -165,14 +165,16 @@ class NVEmbedModel:
         target: str,
     ):
         self.precision, self.config = precision, config
-        self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length, target)
+        self.tokens, attention = TARGETS[target]
+        self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length, attention)
         self.latent_attention_model = POOLERS[pooler](checkpoint, precision, config)
 
     def __call__(self, graph: GraphBuilder, input_ids, attention_mask, pool_mask) -> ir.Value:
         with graph.scope("embedding_model"):
-            hidden = self.embedding_model(graph, input_ids, attention_mask)
+            tokens = self.tokens(graph, self.precision, input_ids, attention_mask, pool_mask)
+            hidden = self.embedding_model(graph, tokens)
         with graph.scope("latent_attention_model"):
-            pooled = self.latent_attention_model(graph, hidden, pool_mask)
+            pooled = self.latent_attention_model(graph, hidden, tokens)
         if self.config.latent_attention.output_normalize:
             with graph.scope("normalize"):
                 axis = graph.constant([-1], np.int64)

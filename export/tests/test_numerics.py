@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tolerances
 import torch
@@ -142,6 +143,27 @@ def test_attention_for_the_cpu_does_not_see_padding(case):
     together = unit(model(case.rows, width=max(len(ids) for ids, _ in case.rows) + 17))
     alone = unit(np.concatenate([model([row]) for row in case.rows]))
     assert np.abs(together - alone).max() <= tolerances.BATCH_INVARIANCE
+
+
+@pytest.mark.parametrize("pooler", ["fused", "direct"])
+def test_the_target_cpu_computes_no_padding_and_ends_with_the_pooled_tokens(tmp_path, small_spec, pooler):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(layers=3))
+    options = ExportOptions(precision="fp32", target="cpu", pooler=pooler, golden=False)
+    export(checkpoint, tmp_path / "model", options)
+    model = onnx.load(tmp_path / "model" / "model.onnx")
+    products = [node for node in model.graph.node if node.op_type == "MatMul" and "layers." in node.name]
+    model.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in products)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = [([1, 5, 6, 7, 2], 2), ([1, 9, 2], 0), ([1, 8, 8, 8, 8, 8, 2], 6)]
+    inputs = dict(zip(("input_ids", "attention_mask", "pool_mask"), pack(rows, width=9), strict=True))
+    tokens, pooled = (int(inputs[name].sum()) for name in ("attention_mask", "pool_mask"))
+    assert (tokens, pooled) == (15, 7)
+    found = session.run([node.output[0] for node in products], inputs)
+    for node, value in zip(products, found, strict=True):
+        last = "layers.2" in node.name and (
+            node.name.endswith("self_attn/MatMul_3") or "mlp" in node.name
+        )  # o_proj, MLP
+        assert value.shape[:2] == (1, pooled if last else tokens), node.name
 
 
 def test_fused_pooler_equals_direct_pooler(case, measured):

@@ -74,7 +74,7 @@ def test_only_standard_operators_of_opset_24_and_quantised_products(folder):
     assert not model.functions
 
 
-def test_the_target_cpu_differs_in_attention_only(folders, tmp_path):
+def test_the_target_cpu_has_the_same_weights_and_its_own_attention(folders, tmp_path):
     export(folders / "checkpoint", tmp_path / "cpu", ExportOptions(precision="fp32", target="cpu", golden=False))
     manifest = json.loads((tmp_path / "cpu" / "nvembed.json").read_text())
     assert manifest["graph"]["target"] == "cpu"
@@ -230,7 +230,7 @@ def test_w8a8_graph_rounds_tokens_once_for_products_that_share_them(tmp_path, sm
     graph = TypedGraph(tmp_path / "model" / "model.onnx")
     assert len(graph.nodes("MatMulIntegerToFloat")) == 3 * 7 + 4
     assert len(graph.nodes("QuantizeLinear")) == 3 * 4 + 4  # before q, k and v; o; gate and up; down
-    assert len(graph.nodes("MatMul")) == 1  # the mean, which has no weight
+    assert len(graph.nodes("MatMul")) == 2  # the means of hidden states and activations, which have no weight
     for node in graph.nodes("MatMulIntegerToFloat"):
         kinds = [graph.dtype[name] for name in node.input]
         wanted = [TensorProto.UINT8, TensorProto.INT8, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.UINT8]

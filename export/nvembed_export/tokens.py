@@ -1,0 +1,128 @@
+"""Which tokens of a batch a graph computes, and the mean over those that are pooled.
+
+Letters: B batch, S sequence, D hidden size, W any width; T real tokens of the batch, P pooled tokens of the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from nvembed_export.graph import GraphBuilder
+from nvembed_export.precision import Precision
+
+
+class EveryPosition:
+    """All positions, padding too: shapes follow from those of the inputs, as CUDA graphs and TensorRT want them."""
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, ids: ir.Value, attention_mask, pool_mask):
+        self.precision, self.attention_mask, self._pool_mask = precision, attention_mask, pool_mask
+        self.ids = ids  # int64 [B, S]
+        self.positions = running_count(graph, attention_mask, axis=1)  # int64 [B, S]
+
+    def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """Tokens as attention wants them: [B, S, W], as they are already."""
+        return x
+
+    def from_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """What `to_rows` is undone by."""
+        return x
+
+    def pooled(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """What is computed after the last attention: every position, since the mean leaves out what is not pooled."""
+        return x
+
+    def mean(self, graph: GraphBuilder) -> PoolMean:
+        return PoolMean(graph, self.precision, self._pool_mask)
+
+
+class RealTokens:
+    """The real tokens of all rows in one row [1, T], and after the last attention only the pooled ones [1, P].
+
+    No product is spent on padding or on what nobody asks for, and rows of any lengths share their products, which
+    are faster the larger they are. Shapes that depend on values are for the CPU.
+    """
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, ids: ir.Value, attention_mask, pool_mask):
+        self.precision, self.attention_mask, self._pool_mask = precision, attention_mask, pool_mask
+        self._real = graph.op("Transpose", graph.op("NonZero", attention_mask))  # row and column of each, [T, 2]
+        self.ids = self.from_rows(graph, ids)  # int64 [1, T]
+        self.positions = self.from_rows(graph, running_count(graph, attention_mask, axis=1))  # int64 [1, T]
+        # The token of each position [B, S]; of padding that of another position, since attention hides it.
+        flat = graph.op("Reshape", attention_mask, graph.constant([-1], np.int64))
+        numbers = running_count(graph, flat, axis=0)
+        self._tokens = graph.op("Reshape", numbers, graph.op("Shape", attention_mask))
+        is_pooled = graph.op("GatherND", pool_mask, self._real)
+        self._pooled = graph.op("Squeeze", graph.op("NonZero", is_pooled), graph.constant([0], np.int64))  # [P]
+
+    def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[1, T, W] -> [B, S, W], with anything finite in the place of padding."""
+        return graph.op("Gather", graph.op("Squeeze", x, graph.constant([0], np.int64)), self._tokens, axis=0)
+
+    def from_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[B, S, ...] -> [1, T, ...]"""
+        return graph.op("Unsqueeze", graph.op("GatherND", x, self._real), graph.constant([0], np.int64))
+
+    def pooled(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[1, T, W] -> [1, P, W]"""
+        return graph.op("Gather", x, self._pooled, axis=1)
+
+    def mean(self, graph: GraphBuilder) -> PooledTokensMean:
+        return PooledTokensMean(graph, self.precision, self._pool_mask, self._row_of_pooled(graph))
+
+    def _row_of_pooled(self, graph: GraphBuilder) -> ir.Value:
+        rows = graph.op("Gather", self._real, graph.constant(0, np.int64), axis=1)
+        return graph.op("Gather", rows, self._pooled, axis=0)
+
+
+def running_count(graph: GraphBuilder, mask: ir.Value, axis: int) -> ir.Value:
+    """How many ones stand before each one of an int64 mask, with no `Shape` operator.
+
+    Along a row of right-padded tokens that is a token's position, and over the padding the last real one's, inside the
+    rotary tables. Max keeps a row that breaks the contract inside them too.
+    """
+    running = graph.op("CumSum", mask, graph.constant(axis, np.int64))
+    one, zero = graph.constant([1], np.int64), graph.constant([0], np.int64)
+    return graph.op("Max", graph.op("Sub", running, one), zero)
+
+
+class PoolMean:
+    """The mean over the positions that `pool_mask` selects, wide."""
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, pool_mask: ir.Value):
+        self.mask = graph.op("Cast", pool_mask, to=int(precision.wide))  # [B, S]
+        self.count = graph.op("ReduceSum", self.mask, graph.constant([1], np.int64), keepdims=1)  # [B, 1]
+
+    def of_hidden(self, graph: GraphBuilder, h: ir.Value) -> ir.Value:
+        """[B, S, D] -> [B, D]. A product and a sum, never rounded below fp32 (CUDA may take MatMul in TF32)."""
+        weights = graph.op("Unsqueeze", graph.op("Div", self.mask, self.count), graph.constant([2], np.int64))
+        return graph.op("ReduceSum", graph.op("Mul", h, weights), graph.constant([1], np.int64), keepdims=0)
+
+    def of_activations(self, graph: GraphBuilder, a: ir.Value) -> ir.Value:
+        """[B, S, 4D] -> [B, 4D]. A MatMul, which reads the widest tensor of the graph once.
+
+        The division comes last: zeros, ones and widened fp16 values are exact in TF32, 1/count is not.
+        """
+        rows = graph.op("Unsqueeze", self.mask, graph.constant([1], np.int64))
+        total = graph.op("Squeeze", graph.op("MatMul", rows, a), graph.constant([1], np.int64))
+        return graph.op("Div", total, self.count)
+
+
+class PooledTokensMean:
+    """The mean over pooled tokens that stand in one row, by the row [P] that each came from."""
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, pool_mask: ir.Value, rows: ir.Value):
+        mask = graph.op("Cast", pool_mask, to=int(precision.wide))
+        self.count = graph.op("ReduceSum", mask, graph.constant([1], np.int64), keepdims=1)  # [B, 1]
+        batch = graph.op("Shape", pool_mask, start=0, end=1)
+        zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+        numbers = graph.op("Range", zero, graph.op("Squeeze", batch), one)
+        numbers = graph.op("Unsqueeze", numbers, graph.constant([1], np.int64))
+        self.selection = graph.op("Cast", graph.op("Equal", rows, numbers), to=int(precision.wide))  # [B, P]
+
+    def of_hidden(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[1, P, W] -> [B, W]"""
+        total = graph.op("MatMul", self.selection, graph.op("Squeeze", x, graph.constant([0], np.int64)))
+        return graph.op("Div", total, self.count)
+
+    of_activations = of_hidden
