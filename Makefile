@@ -26,7 +26,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 test: test-export test-rust test-gpu test-eval test-c-api ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
 
 test-rust: models reference ## Unit and integration tests of the runtime
-	cargo test --locked --features capi
+	cargo test --locked --features capi,steps
 
 install: prerequisites ## The libraries for C and C++, under PREFIX (/usr/local)
 	$(MAKE) --no-print-directory -C packaging install PREFIX='$(abspath $(PREFIX))' DESTDIR='$(DESTDIR)'
@@ -127,7 +127,7 @@ $(GPU_MODELS)/wide-%/nvembed.json: $(GPU_MODELS)/wide-checkpoint/config.json $(E
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features capi -- -D warnings
+	cargo clippy --locked --all-targets --features capi,steps -- -D warnings
 	cargo check --locked --quiet --no-default-features --lib
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet --features capi
 	$(BIN)/ruff format --check export tests docs

@@ -111,7 +111,7 @@ impl Embeddings {
                 scatter(data, rows, &widened(output), |value| value.is_finite())
             }
             (Data::F16(data), RawOutput::F32(output)) => {
-                scatter(data, rows, &output.mapv(f16::from_f32), |value| value.is_finite())
+                scatter(data, rows, &narrowed(output), |value| value.is_finite())
             }
         };
         if is_finite {
@@ -208,6 +208,14 @@ fn scatter<T: Copy>(data: &mut Array2<T>, rows: &[usize], output: &Array2<T>, is
         data.row_mut(*row).assign(&values);
     }
     output.iter().all(|value| is_good(*value))
+}
+
+/// 32-bit floats as 16-bit ones, by the processor's own instructions where the memory is in one piece.
+fn narrowed(wide: &Array2<f32>) -> Array2<f16> {
+    let Some(from) = wide.as_slice() else { return wide.mapv(f16::from_f32) };
+    let mut narrow = vec![f16::ZERO; from.len()];
+    narrow.convert_from_f32_slice(from);
+    Array2::from_shape_vec(wide.dim(), narrow).unwrap_or_else(|_| wide.mapv(f16::from_f32))
 }
 
 /// 16-bit floats as 32-bit ones, by the processor's own instructions where the memory is in one piece.

@@ -52,6 +52,9 @@ mod prompt;
 mod provider;
 mod running;
 mod session;
+#[cfg(feature = "steps")]
+#[doc(hidden)]
+pub mod steps;
 mod stream;
 mod tokenizer;
 mod worker;
