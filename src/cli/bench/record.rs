@@ -132,7 +132,7 @@ impl Facts {
             load: None,
             threads,
             nvembed: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: option_env!("NVEMBED_COMMIT").map(str::to_owned),
+            commit: option_env!("NVEMBED_COMMIT").filter(|commit| !commit.is_empty()).map(str::to_owned),
             onnxruntime: None,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         }
