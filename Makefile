@@ -16,7 +16,7 @@ GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_M
 RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" cargo build --locked --release
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: gpu-acceptance help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
+.PHONY: gpu-acceptance help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -142,6 +142,9 @@ format: venv-test ## Apply the formatting
 
 figures: venv-test ## Draw the documentation's pictures from its tables
 	$(BIN)/python docs/figures/draw.py
+
+performance-tables: ## Write the tables of README.md and docs/performance.md from benches/results
+	NVEMBED_WRITE_TABLES=1 cargo test --locked --quiet --test performance_tables
 
 release: prerequisites
 	$(RELEASE)

@@ -277,7 +277,7 @@ fn the_table_has_a_line_for_each_measurement_and_each_reason() {
     assert_eq!(cells, vec![cells[0]; cells.len()], "{text}");
     assert!(text.contains("| cuda | fp32 | 1x16 | 200 (100 to 400) |"), "{text}");
     assert!(text.contains("| cuda | fp32 | 3x16 | **failed**: out \\| of memory |"), "{text}");
-    assert!(text.contains("- Rows of 2 machines are mixed") && !text.contains("1,000,000,000"), "{text}");
+    assert!(text.contains(" Rows of 2 machines are mixed") && !text.contains("1,000,000,000"), "{text}");
 
     let one = report(&[&MEASURED, &made_up], &["--markdown", "--workload", "3x40"]);
     let one = String::from_utf8(one.stdout).unwrap();

@@ -24,10 +24,7 @@ pub(super) fn markdown(summary: &Summary) -> String {
         text.push_str(&line(&cells));
     }
     text.push('\n');
-    for fact in facts(summary) {
-        text.push_str(&format!("- {fact}\n"));
-    }
-    text
+    text + &facts(summary) + "\n"
 }
 
 /// The cells behind the workload.
@@ -47,7 +44,8 @@ fn numbers(cell: &Cell) -> [String; 5] {
     ]
 }
 
-fn facts(summary: &Summary) -> Vec<String> {
+/// Where, with what, when and how: one paragraph.
+fn facts(summary: &Summary) -> String {
     let day = |seconds: u64| civil_day(seconds / 86_400);
     let [first, last] = summary.time_unix_s.map(day);
     let days = if first == last { first } else { format!("{first} to {last}") };
@@ -58,8 +56,8 @@ fn facts(summary: &Summary) -> Vec<String> {
         [&summary.machines, &summary.gpus, &summary.versions].into_iter().flatten().cloned().collect();
     facts.push(format!("{days}{load}{rounds}"));
     facts.extend(summary.commands.iter().map(|command| format!("`{command}`")));
-    facts.extend(summary.warnings.iter().chain(&summary.notes).cloned());
-    facts
+    let notes: Vec<_> = summary.warnings.iter().chain(&summary.notes).map(String::as_str).collect();
+    format!("{}. {}", facts.join("; "), notes.join(" ")).trim_end().to_owned()
 }
 
 /// A line of a table; what would end a cell is escaped.

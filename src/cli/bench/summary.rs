@@ -322,7 +322,10 @@ fn notes(rows: &[Row], groups: &[Vec<&Row>]) -> Vec<String> {
     let busy = |row: &&Row| row.facts.load.is_some_and(|load| load > row.facts.cores as f64 + 1.0);
     let busy = rows.iter().filter(busy).count();
     if busy > 0 {
-        notes.push(format!("The machine had other work in {busy} of {} rows (load above its cores).", rows.len()));
+        notes.push(format!(
+            "The machine had other work in {busy} of {} rows (load more than 1 above its cores).",
+            rows.len()
+        ));
     }
     notes
 }
