@@ -199,10 +199,13 @@ fn nothing_is_cut_off_on_narrow_and_wide_screens() {
                 }
               }
             }
-            return { wide, cut, figures: count('figure svg'), inner: view.innerWidth };"#;
+            const scroll = page.querySelector('.scroll');
+            const hidden = scroll.scrollWidth - scroll.clientWidth;
+            return { wide, cut, hidden, figures: count('figure svg'), inner: view.innerWidth };"#;
         let Some(seen) = look(&page, width, script) else { return };
         assert_eq!((&seen["wide"], &seen["cut"], &seen["inner"]), (&json!(0), &json!([]), &json!(width)));
         assert!(seen["figures"].as_u64().unwrap() > 10, "{seen}");
+        assert!(width < 1400 || seen["hidden"] == 0, "the table needs scrolling: {seen}");
     }
 }
 

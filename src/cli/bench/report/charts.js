@@ -10,7 +10,9 @@ const series = summary.series.map((each, index) => ({
 }));
 const cells = summary.cells.map((cell) => ({ ...cell, series: series[cell.series] }));
 const measured = cells.filter((cell) => cell.status === "ok" && cell.tokens_per_s);
-const closed = measured.filter((cell) => cell.rate === null);
+// By length, then by rows; texts last.
+const closed = d3.sort(measured.filter((cell) => cell.rate === null),
+  (cell) => cell.shape?.[1] ?? Infinity, (cell) => cell.shape?.[0] ?? Infinity);
 const open = measured.filter((cell) => cell.rate !== null);
 
 // A cosine nearer to 1 than this is rounding of 32-bit numbers.
@@ -119,7 +121,7 @@ function throughput(side, names) {
   return d3.sort(d3.groups(list, (cell) => cell.shape[1 - side]), ([fixed]) => fixed).map(([fixed, of]) => ({
     caption: names.caption(fixed),
     plot: (width) => ({
-      width, height: 270, marginLeft: 56, marginRight: 18, marginBottom: 40, insetLeft: 8, insetRight: 8,
+      width, height: 270, marginTop: 30, marginLeft: 56, marginRight: 18, marginBottom: 40, insetLeft: 8, insetRight: 8,
       x: { type: "log", base: 2, domain: d3.extent(sizes), ticks: sizes, tickFormat: (d) => `${d}`, label: names.axis },
       y: { domain: [0, highest], nice: true, grid: true, label: "tokens/s", ticks: 6, tickFormat: "~s" },
       marks: [Plot.ruleY([0]), ...lines(of.map((cell) =>
@@ -172,7 +174,7 @@ function underLoad() {
   return d3.groups(list, base).flatMap(([name, of]) => ["p50", "p90", "p99"].map((quantile) => ({
     caption: several ? `${quantile}, ${name}` : quantile,
     plot: (width) => ({
-      width, height: 270, marginLeft: 56, marginRight: 18, marginBottom: 40, insetLeft: 12, insetRight: 12,
+      width, height: 270, marginTop: 30, marginLeft: 56, marginRight: 18, marginBottom: 40, insetLeft: 12, insetRight: 12,
       x: { type: "log", domain: rates.length > 1 ? d3.extent(rates) : [rates[0] / 2, rates[0] * 2], ticks: rates,
         tickFormat: (d) => `${d}`, label: "requests/s" },
       y: { type: "log", domain: [least, largest], nice: true, grid: true, label: "ms", ticks: 4, tickFormat: "~s" },
@@ -207,7 +209,7 @@ function quality() {
   return [{
     caption: "",
     plot: (width) => ({
-      width, height: 360, marginLeft: 56, marginRight: 24, marginBottom: 40, insetTop: 16, insetBottom: 12, insetRight: 12,
+      width, height: 380, marginTop: 30, marginLeft: 56, marginRight: 24, marginBottom: 40, insetTop: 24, insetBottom: 12, insetRight: 12,
       x: { zero: true, nice: true, grid: true, label: "tokens/s", tickFormat: "~s", ticks: Math.min(8, width / 70) },
       y: { type: "log", reverse: true, grid: true, label: "1 − cosine (better is up)", labelArrow: "none", tickFormat: power,
         domain: [COSINE_FLOOR, Math.max(1e-3, 10 ** Math.ceil(Math.log10(d3.max(points, (d) => d.y))))], ticks: 5 },

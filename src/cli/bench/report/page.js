@@ -93,11 +93,11 @@ const COLUMNS = [
   { title: "workload", text: true, key: (cell) => cell.shape ? cell.shape[1] * 1e7 + cell.shape[0] : cell.workload, show: workloadName },
   { title: "status", text: true, key: (cell) => cell.status },
   ...[
-    ["tokens/s", (cell) => cell.tokens_per_s], ["texts/s", (cell) => cell.texts_per_s],
-    ["p50 ms", (cell) => cell.p50_ms], ["p90 ms", (cell) => cell.p90_ms], ["p99 ms", (cell) => cell.p99_ms],
+    ["tokens/s", (cell) => cell.tokens_per_s, number, true], ["texts/s", (cell) => cell.texts_per_s],
+    ["p50 ms", (cell) => cell.p50_ms, number, true], ["p90 ms", (cell) => cell.p90_ms], ["p99 ms", (cell) => cell.p99_ms],
     ["outside session", outside, percent], ["padding", (cell) => cell.padding_waste, percent],
     ["GFLOP/s", (cell) => cell.gflop_per_s], ["matmul peak", (cell) => cell.peak_gflop_per_s], ["of peak", (cell) => cell.share_of_peak, percent],
-  ].map(([title, of, show = number]) => ({ title, of, format: show, key: (cell) => of(cell)?.median ?? null })),
+  ].map(([title, of, format = number, ranged = false]) => ({ title, of, format, ranged, key: (cell) => of(cell)?.median ?? null })),
   { title: "1 − cosine", key: distance, show: (cell) => distance(cell) === null ? "–" : distance(cell).toExponential(1) },
   { title: "open s", of: (cell) => cell.open_s, format: number, key: (cell) => cell.open_s?.median ?? null },
   { title: "memory MiB", of: (cell) => cell.peak_memory_bytes, format: memory, key: (cell) => cell.peak_memory_bytes?.median ?? null },
@@ -105,12 +105,16 @@ const COLUMNS = [
   { title: "calls", key: (cell) => cell.calls }, { title: "rounds", key: (cell) => cell.rounds },
 ].filter(({ title }) => title !== "GPU MiB" || cells.some((cell) => cell.device_memory_bytes));
 
-function tableCell({ of, format, key, show, text }, cell) {
+function tableCell({ of, format, ranged, key, show, text }, cell) {
   const made = element("td", { className: text ? "text" : "" });
   if (of) {
     const value = of(cell);
     made.append(value ? format(value.median) : "–");
-    if (value && value.least < value.largest) made.append(element("small", {}, `${format(value.least)} to ${format(value.largest)}`));
+    if (value && value.least < value.largest) {
+      const range = `${format(value.least)} to ${format(value.largest)}`;
+      if (ranged) made.append(element("small", {}, range));
+      else made.title = range;
+    }
   } else {
     made.append(show ? show(cell) : `${key(cell)}`);
   }
