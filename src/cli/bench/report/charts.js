@@ -39,8 +39,8 @@ function element(name, properties = {}, ...children) {
 function details(cell) {
   const lines = [
     cell.series.label, workloadName(cell),
-    `${spread(cell.tokens_per_s)} tokens/s, ${number(cell.texts_per_s?.median)} texts/s`,
-    `p50 ${spread(cell.p50_ms)} ms, p90 ${number(cell.p90_ms?.median)}, p99 ${number(cell.p99_ms?.median)}`,
+    `${spread(cell.tokens_per_s)} tokens/s`, `${spread(cell.texts_per_s)} texts/s`,
+    `p50 ${spread(cell.p50_ms)} ms`, `p90 ${number(cell.p90_ms?.median)} ms, p99 ${number(cell.p99_ms?.median)} ms`,
   ];
   if (cell.share_of_peak) lines.push(`${percent(cell.share_of_peak.median)} of the matmul peak`);
   if (distance(cell) !== null) lines.push(`1 − cosine ${distance(cell).toExponential(1)}`);
