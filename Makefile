@@ -12,9 +12,11 @@ REFERENCE := build/reference
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
+# The rows of `nvembed bench` say which commit was built.
+RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" cargo build --locked --release
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: gpu-acceptance help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures models reference release venv venv-test prerequisites clean
+.PHONY: gpu-acceptance help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -83,7 +85,7 @@ else
 ACCEPTANCE_NEEDS := cuda-shim
 endif
 gpu-acceptance: $(GPU_VENV)/.done models $(ACCEPTANCE_NEEDS) ## Parity, CUDA graphs, TensorRT and speed on this machine's GPU, in one report
-	cargo build --locked --release --bin nvembed
+	$(RELEASE) --bin nvembed
 	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/release/nvembed \
 	    $(if $(HAS_GPU),,--shim build/cuda-shim) \
 	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
@@ -141,8 +143,11 @@ format: venv-test ## Apply the formatting
 figures: venv-test ## Draw the documentation's pictures from its tables
 	$(BIN)/python docs/figures/draw.py
 
+performance-tables: ## Write the tables of README.md and docs/performance.md from benches/results
+	NVEMBED_WRITE_TABLES=1 cargo test --locked --quiet --test performance_tables
+
 release: prerequisites
-	cargo build --locked --release
+	$(RELEASE)
 
 models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the mini model in every precision
 

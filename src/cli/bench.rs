@@ -1,8 +1,11 @@
 //! `nvembed bench`: speed, of answers that were checked first.
 
 mod compare;
+mod markdown;
 mod measure;
 mod record;
+mod report;
+mod summary;
 mod work;
 
 use std::fs::{File, OpenOptions};
@@ -29,7 +32,8 @@ use super::{OpenArguments, interrupt};
 #[command(after_help = "Examples:
   nvembed bench -m MODEL_FP32 -m MODEL_INT8 --batch 1,8 --length 32,128,512 --rounds 3 -o results.jsonl
   nvembed bench -m MODEL --texts passages.txt --rate 20
-  nvembed bench compare before.jsonl after.jsonl")]
+  nvembed bench compare before.jsonl after.jsonl
+  nvembed bench report results.jsonl -o report.html")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -84,11 +88,15 @@ pub(crate) struct Arguments {
 enum Command {
     /// Compare two files of results: B's speed over A's, workload by workload.
     Compare(compare::Arguments),
+    /// Show results as a page of plots, or as Markdown tables.
+    Report(report::Arguments),
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if let Some(Command::Compare(arguments)) = arguments.command {
-        return compare::run(arguments);
+    match arguments.command {
+        Some(Command::Compare(arguments)) => return compare::run(arguments),
+        Some(Command::Report(arguments)) => return report::run(arguments),
+        None => {}
     }
     interrupt::watch()?;
     arguments.check()?;
@@ -211,6 +219,7 @@ fn empty_row(manifest: &Manifest, provider: Provider, round: usize, facts: &Fact
         quantization: manifest.quantization().map(|quantization| quantization.to_string()),
         target: manifest.target().to_string(),
         provider: provider.to_string(),
+        gpu: gpu(provider),
         workload: String::new(),
         round,
         rows: 0,
@@ -231,6 +240,12 @@ fn empty_row(manifest: &Manifest, provider: Provider, round: usize, facts: &Fact
         device_memory_bytes: None,
         facts: facts.clone(),
     }
+}
+
+/// The name of the first GPU; `None` on the CPU, and where the driver does not say.
+fn gpu(provider: Provider) -> Option<String> {
+    let devices = provider.is_gpu().then(nvembed::devices)?.ok()?;
+    devices.into_iter().next().map(|device| device.name)
 }
 
 fn failed(row: Row, error: &anyhow::Error) -> Row {

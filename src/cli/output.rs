@@ -1,4 +1,4 @@
-//! Embeddings to a file or stdout, as JSON lines or .npy.
+//! Embeddings to a file or stdout, as JSON lines or .npy; any other file that is written at once.
 //!
 //! A file is written under a temporary name beside its place and renamed when it is whole, so that a file of the wanted
 //! name is always complete.
@@ -171,6 +171,16 @@ impl Writer {
         };
         output_error(what, source)
     }
+}
+
+/// Writes a file, which gets its name only when it is complete.
+///
+/// # Errors
+/// [`CliError::Output`].
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let mut writer = Writer::open(Some(path), OutputFormat::Jsonl, None, 0)?;
+    writer.write(bytes)?;
+    writer.finish()
 }
 
 fn output_error(what: String, source: io::Error) -> CliError {

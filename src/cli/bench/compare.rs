@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::record::{Row, SCHEMA_VERSION};
+use super::record::read;
+use super::summary::median;
 use crate::cli::exit::CliError;
 use crate::cli::score::print;
 
@@ -60,16 +61,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn speeds(path: &Path, across: bool) -> anyhow::Result<Speeds> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| CliError::Input(format!("{} cannot be read: {error}", path.display())))?;
     let (mut speeds, mut kinds) = (Speeds::new(), BTreeSet::new());
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let invalid = |reason: String| CliError::Input(format!("{}:{}: {reason}", path.display(), number + 1));
-        let row: Row = serde_json::from_str(line).map_err(|error| invalid(format!("no row of results: {error}")))?;
-        if row.schema_version != SCHEMA_VERSION {
-            let found = row.schema_version;
-            return Err(invalid(format!("schema_version is {found}, this nvembed reads {SCHEMA_VERSION}")).into());
-        }
+    for row in read(path)? {
         let kind = format!("{} {} {}", row.model, row.precision, row.provider);
         let what = if across { row.workload } else { format!("{kind} {}", row.workload) };
         if let Some(speed) = row.tokens_per_s.filter(|_| row.status == "ok") {
@@ -83,12 +76,4 @@ fn speeds(path: &Path, across: bool) -> anyhow::Result<Speeds> {
         return Err(CliError::Input(message).into());
     }
     Ok(speeds)
-}
-
-/// Of at least one number.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }

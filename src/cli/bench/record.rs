@@ -1,10 +1,12 @@
 //! A row of results, and the facts that every row carries.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nvembed::Library;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::exit::CliError;
 use crate::cli::inspect::proc_field;
 
 /// The version of a row's form.
@@ -24,6 +26,8 @@ pub(crate) struct Row {
     pub(crate) quantization: Option<String>,
     pub(crate) target: String,
     pub(crate) provider: String,
+    /// The first GPU's name, of a provider that runs on one.
+    pub(crate) gpu: Option<String>,
     /// "8x128" (rows × tokens), "texts", or "texts at 20/s".
     pub(crate) workload: String,
     /// Which repetition of the whole sweep, from 0.
@@ -86,6 +90,28 @@ pub(crate) struct Facts {
     pub(crate) command: String,
 }
 
+/// The rows of a file of results, in its order.
+///
+/// # Errors
+/// [`CliError::Input`] when the file cannot be read, or a line is no row of this version.
+pub(super) fn read(path: &Path) -> Result<Vec<Row>, CliError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CliError::Input(format!("{} cannot be read: {error}", path.display())))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| {
+            let invalid = |reason: String| CliError::Input(format!("{}:{}: {reason}", path.display(), number + 1));
+            let row: Row =
+                serde_json::from_str(line).map_err(|error| invalid(format!("no row of results: {error}")))?;
+            if row.schema_version != SCHEMA_VERSION {
+                let found = row.schema_version;
+                return Err(invalid(format!("schema_version is {found}, this nvembed reads {SCHEMA_VERSION}")));
+            }
+            Ok(row)
+        })
+        .collect()
+}
+
 impl Latency {
     /// Of at least one time.
     pub(crate) fn of(times: &[Duration]) -> Option<Self> {
@@ -106,7 +132,7 @@ impl Facts {
             load: None,
             threads,
             nvembed: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: option_env!("NVEMBED_COMMIT").map(str::to_owned),
+            commit: option_env!("NVEMBED_COMMIT").filter(|commit| !commit.is_empty()).map(str::to_owned),
             onnxruntime: None,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         }

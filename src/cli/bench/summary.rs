@@ -1,0 +1,331 @@
+//! Rows of results put together: which points make one line of a plot, and the rounds of one measurement.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::record::{Latency, Row};
+
+/// What the page and the tables show.
+#[derive(Serialize)]
+pub(super) struct Summary {
+    /// In the order of their first rows, as all lists here.
+    pub(super) series: Vec<Series>,
+    pub(super) cells: Vec<Cell>,
+    pub(super) machines: Vec<String>,
+    pub(super) gpus: Vec<String>,
+    pub(super) versions: Vec<String>,
+    /// What ONNX Runtime says of how it was built.
+    builds: Vec<String>,
+    pub(super) commands: Vec<String>,
+    /// The first and the last row's.
+    pub(super) time_unix_s: [u64; 2],
+    /// The least and the largest.
+    pub(super) load: Option<[f64; 2]>,
+    /// What is in no plot, with the reason.
+    pub(super) problems: Vec<Problem>,
+    /// What makes numbers useless for a comparison.
+    pub(super) warnings: Vec<String>,
+    /// What else to know before comparing numbers.
+    pub(super) notes: Vec<String>,
+    /// Rows that all this is made of.
+    pub(super) rows: usize,
+}
+
+/// All that the points of one line have in common: model, precision, provider, and where and with what it ran.
+#[derive(Serialize)]
+pub(super) struct Series {
+    /// Provider, precision, and what else tells it from the other series.
+    pub(super) name: Vec<String>,
+    model: String,
+    folder: String,
+    precision: String,
+}
+
+/// One workload of one series: its rounds that ended the same way.
+#[derive(Serialize)]
+pub(super) struct Cell {
+    /// Which of [`Summary::series`].
+    pub(super) series: usize,
+    pub(super) workload: String,
+    /// Rows and tokens of a batch, if the workload is one.
+    shape: Option<[usize; 2]>,
+    /// Requests a second, of an open loop.
+    rate: Option<f64>,
+    pub(super) status: String,
+    pub(super) error: Option<String>,
+    pub(super) rounds: usize,
+    /// Of all rounds.
+    calls: usize,
+    /// Prompts of a call.
+    rows: usize,
+    /// Real tokens of a call.
+    tokens: usize,
+    pub(super) tokens_per_s: Option<Spread>,
+    texts_per_s: Option<Spread>,
+    /// The least and the largest time of any call.
+    range_ms: Option<[f64; 2]>,
+    pub(super) p50_ms: Option<Spread>,
+    p90_ms: Option<Spread>,
+    pub(super) p99_ms: Option<Spread>,
+    session_share: Option<Spread>,
+    padding_waste: Option<Spread>,
+    gflop_per_s: Option<Spread>,
+    peak_gflop_per_s: Option<Spread>,
+    pub(super) share_of_peak: Option<Spread>,
+    /// The least of any round.
+    pub(super) cosine_min: Option<f64>,
+    verified_against: Option<String>,
+    open_s: Option<Spread>,
+    peak_memory_bytes: Option<Spread>,
+    device_memory_bytes: Option<Spread>,
+}
+
+/// Workloads of one series that were not timed, for the same reason.
+#[derive(Serialize)]
+pub(super) struct Problem {
+    pub(super) series: usize,
+    pub(super) status: String,
+    pub(super) error: Option<String>,
+    pub(super) workloads: Vec<String>,
+}
+
+/// A value over rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) least: f64,
+    pub(super) largest: f64,
+}
+
+impl Summary {
+    /// Of at least one row.
+    pub(super) fn of(rows: &[Row]) -> Option<Self> {
+        let (mut identities, mut machines, mut versions, mut builds) = (vec![], vec![], vec![], vec![]);
+        let (mut gpus, mut commands, mut keys, mut groups) = (vec![], vec![], vec![], Vec::<Vec<&Row>>::new());
+        for row in rows {
+            index(&mut machines, machine(row));
+            index(&mut versions, version(row));
+            row.gpu.iter().for_each(|gpu| _ = index(&mut gpus, gpu.clone()));
+            row.facts.onnxruntime.iter().for_each(|build| _ = index(&mut builds, build.clone()));
+            index(&mut commands, row.facts.command.clone());
+            let series = index(&mut identities, identity(row));
+            let group = index(&mut keys, (series, workload(row, rows), row.status.clone()));
+            groups.resize_with(keys.len(), Vec::new);
+            groups[group].push(row);
+        }
+        let series = names(&identities).into_iter().zip(&identities).filter_map(|(name, wanted)| {
+            let row = rows.iter().find(|row| identity(row) == *wanted)?;
+            let [model, folder, precision] = [&row.model, &row.folder, &row.precision].map(String::clone);
+            Some(Series { name, model, folder, precision })
+        });
+        let times = || rows.iter().map(|row| row.facts.time_unix_s);
+        let series = series.collect();
+        let cells: Vec<_> = keys.into_iter().zip(&groups).map(|(key, rows)| Cell::of(key, rows)).collect();
+        Some(Self {
+            series,
+            problems: problems(&cells),
+            warnings: warnings(rows, machines.len().max(gpus.len())),
+            notes: notes(rows, &groups),
+            cells,
+            machines,
+            gpus,
+            versions,
+            builds,
+            commands,
+            time_unix_s: [times().min()?, times().max()?],
+            load: range(rows.iter().filter_map(|row| row.facts.load)),
+            rows: rows.len(),
+        })
+    }
+}
+
+impl Cell {
+    fn of((series, workload, status): (usize, String, String), rows: &[&Row]) -> Self {
+        let spread = |value: &dyn Fn(&Row) -> Option<f64>| Spread::of(rows.iter().filter_map(|row| value(row)));
+        let latency = |value: &dyn Fn(&Latency) -> f64| spread(&|row| row.latency_ms.as_ref().map(value));
+        let bytes = |value: &dyn Fn(&Row) -> Option<u64>| spread(&|row| value(row).map(|bytes| bytes as f64));
+        let times = || rows.iter().filter_map(|row| row.latency_ms.as_ref());
+        let first = rows.first();
+        Self {
+            series,
+            shape: shape(&workload),
+            rate: first.and_then(|row| rate(&row.workload)),
+            workload,
+            status,
+            error: rows.iter().find_map(|row| row.error.clone()),
+            rounds: rows.len(),
+            calls: rows.iter().map(|row| row.calls).sum(),
+            rows: first.map_or(0, |row| row.rows),
+            tokens: first.map_or(0, |row| row.tokens),
+            tokens_per_s: spread(&|row| row.tokens_per_s),
+            texts_per_s: spread(&|row| row.texts_per_s),
+            range_ms: range(times().flat_map(|latency| [latency.min, latency.max])),
+            p50_ms: latency(&|latency| latency.p50),
+            p90_ms: latency(&|latency| latency.p90),
+            p99_ms: latency(&|latency| latency.p99),
+            session_share: spread(&|row| row.session_share),
+            padding_waste: spread(&|row| row.padding_waste),
+            gflop_per_s: spread(&|row| row.gflop_per_s),
+            peak_gflop_per_s: spread(&|row| row.peak_gflop_per_s),
+            share_of_peak: spread(&|row| row.share_of_peak),
+            cosine_min: rows.iter().filter_map(|row| row.cosine_min).reduce(f64::min),
+            verified_against: first.and_then(|row| row.verified_against.clone()),
+            open_s: spread(&|row| row.open_s),
+            peak_memory_bytes: bytes(&|row| row.peak_memory_bytes),
+            device_memory_bytes: bytes(&|row| row.device_memory_bytes),
+        }
+    }
+}
+
+impl Spread {
+    /// Of any values; `None` of none.
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let values: Vec<_> = values.collect();
+        let [least, largest] = range(values.iter().copied())?;
+        Some(Self { median: median(&values), least, largest })
+    }
+}
+
+/// Of at least one number.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
+}
+
+/// The least and the largest.
+fn range(values: impl Iterator<Item = f64> + Clone) -> Option<[f64; 2]> {
+    Some([values.clone().reduce(f64::min)?, values.reduce(f64::max)?])
+}
+
+/// Where the value is in the list, which it is put into if it is not.
+fn index<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
+    list.iter().position(|known| *known == value).unwrap_or_else(|| {
+        list.push(value);
+        list.len() - 1
+    })
+}
+
+/// All that makes rows points of one line, in the order in which a name takes what it needs: provider and precision always.
+fn identity(row: &Row) -> Vec<String> {
+    let facts = &row.facts;
+    vec![
+        row.provider.clone(),
+        row.precision.clone(),
+        row.model.clone(),
+        row.quantization.clone().unwrap_or_else(|| "not quantized".to_owned()),
+        format!("for {}", row.target),
+        facts.threads.map_or("default threads".to_owned(), |threads| format!("--threads {threads}")),
+        format!("ONNX Runtime {}", library_version(row)),
+        row.gpu.clone().unwrap_or_else(|| "no GPU".to_owned()),
+        machine(row),
+        format!("nvembed {}", facts.nvembed),
+        format!("commit {}", facts.commit.as_deref().unwrap_or("unknown")),
+        row.folder.clone(),
+        facts.onnxruntime.clone().unwrap_or_else(|| "unknown build".to_owned()),
+    ]
+}
+
+/// For each identity, its first two parts and the first of the others that are needed so that all names differ.
+fn names(identities: &[Vec<String>]) -> Vec<Vec<String>> {
+    let mut names: Vec<_> = identities.iter().map(|parts| parts[..2].to_vec()).collect();
+    for part in 2..identities.first().map_or(0, Vec::len) {
+        let differs =
+            |one: usize, other: usize| names[one] == names[other] && identities[one][part] != identities[other][part];
+        if (0..names.len()).any(|one| (0..one).any(|other| differs(one, other))) {
+            names.iter_mut().zip(identities).for_each(|(name, parts)| name.push(parts[part].clone()));
+        }
+    }
+    names
+}
+
+fn machine(row: &Row) -> String {
+    let facts = &row.facts;
+    format!("{}, {} cores, {}", facts.processor, facts.cores, facts.system)
+}
+
+fn version(row: &Row) -> String {
+    let facts = &row.facts;
+    let commit = facts.commit.as_deref().unwrap_or("unknown");
+    format!("nvembed {}, commit {commit}, ONNX Runtime {}", facts.nvembed, library_version(row))
+}
+
+fn library_version(row: &Row) -> &str {
+    let build = row.facts.onnxruntime.as_deref().unwrap_or("unknown");
+    build.split(' ').next().unwrap_or(build)
+}
+
+/// The workload's name, with the amount of text where others of that name have another.
+fn workload(row: &Row, rows: &[Row]) -> String {
+    let amount = |row: &Row| (row.rows, row.tokens);
+    let like = rows.iter().filter(|other| other.workload == row.workload && other.tokens > 0);
+    if shape(&row.workload).is_some() || row.tokens == 0 || like.map(amount).collect::<BTreeSet<_>>().len() < 2 {
+        return row.workload.clone();
+    }
+    format!("{} ({} × {} tokens)", row.workload, row.rows, row.tokens / row.rows.max(1))
+}
+
+fn shape(workload: &str) -> Option<[usize; 2]> {
+    let (rows, tokens) = workload.split_once('x')?;
+    Some([rows.parse().ok()?, tokens.parse().ok()?])
+}
+
+fn rate(workload: &str) -> Option<f64> {
+    workload.strip_suffix("/s")?.rsplit_once(" at ")?.1.parse().ok()
+}
+
+fn problems(cells: &[Cell]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.status != "ok") {
+        let same = |problem: &&mut Problem| {
+            (problem.series, &problem.status, &problem.error) == (cell.series, &cell.status, &cell.error)
+        };
+        if let Some(problem) = problems.iter_mut().find(same) {
+            problem.workloads.push(cell.workload.clone());
+        } else {
+            let (status, error) = (cell.status.clone(), cell.error.clone());
+            problems.push(Problem { series: cell.series, status, error, workloads: vec![cell.workload.clone()] });
+        }
+    }
+    problems
+}
+
+fn warnings(rows: &[Row], machines: usize) -> Vec<String> {
+    let statuses = [("wrong", "wrong"), ("failed", "failures"), ("dry run", "dry runs")];
+    let mut warnings = Vec::new();
+    for (status, what) in statuses {
+        let count = rows.iter().filter(|row| row.status == status).count();
+        if count > 0 {
+            warnings.push(format!("{count} of {} rows are {what}: not timed, and in no plot.", rows.len()));
+        }
+    }
+    if machines > 1 {
+        warnings.push(format!("Rows of {machines} machines are mixed: compare software on one machine only."));
+    }
+    warnings
+}
+
+fn notes(rows: &[Row], groups: &[Vec<&Row>]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let timed = || groups.iter().filter(|group| group[0].status == "ok");
+    if timed().any(|group| group.len() == 1) {
+        notes.push("What was measured in one round only has no spread.".to_owned());
+    }
+    if timed().any(|group| group.iter().any(|row| row.facts.command != group[0].facts.command)) {
+        notes.push("Some medians are over rounds of different commands.".to_owned());
+    }
+    if rows.iter().any(|row| row.status == "ok" && row.calls < 100) {
+        notes.push("Of fewer than 100 calls, p99 is the longest.".to_owned());
+    }
+    let busy = |row: &&Row| row.facts.load.is_some_and(|load| load > row.facts.cores as f64 + 1.0);
+    let busy = rows.iter().filter(busy).count();
+    if busy > 0 {
+        notes.push(format!(
+            "The machine had other work in {busy} of {} rows (load more than 1 above its cores).",
+            rows.len()
+        ));
+    }
+    notes
+}
