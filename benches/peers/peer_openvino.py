@@ -1,7 +1,7 @@
-"""An ONNX graph on OpenVINO: `peer_openvino.py CHECKPOINT GRAPH [--precision bf16|int8]`.
+"""An ONNX graph on OpenVINO: `peer_openvino.py CHECKPOINT GRAPH [--precision bf16|w8a8]`.
 
-The graph is the plain export of the direct form, or one that nvembed-export made. int8 is NNCF's compression of the
-weights, which needs no data; OpenVINO then rounds activations by groups as it runs.
+The graph is the plain export of the direct form, or one that nvembed-export made. w8a8 is NNCF's compression of the
+weights to 8 bits, which needs no data; OpenVINO then rounds activations to 8 bits, by groups, as it runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def open_model(args):
     core = openvino.Core()
     model = core.read_model(args.graph)
     versions = {"openvino": openvino.__version__, "threads": args.threads}
-    if args.precision == "int8":
+    if args.precision == "w8a8":
         import nncf
 
         model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("graph", type=Path)
-    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "w8a8"), default="fp32")
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
     worker.serve(lambda: open_model(args))

@@ -58,7 +58,7 @@ def candle(part: str) -> Peer:
 
 
 def equal(precision: str) -> str | None:
-    """bf16 has no equal: ONNX Runtime's CPU provider has no bf16 products. Both kinds of 8 bits are int8's equals."""
+    """bf16 has no equal: ONNX Runtime's CPU provider has no bf16 products."""
     return None if precision == "bf16" else precision
 
 
@@ -86,8 +86,8 @@ PEERS = (
     ),
     openvino("OpenVINO, plain export", "fp32", DIRECT),
     openvino("OpenVINO, plain export", "bf16", DIRECT),
-    openvino("OpenVINO, plain export", "int8", DIRECT),
+    openvino("OpenVINO, plain export", "w8a8", DIRECT),
     openvino("OpenVINO, nvembed's graph", "fp32", OURS),
     openvino("OpenVINO, nvembed's graph", "bf16", OURS),
-    openvino("OpenVINO, nvembed's graph", "int8", OURS),
+    openvino("OpenVINO, nvembed's graph", "w8a8", OURS),
 )
