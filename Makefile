@@ -14,9 +14,11 @@ GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
 # The rows of `nvembed bench` say which commit was built.
 RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" cargo build --locked --release
+PEERS_VENV := .venv-peers
+PEERS := build/peers
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: gpu-acceptance help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
+.PHONY: gpu-acceptance test-peers peers peers-wide candle-peer help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -25,7 +27,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-gpu test-eval test-c-api ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
+test: test-export test-rust test-gpu test-eval test-c-api test-peers ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
 
 test-rust: models reference ## Unit and integration tests of the runtime
 	cargo test --locked --features capi,steps
@@ -126,19 +128,59 @@ $(GPU_MODELS)/wide-checkpoint/config.json: export/tools/random_checkpoint.py exp
 $(GPU_MODELS)/wide-%/nvembed.json: $(GPU_MODELS)/wide-checkpoint/config.json $(EXPORTER) | venv
 	$(BIN)/nvembed-export $(GPU_MODELS)/wide-checkpoint $(@D) --precision $* --no-golden --force --quiet
 
+# The model and its peers, side by side: benches/peers/README.md. WORDS='--peers candle' and the like go to compare.py.
+peers: $(PEERS_VENV)/.done candle-peer install-for-tests $(PEERS)/mini/.exported ## Speed of nvembed and of its peers on the mini model, 10 minutes
+	$(PEERS_VENV)/bin/python benches/peers/compare.py $(MINI) $(PEERS)/mini -o $(PEERS)/mini.jsonl \
+	    --rounds 5 --min-calls 5 --write benches/peers/README.md mini $(WORDS)
+
+# Nothing else fits into memory beside it; PyTorch's code is compiled anew for each round.
+peers-wide: $(PEERS_VENV)/.done candle-peer install-for-tests $(PEERS)/wide/.exported ## The same at the 7B widths, 2 layers; 14 GB of disk, 16 GB of memory
+	$(PEERS_VENV)/bin/python benches/peers/compare.py $(PEERS)/wide/checkpoint $(PEERS)/wide -o $(PEERS)/wide.jsonl \
+	    --rounds 3 --write benches/peers/README.md wide $(WORDS)
+
+test-peers: venv-test models install-for-tests ## The comparison with peers, on those that need nothing more installed
+	$(BIN)/python -m pytest benches/peers -q
+
+candle-peer: prerequisites
+	cd benches/peers/candle && cargo build --locked --release
+
+# Sees what .venv has (PyTorch, transformers, ONNX Runtime) and adds to it, so that nothing large is installed twice.
+$(PEERS_VENV)/.done: benches/peers/requirements.txt $(VENV)/.test
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$$(echo $(PEERS_VENV)/lib/python3*/site-packages)/venv.pth"
+	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+CHECKPOINT_mini := $(MINI)
+CHECKPOINT_wide := $(PEERS)/wide/checkpoint
+$(PEERS)/mini/.exported: $(MINI)/config.json $(MINI)/model.safetensors
+$(PEERS)/wide/.exported: $(PEERS)/wide/checkpoint/config.json
+$(PEERS)/%/.exported: $(EXPORTER) benches/peers/export_direct.py benches/peers/direct.py $(PEERS_VENV)/.done
+	@for precision in fp32 int8 w8a8; do $(BIN)/nvembed-export $(CHECKPOINT_$*) $(@D)/nvembed-$$precision \
+	    --precision $$precision --target cpu --no-golden --force --quiet || exit 1; done
+	$(PEERS_VENV)/bin/python benches/peers/export_direct.py $(CHECKPOINT_$*) $(@D)/direct/model.onnx
+	@touch $@
+
+$(PEERS)/wide/checkpoint/config.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py | venv
+	@mkdir -p $(PEERS)/wide
+	rm -rf $(@D)
+	$(BIN)/python export/tools/random_checkpoint.py $(@D) --layers 2
+
 lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path benches/peers/candle/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features capi,steps -- -D warnings
 	cargo check --locked --quiet --no-default-features --lib
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet --features capi
-	$(BIN)/ruff format --check export tests docs
-	$(BIN)/ruff check export tests docs
+	$(BIN)/ruff format --check export tests docs benches
+	$(BIN)/ruff check export tests docs benches
 
 format: venv-test ## Apply the formatting
 	cargo fmt
-	$(BIN)/ruff format export tests docs
-	$(BIN)/ruff check --fix export tests docs
+	cargo fmt --manifest-path benches/peers/candle/Cargo.toml
+	$(BIN)/ruff format export tests docs benches
+	$(BIN)/ruff check --fix export tests docs benches
 
 figures: venv-test ## Draw the documentation's pictures from its tables
 	$(BIN)/python docs/figures/draw.py
@@ -183,4 +225,4 @@ prerequisites:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'nvembed needs Python with venv (on Debian: apt install python3-venv)' >&2; exit 1; }
 
 clean: ## Remove all that was made
-	rm -rf target build $(VENV) $(GPU_VENV)
+	rm -rf target build benches/peers/candle/target $(VENV) $(GPU_VENV) $(PEERS_VENV)

@@ -1,0 +1,180 @@
+"""The comparison itself, on nv-embed-mini and with what the other tests have installed. No time is asserted.
+
+`make test-peers` builds what it needs. The peers that need more (candle, OpenVINO, the plain export) are run by
+`make peers` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import compare
+import numpy as np
+import peers
+import process
+import pytest
+import rows
+import table
+import texts
+import worker
+
+MINI = peers.ROOT / "models" / "nv-embed-mini"
+MODELS = peers.ROOT / "build" / "models"
+PROGRAM = peers.ROOT / "target" / "debug" / "nvembed"
+
+# A peer that forgets the instruction's length and pools it, too: the usual mistake.
+MISTAKEN = """
+import peer_nvembed
+right = peer_nvembed.Model.embed
+peer_nvembed.Model.embed = lambda self, prompts: right(self, [("", "".join(prompt)) for prompt in prompts])
+peer_nvembed.main()
+"""
+ENDS = "sys.exit('no such weights')"
+NANS = """
+import numpy, worker
+worker.serve(lambda: (lambda prompts: numpy.full((len(prompts), 256), numpy.nan), {}))
+"""
+
+
+def script(folder, name: str, source: str, *arguments: str) -> peers.Peer:
+    file = folder / f"{name}.py"
+    file.write_text(f"import sys\nsys.path.insert(0, {str(peers.HERE)!r})\n{source}")
+    return peers.Peer(name, "fp32", (sys.executable, str(file), *arguments), ours="fp32")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Rows and the document of one small run: right peers, and wrong ones."""
+    folder = tmp_path_factory.mktemp("peers")
+    for precision in ("fp32", "w8a8"):
+        (folder / f"nvembed-{precision}").symlink_to(MODELS / f"nv-embed-mini-{precision}")
+    arguments = ("{models}/nvembed-fp32", "--library", str(peers.LIBRARY), "--threads", "{threads}")
+    mistaken = script(folder, "mistaken", MISTAKEN, *arguments)
+    chosen = [peer for peer in peers.PEERS if peer.name in ("nvembed fp32", "nvembed w8a8")]
+    chosen += [peer for peer in peers.PEERS if peer.name in ("PyTorch fp32", "PyTorch, latents kept bf16")]
+    layers = peers.python("peer_pytorch.py", "{checkpoint}", "--part", "backbone")
+    chosen.append(peers.Peer("layers alone", "fp32", layers, part="backbone", ours="fp32"))
+    chosen += [mistaken, script(folder, "ends", ENDS), script(folder, "nans", NANS)]
+    document, output = folder / "document.md", folder / "rows.jsonl"
+    document.write_text("before\n<!-- small: written by compare.py -->\nold\n<!-- end of small -->\nafter\n")
+    arguments = [MINI, folder, "-o", output, "--cells", "1x16", "2x24", "--rounds", "2", "--seconds", "0.01"]
+    arguments += ["--write", document, "small"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "PEERS", tuple(chosen))
+        assert compare.main([str(argument) for argument in arguments]) == 0
+    return [json.loads(line) for line in output.read_text().splitlines()], document.read_text(), output
+
+
+def of(found, name: str) -> list[dict]:
+    result = [row for row in found[0] if row["peer"] == name]
+    assert len(result) == 4, "two cells in two rounds"
+    return result
+
+
+@pytest.mark.parametrize("name", ["nvembed fp32", "nvembed w8a8", "PyTorch fp32", "PyTorch, latents kept bf16"])
+def test_peers_that_compute_the_model_are_timed(found, name):
+    for row in of(found, name):
+        assert row["status"] == "ok", row["error"]
+        assert 1 - row["cosine_min"] <= peers.TOLERANCE[row["precision"]]
+        assert row["tokens"] == {"1x16": 16, "2x24": 48}[row["workload"]]
+        assert row["calls"] >= 2
+        assert row["tokens_per_s"] == pytest.approx(1e3 * row["tokens"] / row["latency_ms"]["p50"])
+
+
+@pytest.mark.parametrize(("name", "status"), [("mistaken", "wrong"), ("nans", "failed"), ("ends", "failed")])
+def test_a_wrong_answer_is_reported_with_its_cosine_and_not_timed(found, name, status):
+    for row in of(found, name):
+        assert row["status"] == status
+        assert row["tokens_per_s"] is None
+        assert row["latency_ms"] is None
+    assert f"- {name}: {status}: " in found[1]
+    line = next(line for line in found[1].splitlines() if line.startswith(f"| {name} ‡"))
+    assert line.split("|")[3:5] == [" – ", " – "]
+    wanted = {"mistaken": "cosine of awkward", "nans": "is not finite", "ends": "no such weights"}
+    assert wanted[name] in of(found, name)[0]["error"]
+
+
+def test_the_layers_alone_are_a_smaller_task_that_is_checked_and_not_ranked(found):
+    assert [row["status"] for row in of(found, "layers alone")] == ["ok"] * 4
+    line = next(line for line in found[1].splitlines() if line.startswith("| (layers alone)"))
+    assert ";" not in line  # no ratio
+
+
+def test_the_table_stands_between_its_markers_with_ratios_and_what_it_was_made_with(found):
+    document = found[1]
+    assert document.startswith("before\n<!-- small")
+    assert document.endswith("<!-- end of small -->\nafter\n")
+    assert "old" not in document
+    assert "rounds: 2" in document
+    assert f"commit {rows.commit()}" in document
+    assert document.count("| PyTorch fp32 | ") == 1
+    ratio = table.ratios(found[0], "PyTorch fp32", "1x16", ["nvembed fp32"])
+    assert f"; {table.spread(ratio)} |" in document
+
+
+def test_nvembed_reads_the_rows(found):
+    done = compare.subprocess.run([PROGRAM, "bench", "compare", found[2], found[2]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch" in done.stdout
+    assert "mistaken" not in done.stdout  # what is wrong has no speed
+
+
+def test_ratios_are_taken_round_by_round():
+    def row(peer, round_, speed, status="ok"):
+        return {"peer": peer, "workload": "1x8", "round": round_, "tokens_per_s": speed, "status": status}
+
+    made = [row("a", 0, 10), row("b", 0, 5), row("a", 1, 30), row("b", 1, 10), row("b", 2, 1), row("c", 0, 40)]
+    assert table.ratios(made, "b", "1x8", ["a"]) == [2, 3]
+    assert table.ratios(made, "b", "1x8", ["a", "c"]) == [8, 3]
+    assert table.spread([2, 3, 7]) == "3.00 (2.00–7.00)"
+    assert table.ratios(made, "b", "1x8", ["d"]) == []
+
+
+def test_markers_that_are_not_there_are_an_error(tmp_path):
+    document = tmp_path / "document.md"
+    document.write_text("<!-- small: written by compare.py -->\n")
+    with pytest.raises(ValueError, match="end of small"):
+        table.write_between(document, "small", "x")
+    assert document.read_text() == "<!-- small: written by compare.py -->\n"
+
+
+def test_texts_have_exactly_the_tokens_of_their_cell():
+    made = texts.cells([(1, 32), (3, 128)], MINI / "tokenizer.json")
+    counts = [[int(row.sum()) for row in worker.Texts(MINI).batch(cell.prompts)[1]] for cell in made]
+    assert counts == [[32], [128, 128, 128]]
+    assert len({prompt for cell in made for prompt in cell.prompts}) == 4
+
+
+def test_peers_are_grouped_by_their_memory_and_none_is_lost():
+    large = [peers.Peer(str(number), "fp32", (), memory=4.0) for number in range(5)]
+    assert compare.groups(large, 10**9, 10e9) == [large[:2], large[2:4], large[4:]]
+    assert compare.groups(large, 10**9, 1.0) == [[peer] for peer in large]
+
+
+def test_percentiles_are_those_of_nvembed_bench():
+    found = rows.latency([float(number) for number in range(10, 0, -1)])
+    assert found == {"min": 1, "p50": 5, "p90": 9, "p99": 10, "max": 10}
+
+
+def test_the_fastest_way_is_chosen_for_each_shape():
+    calls = []
+
+    def way(name, pause):
+        def run(array):
+            calls.append(name)
+            worker.time.sleep(pause if array.shape == (1, 2) else 0.02 - pause)
+
+        return run
+
+    fastest = worker.Fastest({"first": way("first", 0.0), "second": way("second", 0.02)})
+    for shape, wanted in [((1, 2), "first"), ((1, 3), "second")]:
+        fastest(np.zeros(shape))
+        calls.clear()
+        fastest(np.zeros(shape))
+        assert calls == [wanted]
+
+
+def test_a_peer_that_cannot_be_started_says_why():
+    with pytest.raises(process.PeerFailed, match="does not start"):
+        process.PeerProcess(["/no/such/program"], 1)

@@ -1,0 +1,116 @@
+"""What a peer written in Python is: a process that opens a model and answers lines of JSON on standard input.
+
+It says that it is ready:                   {"open_s": 1.5, "versions": {...}}
+{"prompts": [[instruction, text], ...]}     {"embeddings": [[...], ...]}: unit rows
+... with "seconds" and "min_calls"          {"times_ms": [...]}: of calls, whose prompts were embedded before
+What fails is answered with                 {"error": "..."}
+
+A call takes texts and returns rows of float32 in memory; tokenization is part of it, for every peer. candle/src/main.rs
+speaks the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+EOS, EOS_ID = "</s>", 2
+MAX_LENGTH = 4096
+
+# (instruction, text) pairs -> [N, D] unit rows
+Embed = Callable[[list[tuple[str, str]]], np.ndarray]
+
+
+class Texts:
+    """Texts to ids and masks, as the model card says; with the Hugging Face tokenizer that all peers use."""
+
+    def __init__(self, checkpoint: Path):
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(MAX_LENGTH)
+
+    def batch(self, prompts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """input_ids, attention_mask, pool_mask, int64 [B, S]; padded on the right to the longest row."""
+        rows = []
+        for instruction, text in prompts:
+            ids = self.tokenizer.encode(f"{instruction}{text}{EOS}").ids
+            skipped = len(self.tokenizer.encode(instruction, add_special_tokens=False).ids) if instruction else 0
+            rows.append((ids, skipped))
+        width = max(len(ids) for ids, _ in rows)
+        input_ids = np.full((len(rows), width), EOS_ID, np.int64)
+        attention_mask, pool_mask = np.zeros_like(input_ids), np.zeros_like(input_ids)
+        for row, (ids, skipped) in enumerate(rows):
+            input_ids[row, : len(ids)] = ids
+            attention_mask[row, : len(ids)] = 1
+            pool_mask[row, skipped : len(ids)] = 1
+        return input_ids, attention_mask, pool_mask
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """[N, D] rows of length 1, float32."""
+    rows = np.asarray(rows, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+class Fastest:
+    """Ways of computing the same, each tried on every new shape; the faster one is taken from then on."""
+
+    def __init__(self, ways: dict[str, Callable]):
+        self.ways, self.chosen = ways, {}
+
+    def __call__(self, *arrays):
+        shape = arrays[0].shape
+        if len(self.ways) > 1 and shape not in self.chosen:
+            self.chosen[shape] = min(self.ways, key=lambda name: self._seconds(name, arrays))
+        return self.ways[self.chosen.get(shape, next(iter(self.ways)))](*arrays)
+
+    def _seconds(self, name, arrays) -> float:
+        taken = []
+        for _ in range(3):  # a short call's first run is none to judge by
+            start = time.perf_counter()
+            self.ways[name](*arrays)
+            taken.append(time.perf_counter() - start)
+            if sum(taken) > 1.0:
+                break
+        return min(taken)
+
+
+def time_calls(embed: Embed, prompts, seconds: float, min_calls: int) -> list[float]:
+    """Milliseconds of each call. The caller has asked for these prompts' embeddings before, which warmed up."""
+    times, start = [], time.perf_counter()
+    while len(times) < min_calls or time.perf_counter() - start < seconds:
+        begin = time.perf_counter()
+        embed(prompts)
+        times.append(1e3 * (time.perf_counter() - begin))
+    return times
+
+
+def serve(open_model: Callable[[], tuple[Embed, dict]]) -> None:
+    """Open the model and answer until standard input ends. Nothing but answers may reach standard output."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(value) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    start = time.perf_counter()
+    embed, versions = open_model()
+    answer({"open_s": time.perf_counter() - start, "versions": versions})
+    for line in sys.stdin:
+        request = json.loads(line)
+        prompts = [tuple(prompt) for prompt in request["prompts"]]
+        try:
+            if "seconds" in request:
+                answer({"times_ms": time_calls(embed, prompts, request["seconds"], request["min_calls"])})
+            else:
+                answer({"embeddings": np.asarray(embed(prompts), np.float64).tolist()})
+        except Exception as error:  # a peer's failure is a row of the report, whatever it is
+            answer({"error": f"{type(error).__name__}: {error}"})
