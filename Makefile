@@ -175,6 +175,7 @@ lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet --features capi
 	$(BIN)/ruff format --check export tests docs benches
 	$(BIN)/ruff check export tests docs benches
+	$(BIN)/python docs/figures/roofline.py --check
 
 format: venv-test ## Apply the formatting
 	cargo fmt
@@ -185,7 +186,8 @@ format: venv-test ## Apply the formatting
 figures: venv-test ## Draw the documentation's pictures from its tables
 	$(BIN)/python docs/figures/draw.py
 
-performance-tables: ## Write the tables of README.md and docs/performance.md from benches/results
+performance-tables: venv-test ## Write the tables of README.md and docs/performance.md from benches/results, and the computed one
+	$(BIN)/python docs/figures/roofline.py
 	NVEMBED_WRITE_TABLES=1 cargo test --locked --quiet --test performance_tables
 
 release: prerequisites
