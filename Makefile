@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINI := models/nv-embed-mini
 MODELS := build/models
-PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8
+PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8 openvino-fp32 openvino-bf16
 WIDE := fp32 fp16 bf16 int8 int4
 REFERENCE := build/reference
+OPENVINO_VENV := .venv-openvino
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
 GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
@@ -18,7 +19,7 @@ PEERS_VENV := .venv-peers
 PEERS := build/peers
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: gpu-acceptance test-peers peers peers-wide candle-peer help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
+.PHONY: gpu-acceptance test-peers peers peers-wide candle-peer help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-openvino test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -27,7 +28,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-gpu test-eval test-c-api test-peers ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
+test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-peers ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
 
 test-rust: models reference ## Unit and integration tests of the runtime
 	cargo test --locked --features capi,steps
@@ -61,6 +62,10 @@ test-eval: venv-test models ## The mini model's retrieval and similarity figures
 ifeq ($(shell uname -sm),Linux x86_64)
 test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph against CUDA's and TensorRT's libraries, without a GPU
 
+# The tests of test-rust that skip where there is no library.
+test-openvino: $(OPENVINO_VENV)/.done models reference ## The OpenVINO provider on this processor
+	cargo test --locked --test openvino
+
 # The tests of test-rust that skip where there is no shim.
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
 	cargo test --locked --test gpu --test gpu_failures --test gpu_program
@@ -75,8 +80,8 @@ test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
 test-gpu-graph-7b: $(GPU_VENV)/.done cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m full_width
 else
-test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
-	@echo 'SKIPPED $@: onnxruntime-gpu and tensorrt-rtx exist for x86-64 Linux, and this is $(shell uname -sm)'
+test-openvino test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
+	@echo 'SKIPPED $@: onnxruntime-gpu, onnxruntime-openvino and tensorrt-rtx are tested for x86-64 Linux, and this is $(shell uname -sm)'
 endif
 
 # One command for a machine with a GPU. Without one: on the shim, as far as that means anything.
@@ -99,6 +104,12 @@ $(GPU_VENV)/.cuda: tests/gpu-acceptance/requirements.txt $(GPU_VENV)/.done
 cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda-shim/README.md
 	@$(MAKE) --no-print-directory -C tests/cuda-shim OUT=$(CURDIR)/build/cuda-shim \
 	    INCLUDE="$$(echo $(CURDIR)/$(GPU_VENV)/lib/python3*/site-packages/nvidia/cu13/include)"
+
+# Its shared libraries are all that is used of the package.
+$(OPENVINO_VENV)/.done: tests/openvino/requirements.txt | prerequisites
+	$(PYTHON) -m venv $(OPENVINO_VENV)
+	$(OPENVINO_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
 
 $(GPU_VENV)/.done: tests/gpu-graph/requirements.txt | prerequisites
 	$(PYTHON) -m venv $(GPU_VENV)
@@ -197,7 +208,8 @@ models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the min
 
 $(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
 	@mkdir -p $(MODELS)
-	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $* $(if $(filter w8a8,$*),--target cpu) --force
+	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $(lastword $(subst -, ,$*)) \
+	    $(if $(filter w8a8,$*),--target cpu) $(if $(filter openvino-%,$*),--target openvino) --force
 
 reference: $(REFERENCE)/.done ## What the Hugging Face tokenizer and PyTorch say, for the runtime's tests
 
@@ -227,4 +239,4 @@ prerequisites:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'nvembed needs Python with venv (on Debian: apt install python3-venv)' >&2; exit 1; }
 
 clean: ## Remove all that was made
-	rm -rf target build benches/peers/candle/target $(VENV) $(GPU_VENV) $(PEERS_VENV)
+	rm -rf target build benches/peers/candle/target $(VENV) $(GPU_VENV) $(OPENVINO_VENV) $(PEERS_VENV)

@@ -256,7 +256,7 @@ nvembed_code nvembed_model_options_new(struct nvembed_model_options **options, s
 /// Threads: any, at the same time.
 nvembed_code nvembed_model_options_free(struct nvembed_model_options *options);
 
-/// Where the computation runs: "cpu" (the default), "cuda", "tensorrt" or "nv-tensorrt-rtx". A provider that the loaded
+/// Where the computation runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino". A provider that the loaded
 /// library does not have is an error when the model is opened, never a silent run on the CPU.
 ///
 /// Threads: any, at the same time.

@@ -55,7 +55,7 @@ impl Embedder {
         source: &Source,
     ) -> Result<Self> {
         options.provider.check_model(&manifest)?;
-        options.provider.check_in_library()?;
+        options.provider.check_in_library(&library)?;
         if options.verify_hashes {
             manifest.verify_hashes()?;
         }

@@ -69,7 +69,7 @@ pub use embedder::Embedder;
 pub use embeddings::{Embedding, Embeddings, EmbeddingsView, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use libraries::{SharedLibrary, preload_libraries};
-pub use library::{Library, MINIMUM_VERSION};
+pub use library::{Library, MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION};
 pub use manifest::{Architecture, Manifest};
 pub use on_device::DeviceEmbeddings;
 pub use options::{EncodeOptions, LoadOptions, OutputType, SpecialTokens, Truncation};

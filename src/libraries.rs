@@ -45,7 +45,7 @@ pub struct SharedLibrary {
 /// CUDA. A loaded library stays.
 pub fn preload_libraries(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
     let names: &[&[&'static str]] = match provider {
-        Provider::Cpu => &[],
+        Provider::Cpu | Provider::OpenVino => &[],
         Provider::Cuda => &[&CUDA],
         Provider::TensorRt => &[&CUDA, &TENSORRT],
         // Its own libraries are linked by names that change with every version.

@@ -13,8 +13,15 @@ use crate::provider::Provider;
 /// 1.31.1 is the oldest on which the graphs were run (the golden embeddings of nv-embed-mini, on the CPU).
 pub const MINIMUM_VERSION: (u32, u32) = (1, 31);
 
+/// The oldest ONNX Runtime that is accepted if it has the OpenVINO provider, for that provider alone: the newest there is
+/// with it.
+pub const OPENVINO_MINIMUM_VERSION: (u32, u32) = (1, 24);
+
 /// The environment variable that names the library, as in all of `ort`'s users.
 const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// What stands beside an ONNX Runtime library that has the OpenVINO provider.
+const OPENVINO_FILE: &str = "libonnxruntime_providers_openvino.so";
 
 /// Where distributions keep shared libraries; the system's own loader is asked after these.
 const SYSTEM_FOLDERS: [&str; 5] =
@@ -125,9 +132,11 @@ impl Library {
         ort::info()
     }
 
-    /// The execution providers this library was built with, of those this crate knows.
+    /// The execution providers that can be asked for with this library: those it was built with, of those this crate knows,
+    /// and which were tested with a version as old as this.
     pub fn providers(&self) -> Vec<Provider> {
-        Provider::ALL.into_iter().filter(|provider| provider.in_library()).collect()
+        let new_enough = |provider: &Provider| self.minor_version >= provider.minimum_version().1;
+        Provider::ALL.into_iter().filter(new_enough).filter(|provider| provider.in_library()).collect()
     }
 
     pub(crate) fn environment(&self) -> &Environment {
@@ -145,7 +154,9 @@ fn try_load(path: &Path, origin: &'static str) -> std::result::Result<Library, S
             if by_name { "not known to the system's loader" } else { "not an ONNX Runtime 1.x library" }.to_owned()
         );
     };
-    let (major, minor) = MINIMUM_VERSION;
+    // It is asked of the file's neighbours: once the library is loaded, no other can be.
+    let with_openvino = path.with_file_name(OPENVINO_FILE).is_file();
+    let (major, minor) = if with_openvino { OPENVINO_MINIMUM_VERSION } else { MINIMUM_VERSION };
     if minor_version < minor {
         return Err(format!("version 1.{minor_version} is too old, {major}.{minor} or newer is needed"));
     }

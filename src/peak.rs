@@ -31,8 +31,8 @@ const RUNS: usize = 5;
 /// layer, `[rows, hidden_size] × [hidden_size, intermediate_size]`, in the arithmetic of the model's precision, on the same
 /// library, provider and threads. The fastest of the runs of 0.3 s.
 ///
-/// `None` on GPUs, where the product alone would mostly copy between host and device, and for a precision that the CPU
-/// does not run.
+/// `None` on GPUs, where the product alone would mostly copy between host and device, on OpenVINO, and for a precision that
+/// the CPU does not run.
 ///
 /// # Errors
 /// [`ErrorKind::Inference`] when ONNX Runtime refuses the product, for example for want of memory.

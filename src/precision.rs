@@ -12,7 +12,7 @@ pub enum Precision {
     /// Matrix products and attention in 16-bit floats, residual stream and statistics in 32; the graph returns float16.
     Fp16,
     /// As [`Precision::Fp16`] with bfloat16; the graph returns float32. For GPUs: ONNX Runtime's CPU provider has no
-    /// bfloat16 matrix product.
+    /// bfloat16 matrix product. On CPUs OpenVINO runs them, from weights stored in 32-bit floats ([`Target::OpenVino`]).
     Bf16,
     /// Weights of matrix products as 8-bit codes in blocks, the rest as [`Quantization::activations`] says.
     Int8,
@@ -105,6 +105,8 @@ pub enum Target {
     Any,
     /// The CPU provider only; its memory grows with a row's length, where that of [`Target::Any`] grows with the square.
     Cpu,
+    /// The OpenVINO provider only; its memory grows with a row's length.
+    OpenVino,
 }
 
 impl std::fmt::Display for Target {
@@ -112,6 +114,7 @@ impl std::fmt::Display for Target {
         f.write_str(match self {
             Self::Any => "any",
             Self::Cpu => "cpu",
+            Self::OpenVino => "openvino",
         })
     }
 }

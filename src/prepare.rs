@@ -49,7 +49,7 @@ pub fn prepare(folder: impl AsRef<Path>, options: &LoadOptions, started: impl Fn
     let library = Library::load(options.library.as_deref())?;
     options.provider.check_model(&manifest)?;
     if options.provider.builds_engines() {
-        options.provider.check_in_library()?;
+        options.provider.check_in_library(&library)?;
         libraries::preload_checked(library.path(), options.provider)?;
         devices()?;
     }
@@ -98,7 +98,7 @@ fn place(manifest: &Manifest, library: &Library, options: &LoadOptions) -> Resul
             let Some(processor) = processor() else { return Ok(None) };
             Key::new("cpu", [format, model, runtime, ("processor", processor)])
         }
-        Provider::Cuda => return Ok(None),
+        Provider::Cuda | Provider::OpenVino => return Ok(None),
         provider @ (Provider::TensorRt | Provider::NvTensorRtRtx) => {
             let (_, placement) = engine::plan(manifest, options)?;
             // NVIDIA's libraries tell their versions once they are loaded.

@@ -15,6 +15,7 @@ use settings::settings;
 pub(crate) use settings::{Placement, engine_options};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::library::{Library, MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION};
 use crate::manifest::Manifest;
 use crate::precision::{Precision, Target};
 
@@ -33,25 +34,38 @@ pub enum Provider {
     TensorRt,
     /// NVIDIA RTX GPUs through TensorRT for RTX.
     NvTensorRtRtx,
+    /// The host's processor through OpenVINO, whose products are bf16 where the model is.
+    OpenVino,
 }
 
 impl Provider {
     /// Every provider there is a name for.
-    pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::TensorRt, Self::NvTensorRtRtx];
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Cuda, Self::TensorRt, Self::NvTensorRtRtx, Self::OpenVino];
 
-    /// The name used in options: `cpu`, `cuda`, `tensorrt` or `nv-tensorrt-rtx`.
+    /// The name used in options: `cpu`, `cuda`, `tensorrt`, `nv-tensorrt-rtx` or `openvino`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
             Self::TensorRt => "tensorrt",
             Self::NvTensorRtRtx => "nv-tensorrt-rtx",
+            Self::OpenVino => "openvino",
         }
     }
 
     /// Whether the provider runs on an NVIDIA GPU.
     pub fn is_gpu(self) -> bool {
-        self != Self::Cpu
+        matches!(self, Self::Cuda | Self::TensorRt | Self::NvTensorRtRtx)
+    }
+
+    /// What to load where the provider is missing: words for an error message.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Cpu => "the library of PyPI's onnxruntime",
+            Self::Cuda | Self::TensorRt => "the library of PyPI's onnxruntime-gpu",
+            Self::NvTensorRtRtx => "a library that was built with it",
+            Self::OpenVino => "the library of PyPI's onnxruntime-openvino",
+        }
     }
 
     /// Whether the provider compiles the graph into engines.
@@ -66,22 +80,31 @@ impl Provider {
             Self::Cuda => ep::CUDA::is_available(),
             Self::TensorRt => ep::TensorRT::is_available(),
             Self::NvTensorRtRtx => ep::NVRTX::is_available(),
+            Self::OpenVino => ep::OpenVINO::is_available(),
         }
         .unwrap_or(false)
     }
 
+    /// The oldest ONNX Runtime that this provider was tested with, as (major, minor).
+    pub(crate) fn minimum_version(self) -> (u32, u32) {
+        if self == Self::OpenVino { OPENVINO_MINIMUM_VERSION } else { MINIMUM_VERSION }
+    }
+
     /// # Errors
     /// [`ErrorKind::Provider`] when the library lacks the provider, naming what the library has.
-    pub(crate) fn check_in_library(self) -> Result<()> {
-        if self.in_library() {
+    pub(crate) fn check_in_library(self, library: &Library) -> Result<()> {
+        let has = library.providers();
+        if has.contains(&self) {
             return Ok(());
         }
-        let has: Vec<_> = Self::ALL.into_iter().filter(|one| one.in_library()).map(Self::name).collect();
-        let message = format!(
-            "execution provider {self} is not in the loaded ONNX Runtime library, which has {}; load a library built with \
-             it (onnxruntime-gpu's, for NVIDIA GPUs)",
-            has.join(", ")
-        );
+        let (major, minor) = self.minimum_version();
+        let problem = if self.in_library() {
+            format!("needs ONNX Runtime {major}.{minor}, {} is {}", library.path().display(), library.version())
+        } else {
+            let names: Vec<_> = has.into_iter().map(Self::name).collect();
+            format!("is not in the loaded ONNX Runtime library, which has {}", names.join(", "))
+        };
+        let message = format!("execution provider {self} {problem}; load {}", self.remedy());
         Err(Error::new(ErrorKind::Provider, message))
     }
 
@@ -92,17 +115,35 @@ impl Provider {
     pub(crate) fn check_model(self, manifest: &Manifest) -> Result<()> {
         let folder = manifest.folder().display();
         let refuse = |message: String| Err(Error::new(ErrorKind::Provider, message));
-        if manifest.target() == Target::Cpu && self.is_gpu() {
-            let graph = manifest.graph_path();
-            return refuse(format!(
-                "{} is exported for the CPU only, provider {self} cannot run it; export it with --target any",
-                graph.display()
-            ));
+        let graph = manifest.graph_path();
+        let graph = graph.display();
+        match (manifest.target(), self) {
+            (Target::OpenVino, Self::OpenVino) | (Target::Cpu, Self::Cpu) => {}
+            (_, Self::OpenVino) => {
+                return refuse(format!(
+                    "{graph} has operators that OpenVINO does not know; export it with --target openvino"
+                ));
+            }
+            (Target::Cpu, _) => {
+                return refuse(format!(
+                    "{graph} is exported for the CPU only, provider {self} cannot run it; export it with --target any"
+                ));
+            }
+            (Target::OpenVino, _) => {
+                return refuse(format!(
+                    "{graph} is exported for provider openvino only, {self} cannot run it; export it with --target any, \
+                     or cpu for the CPU"
+                ));
+            }
+            (Target::Any, _) => {}
         }
         match (manifest.precision(), self) {
             (Precision::Bf16, Self::Cpu) => refuse(format!(
                 "{folder} is a bf16 model, and ONNX Runtime's execution provider cpu has no bf16 matrix product; run it \
-                 on cuda, or export with --precision fp32 or int8"
+                 on cuda, export it with --target openvino and run it on openvino, or export with --precision fp32 or int8"
+            )),
+            (Precision::Bf16, Self::OpenVino) if !bf16_products() => refuse(format!(
+                "{folder} is a bf16 model, and this processor has no bf16 products (AVX512_BF16); export with --precision fp32"
             )),
             (Precision::W8a8, Self::Cpu) if !exact_int8_products() => refuse(format!(
                 "{folder} is a w8a8 model, and this processor has no VNNI: its sums of 8-bit products would overflow; export \
@@ -134,6 +175,7 @@ impl Provider {
             Self::Cuda => configured(ep::CUDA::default(), pairs).build(),
             Self::TensorRt => configured(ep::TensorRT::default(), pairs).build(),
             Self::NvTensorRtRtx => configured(ep::NVRTX::default(), pairs).build(),
+            Self::OpenVino => configured(ep::OpenVINO::default(), pairs).build(),
         };
         dispatch.error_on_failure()
     }
@@ -149,6 +191,18 @@ fn exact_int8_products() -> bool {
     #[cfg(not(target_arch = "x86_64"))]
     {
         true
+    }
+}
+
+/// Whether bf16 products are the processor's own. OpenVINO would imitate them or compute in fp32, without a word.
+fn bf16_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
     }
 }
 

@@ -80,7 +80,9 @@ impl Session {
     /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`]
     /// when ONNX Runtime refuses the graph or the graph's inputs and outputs are not those of the manifest.
     pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions, source: &Source) -> Result<Self> {
-        let dispatch = options.provider.dispatch(&options.cuda, &options.tensorrt, &Placement::default());
+        let placement =
+            Placement { precision: Some(manifest.precision()), threads: options.intra_threads, ..Placement::default() };
+        let dispatch = options.provider.dispatch(&options.cuda, &options.tensorrt, &placement);
         let session = open_graph(manifest, library, options, source, dispatch)?;
         // GPU kernels and the graph for the CPU go through the scores in blocks; the CPU's kernel for any graph does not.
         let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
@@ -206,6 +208,8 @@ pub(crate) fn builder(library: &Library, options: &LoadOptions, source: &Source)
         .map_err(|error| Error::new(ErrorKind::Library, format!("ONNX Runtime made no session: {error}")))?
         .with_optimization_level(match source {
             Source::Prepared(_) => GraphOptimizationLevel::Disable,
+            // OpenVINO does its own, and takes weights from the file; a folded constant would be a copy in memory.
+            _ if options.provider == Provider::OpenVino => GraphOptimizationLevel::Disable,
             Source::Model | Source::Save(_) => GraphOptimizationLevel::All,
         })
         .map_err(failed)?
@@ -215,6 +219,10 @@ pub(crate) fn builder(library: &Library, options: &LoadOptions, source: &Source)
     if let Some(threads) = options.intra_threads {
         in_range("intra_threads", threads, 1, MAX_THREADS)?;
         builder = builder.with_intra_threads(threads).map_err(failed)?;
+    }
+    if options.provider == Provider::OpenVino {
+        // It has threads of its own; ONNX Runtime's would do nothing.
+        builder = builder.with_intra_threads(1).map_err(failed)?;
     }
     if options.parallel_prepacking {
         builder = builder.with_config_entry("session.prepack.enable_parallel", "1").map_err(failed)?;

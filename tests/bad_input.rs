@@ -108,7 +108,13 @@ fn embed_refuses_bad_texts_and_options() {
         ("no window", vec!["--window", "0"], b"x\n", 2, &["window is 0"]),
         ("batch not a number", vec!["--batch-size", "many"], b"x\n", 2, &["invalid value 'many'"]),
         ("no threads", vec!["--threads", "0"], b"x\n", 2, &["intra_threads is 0"]),
-        ("unknown provider", vec!["--provider", "rocm"], b"x\n", 2, &["rocm", "cpu, cuda, tensorrt, nv-tensorrt-rtx"]),
+        (
+            "unknown provider",
+            vec!["--provider", "rocm"],
+            b"x\n",
+            2,
+            &["rocm", "cpu, cuda, tensorrt, nv-tensorrt-rtx, openvino"],
+        ),
         ("provider not there", vec!["--provider", "cuda"], b"x\n", 5, &["cuda is not in the loaded", "has cpu"]),
         (
             "library not there",

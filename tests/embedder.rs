@@ -191,9 +191,10 @@ fn a_bad_prompt_in_a_stream_fails_in_its_place_and_the_others_go_on() {
 
 #[test]
 fn a_provider_the_library_lacks_is_an_error_and_not_a_cpu_run() {
-    for provider in [Provider::Cuda, Provider::TensorRt, Provider::NvTensorRtRtx] {
+    for provider in [Provider::Cuda, Provider::TensorRt, Provider::NvTensorRtRtx, Provider::OpenVino] {
         let options = LoadOptions { provider, ..LoadOptions::default() };
-        let error = Embedder::open(mini("fp16"), &options).unwrap_err();
+        let model = if provider == Provider::OpenVino { "openvino-fp32" } else { "fp16" };
+        let error = Embedder::open(mini(model), &options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
         let message = error.to_string();
         assert!(message.contains(provider.name()) && message.contains("has cpu"), "{message}");

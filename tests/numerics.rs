@@ -6,60 +6,15 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use common::reference::{cases, largest, name, unit};
 use ndarray::{Array2, ArrayView1};
 use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt};
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Case {
-    rows: Vec<(String, String)>,
-    embeddings: Vec<Vec<f64>>,
-    fp32_bound: f64,
-    fp16_cosine: f64,
-    fused_bound: f64,
-    batch_bound: f64,
-}
-
-impl Case {
-    fn prompts(&self) -> Vec<Prompt<'_>> {
-        self.rows.iter().map(|(instruction, text)| Prompt::with_instruction(&**instruction, &**text)).collect()
-    }
-
-    fn reference(&self) -> Array2<f64> {
-        unit(&Array2::from_shape_fn((self.rows.len(), self.embeddings[0].len()), |(row, i)| self.embeddings[row][i]))
-    }
-}
-
-fn cases() -> Vec<(PathBuf, Case)> {
-    let folder = common::root().join("build/reference/numerics");
-    let entries = std::fs::read_dir(folder).expect("build/reference is made by `make reference`");
-    let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    folders.sort();
-    assert!(folders.len() >= 8, "{} configurations", folders.len());
-    let read = |path: &Path| serde_json::from_slice(&std::fs::read(path.join("rows.json")).unwrap()).unwrap();
-    folders.into_iter().map(|path| (path.clone(), read(&path))).collect()
-}
 
 fn embed(folder: &Path, prompts: &[Prompt<'_>]) -> Array2<f64> {
     let embedder = Embedder::open(folder, &LoadOptions::default()).unwrap();
     unit(&embedder.embed(prompts, &EncodeOptions::default()).unwrap().to_f32().mapv(f64::from))
-}
-
-/// Rows scaled to unit length: some configurations do not normalise, and bounds are relative to the whole vector.
-fn unit(rows: &Array2<f64>) -> Array2<f64> {
-    let norms = rows.map_axis(ndarray::Axis(1), |row| row.dot(&row).sqrt());
-    rows / &norms.insert_axis(ndarray::Axis(1))
-}
-
-fn largest(one: &Array2<f64>, other: &Array2<f64>) -> f64 {
-    assert_eq!(one.dim(), other.dim());
-    one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(0.0, f64::max)
-}
-
-fn name(folder: &Path) -> String {
-    folder.file_name().unwrap_or_default().display().to_string()
 }
 
 #[test]

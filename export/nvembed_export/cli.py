@@ -25,6 +25,7 @@ examples:
   nvembed-export ~/checkpoints/NV-Embed-v2 build/models/nv-embed-v2-fp16
   nvembed-export ~/checkpoints/NV-Embed-v1 build/models/nv-embed-v1-fp16 --max-length 512 --force
   nvembed-export ~/checkpoints/NV-Embed-v2 build/models/nv-embed-v2-cpu --precision fp32 --target cpu
+  nvembed-export ~/checkpoints/NV-Embed-v2 build/models/nv-embed-v2-ov --precision bf16 --target openvino
 
 exit codes:
   0 the folder was written    2 usage             3 the checkpoint, its config or tokenizer is not usable
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         choices=sorted(TARGETS),
         default="any",
         help="any: one graph for all execution providers (default); cpu: for the CPU only, whose memory then grows "
-        "with the length of a text and not with its square",
+        "with the length of a text and not with its square; openvino: for OpenVINO on CPUs, fp32 or bf16",
     )
     result.add_argument(
         "--max-length",

@@ -17,7 +17,7 @@ from nvembed_export.golden import golden_document
 from nvembed_export.manifest import NV_EMBED_LICENSE, default_max_length, manifest, read_license
 from nvembed_export.modeling import build_model
 from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
-from nvembed_export.precision import W8A8, make_precision
+from nvembed_export.precision import W8A8, for_openvino, make_precision
 from nvembed_export.tokenizer import load_tokenizer
 
 GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
@@ -94,6 +94,8 @@ def export(
     )
     if precision.name == W8A8 and options.target != "cpu":
         raise UsageError(f"--precision {W8A8} has kernels on the CPU only, found --target {options.target}")
+    if options.target == "openvino":
+        precision = for_openvino(precision)
     check_output(target, checkpoint_dir, options.force)
 
     config = load_config(checkpoint_dir)

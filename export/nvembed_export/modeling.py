@@ -16,11 +16,18 @@ from nvembed_export.config import ModelConfig, TextConfig
 from nvembed_export.external_data import ExternalData
 from nvembed_export.graph import GraphBuilder
 from nvembed_export.latent_attention import POOLERS
+from nvembed_export.openvino import OpenVinoAttention, OpenVinoGraphBuilder
 from nvembed_export.precision import Precision
 from nvembed_export.tokens import EveryPosition, RealTokens
 from nvembed_export.weights import Weight
 
-TARGETS = {"any": (EveryPosition, PortableAttention), "cpu": (RealTokens, CpuAttention)}
+# OpenVINO computes in float32 what reaches the output by sums alone. EveryPosition's mean is such a sum, so the
+# residual stream stays float32 in a bf16 model; the mean of RealTokens is a product, and the stream would be bf16.
+TARGETS = {
+    "any": (GraphBuilder, EveryPosition, PortableAttention),
+    "cpu": (GraphBuilder, RealTokens, CpuAttention),
+    "openvino": (OpenVinoGraphBuilder, EveryPosition, OpenVinoAttention),
+}
 MIN_LENGTH = 1e-12  # what torch.nn.functional.normalize divides by at least
 
 
@@ -165,7 +172,7 @@ class NVEmbedModel:
         target: str,
     ):
         self.precision, self.config = precision, config
-        self.tokens, attention = TARGETS[target]
+        _, self.tokens, attention = TARGETS[target]
         self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length, attention)
         self.latent_attention_model = POOLERS[pooler](checkpoint, precision, config)
 
@@ -188,7 +195,8 @@ def build_model(
     checkpoint: Checkpoint, config: ModelConfig, precision: Precision, max_length: int, pooler: str, target: str
 ) -> tuple[onnx.ModelProto, ExternalData]:
     """The graph, and the plan of its data file. No weight has been read yet."""
-    graph = GraphBuilder("nv-embed")
+    builder, _, _ = TARGETS[target]
+    graph = builder("nv-embed")
     int64 = ir.TensorType(ir.DataType.INT64)
     names = ("input_ids", "attention_mask", "pool_mask")
     inputs = [ir.Value(name=name, shape=ir.Shape(["batch", "sequence"]), type=int64) for name in names]

@@ -31,6 +31,7 @@ class Precision:
     wide: ir.DataType = ir.DataType.FLOAT
     table: ir.DataType | None = None  # of the embedding table, where it is not narrow
     quantization: Quantization | ChannelQuantization | None = None  # of projections
+    checkpoint_layout: bool = False  # projections stay [out, in]
 
     def narrowed(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """A wide value in the narrow dtype; no node when the two are the same."""
@@ -65,6 +66,8 @@ class Precision:
             return self._int8_linear(graph, x, weight, *(UNSIGNED if weights_of_mean else SIGNED))
         if self.quantization is not None:
             return self._quantized_linear(graph, x, weight, self.quantization)
+        if self.checkpoint_layout:
+            return graph.op("MatMul", x, graph.op("Transpose", self._store(graph, weight, self.narrow), perm=[1, 0]))
         return graph.op("MatMul", x, self._store(graph, weight, self.narrow, transposed=True))
 
     def _quantized_linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight, q: Quantization) -> ir.Value:
@@ -160,3 +163,16 @@ def make_precision(
     base = _FLOATS[activations or "fp32"]
     # A table is looked up, not multiplied: fp16 holds what checkpoints hold, exactly where they are fp16 themselves.
     return replace(base, name=name, table=ir.DataType.FLOAT16, quantization=replace(_QUANTIZATIONS[name], **given))
+
+
+def for_openvino(precision: Precision) -> Precision:
+    """The precision as graphs for OpenVINO have it: float32 on the outside, bf16 where OpenVINO is told so.
+
+    onnxruntime-openvino 1.24 takes no bfloat16 tensors. OpenVINO itself rounds what goes into products, from the mapped
+    file and once, if the weights are float32 and [out, in]; float16 it would first copy as float32.
+
+    Raises UsageError for a precision that OpenVINO is not used with.
+    """
+    if precision.name not in ("fp32", "bf16"):
+        raise UsageError(f"--target openvino needs --precision fp32 or bf16, found {precision.name}")
+    return replace(_FLOATS["fp32"], name=precision.name, checkpoint_layout=True)

@@ -54,6 +54,10 @@ def case(request, tmp_path_factory):
         target = folder / f"{precision}-{pooler}-cpu"
         export(checkpoint, target, ExportOptions(precision=precision, pooler=pooler, target="cpu", golden=False))
         models[precision, "cpu" if precision == "fp32" else pooler] = Model(target)
+    for pooler in ("fused", "direct"):
+        target = folder / f"{pooler}-openvino"
+        export(checkpoint, target, ExportOptions(precision="fp32", pooler=pooler, target="openvino", golden=False))
+        models["openvino", pooler] = Model(target)
     return SimpleNamespace(spec=spec, rows=rows, models=models, folders=folders, reference=reference)
 
 
@@ -136,6 +140,14 @@ def test_attention_for_the_cpu_equals_the_torch_reference(case, measured):
     worst, bound = np.abs(unit(found) - unit(case.reference)).max(), tolerances.fp32(case.spec.layers)
     measured(f"{case.spec.name:18} target cpu against torch, largest difference {worst:.2e} (bound {bound:.1e})")
     assert worst <= bound
+
+
+def test_operators_written_out_for_openvino_equal_the_torch_reference(case, measured):
+    for pooler in ("fused", "direct"):
+        found = case.models["openvino", pooler](case.rows)
+        worst, bound = np.abs(unit(found) - unit(case.reference)).max(), tolerances.fp32(case.spec.layers)
+        measured(f"{case.spec.name:18} target openvino, {pooler}, against torch  {worst:.2e} (bound {bound:.1e})")
+        assert worst <= bound
 
 
 def test_attention_for_the_cpu_does_not_see_padding(case):

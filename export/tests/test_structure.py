@@ -91,6 +91,40 @@ def test_the_target_cpu_has_the_same_weights_and_its_own_attention(folders, tmp_
             assert len(node.input) == 3
 
 
+def test_the_target_openvino_has_operators_that_openvino_knows_and_float32_alone(folders, tmp_path):
+    for precision in ("fp32", "bf16"):
+        options = ExportOptions(precision=precision, target="openvino", golden=False)
+        export(folders / "checkpoint", tmp_path / precision, options)
+        manifest = json.loads((tmp_path / precision / "nvembed.json").read_text())
+        assert (manifest["precision"], manifest["graph"]["target"]) == (precision, "openvino")
+        model = onnx.load(tmp_path / precision / "model.onnx", load_external_data=False)
+        onnx.checker.check_model(str(tmp_path / precision / "model.onnx"), full_check=True)
+        nodes = {node.op_type for node in model.graph.node}
+        assert not nodes & {"Attention", "RMSNormalization", "RotaryEmbedding"}
+        assert not any(node.domain for node in model.graph.node)
+        assert {tensor.data_type for tensor in model.graph.initializer} == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+def test_sums_alone_lead_from_the_embedding_table_to_openvinos_output(folders, tmp_path):
+    """Which OpenVINO then computes in float32 in a bf16 model too: the residual stream."""
+    export(folders / "checkpoint", tmp_path / "model", ExportOptions("bf16", target="openvino", golden=False))
+    graph = onnx.load(tmp_path / "model" / "model.onnx", load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    ahead, residual = ["embeddings"], []
+    while ahead:
+        node = makers.get(ahead.pop())
+        if node is not None and node.op_type in {"Add", "Mul", "Div", "Max", "ReduceSum", "ReduceL2", "Gather"}:
+            residual.append(node)
+            ahead += node.input
+    assert any(node.op_type == "Gather" and node.input[0].endswith("embed_tokens.weight") for node in residual)
+
+
+def test_openvino_is_for_fp32_and_bf16(folders, tmp_path):
+    for precision in ("fp16", "int8", "int4"):
+        with pytest.raises(UsageError, match=f"--target openvino needs --precision fp32 or bf16, found {precision}"):
+            export(folders / "checkpoint", tmp_path / "model", ExportOptions(precision=precision, target="openvino"))
+
+
 def test_inputs_and_output_are_the_contract(folder):
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
 

@@ -121,7 +121,7 @@ pub extern "C" fn nvembed_model_options_free(options: *mut nvembed_model_options
     unsafe { guard(std::ptr::null_mut(), || handle::close(options)) }
 }
 
-/// Where the computation runs: "cpu" (the default), "cuda", "tensorrt" or "nv-tensorrt-rtx". A provider that the loaded
+/// Where the computation runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino". A provider that the loaded
 /// library does not have is an error when the model is opened, never a silent run on the CPU.
 ///
 /// Threads: any, at the same time.

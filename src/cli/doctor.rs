@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     /// Model folder to open and run; without one, only the machine is checked.
     #[arg(short, long, value_name = "DIR", env = "NVEMBED_MODEL")]
     model: Option<PathBuf>,
-    /// Execution provider: cpu, cuda, tensorrt or nv-tensorrt-rtx.
+    /// Execution provider: cpu, cuda, tensorrt, nv-tensorrt-rtx or openvino.
     #[arg(long, default_value_t = Provider::Cuda, value_name = "NAME")]
     provider: Provider,
     /// Print JSON.
@@ -68,9 +68,10 @@ fn check_library(options: &LoadOptions, findings: &mut Vec<Finding>) {
         Ok(has.join(", "))
     } else {
         Err(format!(
-            "{} is not among {}; load onnxruntime-gpu's library with --library",
+            "{} is not among {}; load {} with --library",
             options.provider,
-            has.join(", ")
+            has.join(", "),
+            options.provider.remedy()
         ))
     };
     add(findings, "provider", found);

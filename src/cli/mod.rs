@@ -62,7 +62,7 @@ pub(crate) struct ModelArguments {
     /// Model folder made by nvembed-export.
     #[arg(short, long, value_name = "DIR", env = "NVEMBED_MODEL")]
     model: PathBuf,
-    /// Execution provider: cpu, cuda, tensorrt or nv-tensorrt-rtx. One that is not there is an error.
+    /// Execution provider: cpu, cuda, tensorrt, nv-tensorrt-rtx or openvino. One that is not there is an error.
     #[arg(long, default_value_t, value_name = "NAME")]
     provider: Provider,
     #[command(flatten)]

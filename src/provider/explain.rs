@@ -1,7 +1,7 @@
 //! What to do about a GPU provider that does not start: from the loader's and ONNX Runtime's words to a remedy.
 
 /// How the library that is missing is got, by the beginning of its name. The first that fits counts.
-const REMEDIES: [(&str, &str); 9] = [
+const REMEDIES: [(&str, &str); 10] = [
     ("libcuda.so", "install the NVIDIA driver: this library comes with it and only with it"),
     ("libcudnn", "install cuDNN of that version, for example with `pip install onnxruntime-gpu[cuda,cudnn]`"),
     ("libnvinfer", TENSORRT),
@@ -10,6 +10,7 @@ const REMEDIES: [(&str, &str); 9] = [
     ("libcublas", CUDA),
     ("libcu", CUDA),
     ("libnvrtc", CUDA),
+    ("libopenvino", "keep OpenVINO's libraries in the folder of ONNX Runtime's, as onnxruntime-openvino has them"),
     ("libonnxruntime_providers", "keep ONNX Runtime's provider libraries in the folder of its main library"),
 ];
 const CUDA: &str = "install the CUDA runtime libraries of that version, for example with \

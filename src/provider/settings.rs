@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::{ArenaStrategy, CudaOptions, Provider, TensorRtOptions};
+use crate::precision::Precision;
 
 /// What is not the caller's choice: the device and stream of a session, and the shapes it will see.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +21,10 @@ pub(crate) struct Placement {
     pub(crate) engines: Option<PathBuf>,
     /// Bytes of weights.
     pub(crate) weights: u64,
+    /// What OpenVINO computes products in.
+    pub(crate) precision: Option<Precision>,
+    /// Threads of a run, which OpenVINO starts itself.
+    pub(crate) threads: Option<usize>,
 }
 
 /// From how many bytes of weights on they are handed to TensorRT beside the graph. ONNX Runtime otherwise writes both into
@@ -65,6 +72,10 @@ pub(crate) fn settings(
         Provider::NvTensorRtRtx => {
             for_tensorrt_rtx(&mut pairs, tensorrt, placement);
             &tensorrt.provider_options
+        }
+        Provider::OpenVino => {
+            for_openvino(&mut pairs, placement);
+            &[]
         }
     };
     for (name, value) in extra {
@@ -127,6 +138,18 @@ fn for_tensorrt_rtx(pairs: &mut Pairs, options: &TensorRtOptions, placement: &Pl
     }
 }
 
+/// OpenVINO's own properties go through as JSON.
+fn for_openvino(pairs: &mut Pairs, placement: &Placement) {
+    // Both explicit: by default OpenVINO computes fp32 models in bf16 where the processor can.
+    let precision = if placement.precision == Some(Precision::Bf16) { "bf16" } else { "f32" };
+    let mut properties = json!({"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision});
+    if let Some(threads) = placement.threads {
+        properties["INFERENCE_NUM_THREADS"] = json!(threads.to_string());
+    }
+    pairs.set("device_type", "CPU");
+    pairs.set("load_config", json!({ "CPU": properties }));
+}
+
 /// TensorRT wants every dynamic input by name: `input_ids:1x8,attention_mask:1x8,pool_mask:1x8`.
 fn profile(inputs: &[String], (rows, length): (usize, usize)) -> String {
     inputs.iter().map(|name| format!("{name}:{rows}x{length}")).collect::<Vec<_>>().join(",")
@@ -154,6 +177,7 @@ mod tests {
             inputs: ["input_ids", "attention_mask", "pool_mask"].map(str::to_owned).to_vec(),
             engines: Some(PathBuf::from("/cache/engines")),
             weights: 1 << 31,
+            ..Placement::default()
         }
     }
 
@@ -166,6 +190,21 @@ mod tests {
     #[test]
     fn the_cpu_has_no_options() {
         assert!(settings(Provider::Cpu, &CudaOptions::default(), &TensorRtOptions::default(), &placement()).is_empty());
+    }
+
+    #[test]
+    fn openvino_is_told_the_models_precision_and_the_threads() {
+        let told = |precision, threads| {
+            let placement = Placement { precision: Some(precision), threads, ..Placement::default() };
+            let pairs = settings(Provider::OpenVino, &CudaOptions::default(), &TensorRtOptions::default(), &placement);
+            let config = &pairs.iter().find(|(name, _)| name == "load_config").unwrap().1;
+            serde_json::from_str::<serde_json::Value>(config).unwrap()["CPU"].clone()
+        };
+        let bf16 = told(Precision::Bf16, Some(3));
+        assert_eq!((&bf16["INFERENCE_PRECISION_HINT"], &bf16["INFERENCE_NUM_THREADS"]), (&json!("bf16"), &json!("3")));
+        let fp32 = told(Precision::Fp32, None);
+        assert_eq!(fp32["INFERENCE_PRECISION_HINT"], "f32");
+        assert!(fp32.get("INFERENCE_NUM_THREADS").is_none());
     }
 
     #[test]

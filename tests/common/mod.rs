@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use nvembed::{Embedder, LoadOptions};
 
+pub mod reference;
 #[cfg(target_os = "linux")]
 pub mod shim;
 
@@ -19,7 +20,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The exported mini model: "fp32", "fp16", "bf16", "int8", "int4" or "w8a8".
+/// The exported mini model: "fp32", "fp16", "bf16", "int8", "int4", "w8a8", "openvino-fp32" or "openvino-bf16".
 pub fn mini(precision: &str) -> PathBuf {
     let folder = root().join(format!("build/models/nv-embed-mini-{precision}"));
     assert!(folder.join("nvembed.json").is_file(), "{} is made by `make models`", folder.display());
@@ -33,8 +34,13 @@ pub fn open(precision: &str) -> Embedder {
 
 /// A copy of the fp32 mini model to damage; its big file is a hard link where the file system allows.
 pub fn mini_copy() -> tempfile::TempDir {
+    mini_copy_of("fp32")
+}
+
+/// The same of another precision.
+pub fn mini_copy_of(precision: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir_in(root().join("build")).unwrap();
-    for entry in std::fs::read_dir(mini("fp32")).unwrap() {
+    for entry in std::fs::read_dir(mini(precision)).unwrap() {
         let entry = entry.unwrap();
         let target = copy.path().join(entry.file_name());
         if entry.file_name() == "model.onnx.data" && std::fs::hard_link(entry.path(), &target).is_ok() {

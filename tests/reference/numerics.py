@@ -28,6 +28,7 @@ FORMS = {
     "fp16": {"precision": "fp16"},
     "direct": {"precision": "fp32", "pooler": "direct"},
     "cpu": {"precision": "fp32", "target": "cpu"},
+    "openvino": {"precision": "fp32", "target": "openvino"},
 }
 QUERY = "Instruct: Given a question, retrieve passages that answer the question\nQuery: "
 ROWS = [
