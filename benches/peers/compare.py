@@ -73,8 +73,10 @@ class Opened:
                 self._check(cell.name, cell.prompts)  # this call warms up, too
                 values["cosine_min"] = self.cosine
                 if self.problem is None:
+                    before = self.process.cpu_s()
                     times = self.process.time(cell.prompts, args.seconds, args.min_calls)
-                    values |= results.speed(cell, times)
+                    used = None if before is None else self.process.cpu_s() - before
+                    values |= results.speed(cell, times, used)
             except PeerFailed as failure:
                 self.problem = ("failed", str(failure))
         if self.problem is not None:

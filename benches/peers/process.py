@@ -60,6 +60,15 @@ class PeerProcess:
         except (OSError, KeyError):
             return None
 
+    def cpu_s(self) -> float | None:
+        """Processor time used so far, all threads together, in seconds, where Linux tells."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat") as stat:
+                user, system = stat.read().rpartition(")")[2].split()[11:13]
+            return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            return None
+
     def close(self) -> None:
         """End the process."""
         for stream in (self.process.stdin, self.process.stdout):

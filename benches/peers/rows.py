@@ -86,13 +86,15 @@ def latency(times_ms: list[float]) -> dict:
     return {name: ordered[max(1, -(-len(ordered) * rank // 100)) - 1] for name, rank in ranks.items()}
 
 
-def speed(cell, times_ms: list[float]) -> dict:
-    """What times of calls say of a cell, by their median."""
+def speed(cell, times_ms: list[float], cpu_s: float | None = None) -> dict:
+    """What times of calls say of a cell, by their median; `cpu_s` is the processor time they took together."""
     typical = latency(times_ms)["p50"] / 1e3
     return {
         "rows": cell.rows,
         "tokens": cell.rows * cell.length,
         "calls": len(times_ms),
+        # Fewer than the threads, where others use them, means that something else was running.
+        "cores_used": cpu_s and round(1e3 * cpu_s / sum(times_ms), 2),
         "padding_waste": 0.0,
         "latency_ms": latency(times_ms),
         "tokens_per_s": cell.rows * cell.length / typical,

@@ -79,6 +79,7 @@ def test_peers_that_compute_the_model_are_timed(found, name):
         assert 1 - row["cosine_min"] <= peers.TOLERANCE[row["precision"]]
         assert row["tokens"] == {"1x16": 16, "2x24": 48}[row["workload"]]
         assert row["calls"] >= 2
+        assert row["cores_used"] is not None
         assert row["tokens_per_s"] == pytest.approx(1e3 * row["tokens"] / row["latency_ms"]["p50"])
 
 
@@ -155,6 +156,12 @@ def test_peers_are_grouped_by_their_memory_and_none_is_lost():
 def test_percentiles_are_those_of_nvembed_bench():
     found = rows.latency([float(number) for number in range(10, 0, -1)])
     assert found == {"min": 1, "p50": 5, "p90": 9, "p99": 10, "max": 10}
+
+
+def test_a_row_says_how_many_cores_were_used():
+    cell = texts.Cell(2, 8, ())
+    assert rows.speed(cell, [400.0, 600.0], 1.5)["cores_used"] == 1.5
+    assert rows.speed(cell, [400.0, 600.0])["cores_used"] is None
 
 
 def test_the_fastest_way_is_chosen_for_each_shape():
