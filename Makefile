@@ -64,7 +64,7 @@ test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph agai
 
 # The tests of test-rust that skip where there is no library.
 test-openvino: $(OPENVINO_VENV)/.done models reference ## The OpenVINO provider on this processor
-	cargo test --locked --test openvino
+	NVEMBED_REQUIRE_OPENVINO=1 cargo test --locked --test openvino
 
 # The tests of test-rust that skip where there is no shim.
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries

@@ -11,8 +11,8 @@ use crate::options::EncodeOptions;
 /// Stops the calls it was given to, from any thread; see [`EncodeOptions::cancel`](crate::EncodeOptions::cancel).
 ///
 /// Clones are the same token. Once cancelled it stays so: a call that gets it later ends at once. A call notices before
-/// it tokenizes, before each run of the graph, and, in a run, between two nodes of the graph. A call that waits for another
-/// call's run notices when it is its turn.
+/// it tokenizes, before each run of the graph, and, in a run, between two nodes of the graph, of which OpenVINO has only
+/// one. A call that waits for another call's run notices when it is its turn.
 ///
 /// ```
 /// let token = nvembed::CancelToken::new();

@@ -194,7 +194,8 @@ fn exact_int8_products() -> bool {
     }
 }
 
-/// Whether bf16 products are the processor's own. OpenVINO would imitate them or compute in fp32, without a word.
+/// Whether bf16 products are the processor's own. OpenVINO takes bf16 as a hint, and does not say what it made of
+/// it.
 fn bf16_products() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

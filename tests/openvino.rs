@@ -25,7 +25,7 @@ fn library() -> Option<PathBuf> {
     let folders = pythons.into_iter().flatten().flatten();
     let found = folders.map(|python| python.path().join("site-packages/onnxruntime/capi")).find(|path| path.is_dir());
     if found.is_none() {
-        assert!(std::env::var_os("NVEMBED_REQUIRE_TOOLS").is_none(), ".venv-openvino is made by `make test-openvino`");
+        assert!(std::env::var_os("NVEMBED_REQUIRE_OPENVINO").is_none(), ".venv-openvino has no onnxruntime-openvino");
         println!("SKIPPED: .venv-openvino has no onnxruntime-openvino; `make test-openvino` installs it");
     }
     found
