@@ -153,7 +153,7 @@ fn an_interrupted_preparation_leaves_no_files() {
         assert!(child.try_wait().unwrap().is_none(), "ended before it could be interrupted");
         std::thread::yield_now();
     }
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(folders(), Vec::<PathBuf>::new());
