@@ -140,12 +140,12 @@ $(GPU_MODELS)/wide-%/nvembed.json: $(GPU_MODELS)/wide-checkpoint/config.json $(E
 	$(BIN)/nvembed-export $(GPU_MODELS)/wide-checkpoint $(@D) --precision $* --no-golden --force --quiet
 
 # The model and its peers, side by side: benches/peers/README.md. WORDS='--peers candle' and the like go to compare.py.
-peers: $(PEERS_VENV)/.done candle-peer install-for-tests $(PEERS)/mini/.exported ## Speed of nvembed and of its peers on the mini model, 10 minutes
+peers: $(PEERS_VENV)/.done $(OPENVINO_VENV)/.done candle-peer install-for-tests $(PEERS)/mini/.exported ## Speed of nvembed and of its peers on the mini model, 10 minutes
 	$(PEERS_VENV)/bin/python benches/peers/compare.py $(MINI) $(PEERS)/mini -o $(PEERS)/mini.jsonl \
 	    --rounds 5 --min-calls 5 --write benches/peers/README.md mini $(WORDS)
 
 # Nothing else fits into memory beside it; PyTorch's code is compiled anew for each round.
-peers-wide: $(PEERS_VENV)/.done candle-peer install-for-tests $(PEERS)/wide/.exported ## The same at the 7B widths, 2 layers; 14 GB of disk, 16 GB of memory
+peers-wide: $(PEERS_VENV)/.done $(OPENVINO_VENV)/.done candle-peer install-for-tests $(PEERS)/wide/.exported ## The same at the 7B widths, 2 layers; 20 GB of disk, 16 GB of memory
 	$(PEERS_VENV)/bin/python benches/peers/compare.py $(PEERS)/wide/checkpoint $(PEERS)/wide -o $(PEERS)/wide.jsonl \
 	    --rounds 3 --write benches/peers/README.md wide $(WORDS)
 
@@ -169,6 +169,8 @@ $(PEERS)/wide/.exported: $(PEERS)/wide/checkpoint/config.json
 $(PEERS)/%/.exported: $(EXPORTER) benches/peers/export_direct.py benches/peers/direct.py $(PEERS_VENV)/.done
 	@for precision in fp32 int8 w8a8; do $(BIN)/nvembed-export $(CHECKPOINT_$*) $(@D)/nvembed-$$precision \
 	    --precision $$precision --target cpu --no-golden --force --quiet || exit 1; done
+	@for precision in fp32 bf16; do $(BIN)/nvembed-export $(CHECKPOINT_$*) $(@D)/nvembed-openvino-$$precision \
+	    --precision $$precision --target openvino --no-golden --force --quiet || exit 1; done
 	$(PEERS_VENV)/bin/python benches/peers/export_direct.py $(CHECKPOINT_$*) $(@D)/direct/model.onnx
 	@touch $@
 

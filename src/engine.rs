@@ -85,10 +85,7 @@ impl Engine {
     pub(crate) fn cost(&self, rows: usize, length: usize) -> usize {
         match self {
             Self::Host(session) => session.cost(rows, length),
-            Self::Device { .. } => {
-                let (rows, length) = self.padded(rows, length);
-                rows * length
-            }
+            Self::Device { buckets, .. } => positions(buckets, rows, length),
         }
     }
 
@@ -96,18 +93,7 @@ impl Engine {
     pub(crate) fn computed(&self, (rows, length): (usize, usize), tokens: usize) -> usize {
         match self {
             Self::Host(session) => session.computed((rows, length), tokens),
-            Self::Device { .. } => {
-                let (rows, length) = self.padded(rows, length);
-                rows * length
-            }
-        }
-    }
-
-    /// The (B, S) that a batch is padded to.
-    pub(crate) fn padded(&self, rows: usize, length: usize) -> (usize, usize) {
-        match self {
-            Self::Host(_) => (rows, length),
-            Self::Device { buckets, .. } => buckets.shape(rows, length).unwrap_or((rows, length)),
+            Self::Device { buckets, .. } => positions(buckets, rows, length),
         }
     }
 
@@ -186,6 +172,12 @@ impl Run {
             Self::Waiting(ticket) => ticket.wait(),
         }
     }
+}
+
+/// How many positions a batch has when it is padded to its bucket.
+fn positions(buckets: &Buckets, rows: usize, length: usize) -> usize {
+    let (rows, length) = buckets.shape(rows, length).unwrap_or((rows, length));
+    rows * length
 }
 
 fn least_loaded(workers: &[Arc<Worker>]) -> Result<&Arc<Worker>> {

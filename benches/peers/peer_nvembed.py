@@ -69,11 +69,12 @@ class Library:
 class Model:
     """An open model."""
 
-    def __init__(self, library: Library, folder: Path, threads: int):
+    def __init__(self, library: Library, folder: Path, provider: str, onnxruntime: Path, threads: int):
         self.library, self.handle = library, c_void_p()
-        options, path, runtime = c_void_p(), str(folder).encode(), str(onnxruntime_folder()).encode()
+        options, path = c_void_p(), str(folder).encode()
         library.call("nvembed_model_options_new", byref(options))
-        library.call("nvembed_model_options_set_library", options, runtime, c_size_t(len(runtime)))
+        for name, value in (("library", str(onnxruntime)), ("provider", provider)):
+            library.call(f"nvembed_model_options_set_{name}", options, value.encode(), c_size_t(len(value.encode())))
         library.call("nvembed_model_options_set_intra_threads", options, c_size_t(threads))
         library.call("nvembed_model_options_set_parallel_prepacking", options, c_int32(1))
         library.call("nvembed_model_open", path, c_size_t(len(path)), options, byref(self.handle))
@@ -97,14 +98,16 @@ class Model:
         return buffer.value.decode()
 
 
-def onnxruntime_folder() -> Path:
-    """Where the wheel that the other peers import keeps its library."""
-    return Path(find_spec("onnxruntime").origin).parent / "capi"
+def onnxruntime_folder(venv: Path | None) -> Path:
+    """Where the wheel that the other peers import keeps its library, or that of another virtual environment."""
+    if venv is None:
+        return Path(find_spec("onnxruntime").origin).parent / "capi"
+    return next(venv.glob("lib/python3*/site-packages/onnxruntime/capi"))
 
 
 def open_model(args):
     library = Library(args.library)
-    model = Model(library, args.folder, args.threads)
+    model = Model(library, args.folder, args.provider, onnxruntime_folder(args.onnxruntime_venv), args.threads)
     versions = {"nvembed": library.version(), "onnxruntime": model.metadata(LIBRARY_VERSION), "threads": args.threads}
     return model.embed, versions
 
@@ -113,6 +116,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--library", type=Path, required=True)
+    parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--onnxruntime-venv", type=Path, help="default: the ONNX Runtime that Python imports")
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
     worker.serve(lambda: open_model(args))

@@ -10,6 +10,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CANDLE = HERE / "candle" / "target" / "release" / "candle-peer"
 LIBRARY = ROOT / "build" / "capi" / "prefix" / "lib" / "libnvembed.so.0"
+OPENVINO_VENV = ROOT / ".venv-openvino"  # whose ONNX Runtime has the OpenVINO provider
 
 # Distance to the float64 reference, 1 - cosine, beyond which an answer is wrong: what `nvembed verify` allows.
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3, "int8": 1e-3, "w8a8": 5e-3}
@@ -26,8 +27,6 @@ class Peer:
     part: str = "full"
     # Bytes of memory for each byte of the fp16 checkpoint, about.
     memory: float = 2.5
-    # The precision of ours that it is compared with; None: there is none on a CPU.
-    ours: str | None = None
 
     def arguments(self, **values: object) -> list[str]:
         return [part.format(**values) for part in self.command]
@@ -39,27 +38,28 @@ def python(script: str, *options: str) -> tuple[str, ...]:
 
 def ours(precision: str, memory: float) -> Peer:
     command = python("peer_nvembed.py", "{models}/nvembed-" + precision, "--library", str(LIBRARY))
-    return Peer(f"nvembed {precision}", precision, command, memory=memory, ours=precision)
+    return Peer(f"nvembed {precision}", precision, command, memory=memory)
+
+
+def ours_on_openvino(precision: str) -> Peer:
+    folder = "{models}/nvembed-openvino-" + precision
+    options = ("--library", str(LIBRARY), "--provider", "openvino", "--onnxruntime-venv", str(OPENVINO_VENV))
+    return Peer(f"nvembed on OpenVINO {precision}", precision, python("peer_nvembed.py", folder, *options), memory=4.0)
 
 
 def pytorch(name: str, precision: str, *options: str) -> Peer:
     command = python("peer_pytorch.py", "{checkpoint}", "--precision", precision, *options)
-    return Peer(f"{name} {precision}", precision, command, ours=equal(precision))
+    return Peer(f"{name} {precision}", precision, command)
 
 
 def openvino(name: str, precision: str, graph: str) -> Peer:
     command = python("peer_openvino.py", "{checkpoint}", graph, "--precision", precision)
-    return Peer(f"{name} {precision}", precision, command, memory=5.0, ours=equal(precision))
+    return Peer(f"{name} {precision}", precision, command, memory=5.0)
 
 
 def candle(part: str) -> Peer:
     name = "candle fp32" if part == "full" else "candle backbone fp32"
-    return Peer(name, "fp32", (str(CANDLE), "{checkpoint}", part), part, ours="fp32")
-
-
-def equal(precision: str) -> str | None:
-    """bf16 has no equal: ONNX Runtime's CPU provider has no bf16 products."""
-    return None if precision == "bf16" else precision
+    return Peer(name, "fp32", (str(CANDLE), "{checkpoint}", part), part)
 
 
 DIRECT, OURS = "{models}/direct/model.onnx", "{models}/nvembed-fp32/model.onnx"
@@ -69,6 +69,8 @@ PEERS = (
     ours("fp32", 4.0),
     ours("int8", 2.0),
     ours("w8a8", 2.0),
+    ours_on_openvino("fp32"),
+    ours_on_openvino("bf16"),
     pytorch("PyTorch", "fp32"),
     pytorch("PyTorch", "bf16"),
     pytorch("PyTorch, latents kept", "fp32", "--keep-latents"),
@@ -77,13 +79,7 @@ PEERS = (
     pytorch("PyTorch, latents kept, compiled", "bf16", "--keep-latents", "--compile"),
     candle("full"),
     candle("backbone"),
-    Peer(
-        "ONNX Runtime, plain export fp32",
-        "fp32",
-        python("peer_onnxruntime.py", "{checkpoint}", DIRECT),
-        memory=5.0,
-        ours="fp32",
-    ),
+    Peer("ONNX Runtime, plain export fp32", "fp32", python("peer_onnxruntime.py", "{checkpoint}", DIRECT), memory=5.0),
     openvino("OpenVINO, plain export", "fp32", DIRECT),
     openvino("OpenVINO, plain export", "bf16", DIRECT),
     openvino("OpenVINO, plain export", "w8a8", DIRECT),

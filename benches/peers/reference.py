@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "tests"))
 
 import numpy as np
 import torch
-from reference_torch import ReferenceModel, pack, tokenize
+from packing import pack, tokenize
+from reference_torch import ReferenceModel
 
 
 class Both(ReferenceModel):

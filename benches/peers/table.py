@@ -34,6 +34,7 @@ def table(rows: list[dict]) -> str:
     """A line a peer: tokens/s of each workload, with the ratio of nvembed's speed to it; cosine; what is wrong."""
     workloads = list(dict.fromkeys(row["workload"] for row in rows if row["workload"]))
     peers = list(dict.fromkeys(row["peer"] for row in rows))
+    precision = {row["peer"]: row["precision"] for row in rows}
     ours = [name for name in peers if name.startswith("nvembed ")]
     lines = [
         "| tokens/s | 1 − cosine | " + " | ".join(workloads) + " | memory, GB |",
@@ -53,11 +54,10 @@ def table(rows: list[dict]) -> str:
                 cells.append("–")
                 continue
             text = f"{statistics.median(speeds):,.0f}"
-            equal = own[0]["compared_with"]
             if ranked and name not in ours:
-                against = [equal] if equal in ours else []
-                against = ratios(rows, name, workload, against or ours)
-                text += f"; {spread(against)}{'' if equal in ours else '*'}" if against else ""
+                equal = [one for one in ours if precision[one] == precision[name]]
+                against = ratios(rows, name, workload, equal)
+                text += f"; {spread(against)}" if against else ""
             elif name in ours[1:]:
                 text += f"; {spread([1 / ratio for ratio in ratios(rows, name, workload, ours[:1])])}†"
             cells.append(text)

@@ -40,7 +40,7 @@ worker.serve(lambda: (lambda prompts: numpy.full((len(prompts), 256), numpy.nan)
 def script(folder, name: str, source: str, *arguments: str) -> peers.Peer:
     file = folder / f"{name}.py"
     file.write_text(f"import sys\nsys.path.insert(0, {str(peers.HERE)!r})\n{source}")
-    return peers.Peer(name, "fp32", (sys.executable, str(file), *arguments), ours="fp32")
+    return peers.Peer(name, "fp32", (sys.executable, str(file), *arguments))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def found(tmp_path_factory):
     chosen = [peer for peer in peers.PEERS if peer.name in ("nvembed fp32", "nvembed w8a8")]
     chosen += [peer for peer in peers.PEERS if peer.name in ("PyTorch fp32", "PyTorch, latents kept bf16")]
     layers = peers.python("peer_pytorch.py", "{checkpoint}", "--part", "backbone")
-    chosen.append(peers.Peer("layers alone", "fp32", layers, part="backbone", ours="fp32"))
+    chosen.append(peers.Peer("layers alone", "fp32", layers, part="backbone"))
     chosen += [mistaken, script(folder, "ends", ENDS), script(folder, "nans", NANS)]
     document, output = folder / "document.md", folder / "rows.jsonl"
     document.write_text("before\n<!-- small: written by compare.py -->\nold\n<!-- end of small -->\nafter\n")
@@ -164,17 +164,19 @@ def test_a_row_says_how_many_cores_were_used():
     assert rows.speed(cell, [400.0, 600.0])["cores_used"] is None
 
 
-def test_the_fastest_way_is_chosen_for_each_shape():
-    calls = []
+def test_the_fastest_way_is_chosen_for_each_shape(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: clock[0])
 
-    def way(name, pause):
+    def way(name, seconds):
         def run(array):
             calls.append(name)
-            worker.time.sleep(pause if array.shape == (1, 2) else 0.02 - pause)
+            clock[0] += seconds[array.shape]
 
         return run
 
-    fastest = worker.Fastest({"first": way("first", 0.0), "second": way("second", 0.02)})
+    first, second = {(1, 2): 0.1, (1, 3): 0.3}, {(1, 2): 0.2, (1, 3): 0.2}
+    fastest = worker.Fastest({"first": way("first", first), "second": way("second", second)})
     for shape, wanted in [((1, 2), "first"), ((1, 3), "second")]:
         fastest(np.zeros(shape))
         calls.clear()

@@ -20,38 +20,23 @@ from pathlib import Path
 
 import numpy as np
 
-EOS, EOS_ID = "</s>", 2
-MAX_LENGTH = 4096
+sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "tests"))
+
+from packing import encode, open_tokenizer, pack
 
 # (instruction, text) pairs -> [N, D] unit rows
 Embed = Callable[[list[tuple[str, str]]], np.ndarray]
 
 
 class Texts:
-    """Texts to ids and masks, as the model card says; with the Hugging Face tokenizer that all peers use."""
+    """Texts to ids and masks, with the tokenizer that all peers use."""
 
     def __init__(self, checkpoint: Path):
-        from tokenizers import Tokenizer
-
-        self.tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(MAX_LENGTH)
+        self.tokenizer = open_tokenizer(checkpoint / "tokenizer.json")
 
     def batch(self, prompts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """input_ids, attention_mask, pool_mask, int64 [B, S]; padded on the right to the longest row."""
-        rows = []
-        for instruction, text in prompts:
-            ids = self.tokenizer.encode(f"{instruction}{text}{EOS}").ids
-            skipped = len(self.tokenizer.encode(instruction, add_special_tokens=False).ids) if instruction else 0
-            rows.append((ids, skipped))
-        width = max(len(ids) for ids, _ in rows)
-        input_ids = np.full((len(rows), width), EOS_ID, np.int64)
-        attention_mask, pool_mask = np.zeros_like(input_ids), np.zeros_like(input_ids)
-        for row, (ids, skipped) in enumerate(rows):
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-            pool_mask[row, skipped : len(ids)] = 1
-        return input_ids, attention_mask, pool_mask
+        return pack(encode(self.tokenizer, prompts))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

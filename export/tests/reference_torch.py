@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from packing import pack, tokenize
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
 from transformers import MistralConfig, MistralModel
-
-EOS, EOS_ID = "</s>", 2
 
 
 def reference_embeddings(checkpoint_dir, rows, dtype=torch.float64, max_length: int = 4096) -> np.ndarray:
@@ -25,30 +23,6 @@ def reference_embeddings(checkpoint_dir, rows, dtype=torch.float64, max_length: 
     if rows and isinstance(rows[0][1], str):
         rows = tokenize(Path(checkpoint_dir) / "tokenizer.json", rows, max_length)
     return model.embed(*pack(rows))
-
-
-def tokenize(tokenizer_json, rows, max_length: int = 4096) -> list[tuple[list[int], int]]:
-    """(instruction, text) -> (ids, ids of the instruction): `<s>` in front, `</s>` behind, cut on the right."""
-    tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    result = []
-    for instruction, text in rows:
-        ids = tokenizer.encode(f"{instruction}{text}{EOS}").ids
-        result.append((ids, len(tokenizer.encode(instruction, add_special_tokens=False).ids) if instruction else 0))
-    return result
-
-
-def pack(rows, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, skipped) rows -> input_ids, attention_mask, pool_mask, int64 [B, S], padded on the right with `</s>`."""
-    width = width or max(len(ids) for ids, _ in rows)
-    input_ids = np.full((len(rows), width), EOS_ID, np.int64)
-    attention_mask, pool_mask = np.zeros_like(input_ids), np.zeros_like(input_ids)
-    for row, (ids, skipped) in enumerate(rows):
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
-        pool_mask[row, skipped : len(ids)] = 1
-    return input_ids, attention_mask, pool_mask
 
 
 class ReferenceModel:

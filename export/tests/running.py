@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from bf16_on_cpu import runnable
-from reference_torch import pack
+from packing import pack
 
 
 class Model:

@@ -13,7 +13,8 @@ import pytest
 import tolerances
 import torch
 from onnx.reference import ReferenceEvaluator
-from reference_torch import ReferenceModel, pack, tokenize
+from packing import pack, tokenize
+from reference_torch import ReferenceModel
 from running import Model, cosines
 from seeded_checkpoint import BACKBONE, CASES, Spec, random_tensors, write_checkpoint, write_weights
 

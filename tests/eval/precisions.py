@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "tests"))
 import numpy as np
 import onnxruntime
 from nvembed_export.export import ExportOptions, export
-from reference_torch import tokenize
+from packing import tokenize
 from running import Model, cosines
 from score import SETS, evaluate
 from seeded_checkpoint import Spec, write_checkpoint

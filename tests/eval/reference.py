@@ -20,7 +20,8 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
-from reference_torch import ReferenceModel, pack, tokenize
+from packing import pack, tokenize
+from reference_torch import ReferenceModel
 from score import EXPECTED, HERE, SETS, available, digest, evaluate
 
 TOKENS_PER_BATCH = 4096
