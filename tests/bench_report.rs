@@ -112,6 +112,19 @@ onload = async () => {{
     Some(seen)
 }
 
+/// The rows with the longest numbers that a machine may give, different in each round.
+fn long_numbers(rows: &[Value]) -> Vec<Value> {
+    let long = |(index, template): (usize, &Value)| {
+        let of = |number: f64| json!(number + index as f64 * 11_111.1);
+        let latency = json!({"min": of(1e5), "p50": of(123_456.7), "p90": of(2e5), "p99": of(3e5), "max": of(4e5)});
+        let changes = json!({"tokens_per_s": of(1_123_456.7), "texts_per_s": of(223_456.7), "latency_ms": latency,
+            "gflop_per_s": of(523_456.7), "peak_gflop_per_s": of(923_456.7), "peak_memory_bytes": 700_000_000_000_u64,
+            "device_memory_bytes": 80_000_000_000_u64, "open_s": of(1_234.5), "calls": 1_000_000});
+        row(template, changes)
+    };
+    rows.iter().enumerate().map(long).collect()
+}
+
 /// Results of every kind, and the page made of them.
 fn every_kind(folder: &Path) -> PathBuf {
     let made_up = write(folder.join("made up.jsonl"), &made_up(&rows(&MEASURED)[0]));
@@ -185,8 +198,12 @@ fn every_result_is_drawn_and_what_is_none_is_said_instead() {
 #[test]
 fn nothing_is_cut_off_on_narrow_and_wide_screens() {
     let folder = tempfile::tempdir().unwrap();
-    let page = every_kind(folder.path());
-    for width in [400, 1400] {
+    let every_kind = every_kind(folder.path());
+    let long = write(folder.path().join("long.jsonl"), &long_numbers(&rows(&MEASURED)));
+    let page_of_long = folder.path().join("long.html");
+    let output = report(&[&long], &["-o", page_of_long.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    for (page, width) in [(&every_kind, 400), (&every_kind, 1400), (&page_of_long, 400), (&page_of_long, 1400)] {
         let script = r#"
             const wide = page.documentElement.scrollWidth - page.documentElement.clientWidth;
             const cut = [];
@@ -202,7 +219,7 @@ fn nothing_is_cut_off_on_narrow_and_wide_screens() {
             const scroll = page.querySelector('.scroll');
             const hidden = scroll.scrollWidth - scroll.clientWidth;
             return { wide, cut, hidden, figures: count('figure svg'), inner: view.innerWidth };"#;
-        let Some(seen) = look(&page, width, script) else { return };
+        let Some(seen) = look(page, width, script) else { return };
         assert_eq!((&seen["wide"], &seen["cut"], &seen["inner"]), (&json!(0), &json!([]), &json!(width)));
         assert!(seen["figures"].as_u64().unwrap() > 10, "{seen}");
         assert!(width < 1400 || seen["hidden"] == 0, "the table needs scrolling: {seen}");
