@@ -84,10 +84,10 @@ class SelfAttention:
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.attention = attention
 
-    def __call__(self, graph: GraphBuilder, x: ir.Value, cos, sin, tokens, real, kept) -> ir.Value:
+    def __call__(self, graph: GraphBuilder, x: ir.Value, rotary, tokens, real, kept) -> ir.Value:
         q, k, v = self.q_proj(graph, x), self.k_proj(graph, x), self.v_proj(graph, x)
-        q = graph.op("RotaryEmbedding", q, cos, sin, tokens.positions, num_heads=self.heads)
-        k = graph.op("RotaryEmbedding", k, cos, sin, tokens.positions, num_heads=self.kv_heads)
+        q = graph.op("RotaryEmbedding", q, *rotary, num_heads=self.heads)
+        k = graph.op("RotaryEmbedding", k, *rotary, num_heads=self.kv_heads)
         x = self.attention(graph, *(tokens.to_rows(graph, x) for x in (q, k, v)), real)
         return self.o_proj(graph, kept(graph, tokens.from_rows(graph, x)))
 
@@ -117,7 +117,7 @@ class DecoderLayer:
         self.post_attention_layernorm = RMSNorm(checkpoint, precision, f"{name}.post_attention_layernorm", eps)
         self.mlp = MLP(checkpoint, precision, f"{name}.mlp")
 
-    def __call__(self, graph: GraphBuilder, x: ir.Value, *attention_inputs: ir.Value, kept) -> ir.Value:
+    def __call__(self, graph: GraphBuilder, x: ir.Value, *attention_inputs, kept) -> ir.Value:
         """`kept` takes those tokens of many that something still depends on after this layer's attention."""
         narrowed, widened = self.precision.narrowed, self.precision.widened
         with graph.scope("self_attn"):
@@ -145,12 +145,12 @@ class MistralModel:
 
     def __call__(self, graph: GraphBuilder, tokens) -> ir.Value:
         real = self.attention.prepare(graph, tokens.attention_mask)
-        cos, sin = self.rotary_emb.tables(graph)
+        rotary = tokens.rotary(graph, *self.rotary_emb.tables(graph))
         x = self.precision.embedding(graph, self.embed_tokens, tokens.ids)
         for index, layer in enumerate(self.layers):
             kept = tokens.pooled if index == len(self.layers) - 1 else everything
             with graph.scope(f"layers.{index}"):
-                x = layer(graph, x, cos, sin, tokens, real, kept=kept)
+                x = layer(graph, x, rotary, tokens, real, kept=kept)
         return self.norm(graph, x)
 
 

@@ -20,6 +20,10 @@ class EveryPosition:
         self.ids = ids  # int64 [B, S]
         self.positions = running_count(graph, attention_mask, axis=1)  # int64 [B, S]
 
+    def rotary(self, graph: GraphBuilder, cos: ir.Value, sin: ir.Value) -> list[ir.Value]:
+        """What RotaryEmbedding takes: the tables, [max_length, d/2] each, and the rows in them."""
+        return [cos, sin, self.positions]
+
     def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """Tokens as attention wants them: [B, S, W], as they are already."""
         return x
@@ -54,6 +58,10 @@ class RealTokens:
         self._tokens = graph.op("Reshape", numbers, graph.op("Shape", attention_mask))
         is_pooled = graph.op("GatherND", pool_mask, self._real)
         self._pooled = graph.op("Squeeze", graph.op("NonZero", is_pooled), graph.constant([0], np.int64))  # [P]
+
+    def rotary(self, graph: GraphBuilder, cos: ir.Value, sin: ir.Value) -> list[ir.Value]:
+        """Each token's cos and sin, [1, T, d/2]: ONNX Runtime takes no more tokens than a table has rows."""
+        return [graph.op("Gather", table, self.positions, axis=0) for table in (cos, sin)]
 
     def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """[1, T, W] -> [B, S, W], with anything finite in the place of padding."""

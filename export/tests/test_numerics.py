@@ -158,6 +158,16 @@ def test_attention_for_the_cpu_does_not_see_padding(case):
     assert np.abs(together - alone).max() <= tolerances.BATCH_INVARIANCE
 
 
+def test_a_batch_for_the_cpu_may_have_more_tokens_than_the_longest_row(tmp_path, small_spec):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
+    options = ExportOptions(precision="fp32", target="cpu", max_length=8, golden=False)
+    export(checkpoint, tmp_path / "model", options)
+    rows = [([1, 5, 6, 7, 8, 9, 5, 2], 2), ([1, 9, 2], 0), ([1, 8, 8, 8, 8, 8, 2], 6)]
+    found = unit(Model(tmp_path / "model")(rows))
+    reference = unit(ReferenceModel(checkpoint).embed(*pack(rows)))
+    assert np.abs(found - reference).max() <= tolerances.fp32(small_spec.layers)
+
+
 @pytest.mark.parametrize("pooler", ["fused", "direct"])
 def test_the_target_cpu_computes_no_padding_and_ends_with_the_pooled_tokens(tmp_path, small_spec, pooler):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(layers=3))
