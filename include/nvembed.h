@@ -305,6 +305,14 @@ nvembed_code nvembed_model_options_set_parallel_prepacking(struct nvembed_model_
                                                            int32_t parallel_prepacking,
                                                            struct nvembed_error **error);
 
+/// Whether (not 0) the memory of each node of the graph goes back to the system as soon as it is free, on the CPU: up to half
+/// the memory for a text of many thousand tokens, and slower. Default: 0.
+///
+/// Threads: any, at the same time.
+nvembed_code nvembed_model_options_set_low_memory(struct nvembed_model_options *options,
+                                                  int32_t low_memory,
+                                                  struct nvembed_error **error);
+
 /// Makes options of a call, with the defaults.
 ///
 /// Threads: any, at the same time.
@@ -337,7 +345,8 @@ nvembed_code nvembed_embed_options_set_special_tokens(struct nvembed_embed_optio
                                                       int32_t special_tokens,
                                                       struct nvembed_error **error);
 
-/// Padded tokens of one batch, rows x longest row: 1 to 1,048,576. Default: 4,096. A single longer row runs alone.
+/// Padded tokens of one batch, rows x longest row: 1 to 1,048,576. Default: 1,024 on the CPU, 4,096 on a GPU. A single
+/// longer row runs alone.
 ///
 /// Threads: any, at the same time.
 nvembed_code nvembed_embed_options_set_max_batch_tokens(struct nvembed_embed_options *options,

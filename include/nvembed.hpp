@@ -177,6 +177,7 @@ struct ModelOptions {
     bool verify_hashes = false;
     std::string cache;
     bool parallel_prepacking = false;
+    bool low_memory = false;
     /// Of GPUs. Empty: GPU 0.
     std::vector<std::size_t> device_ids;
     std::size_t memory_limit = 0;
@@ -339,6 +340,7 @@ public:
         then(nvembed_model_options_set_verify_hashes, std::int32_t{options.verify_hashes});
         then(nvembed_model_options_set_cache, options.cache.data(), options.cache.size());
         then(nvembed_model_options_set_parallel_prepacking, std::int32_t{options.parallel_prepacking});
+        then(nvembed_model_options_set_low_memory, std::int32_t{options.low_memory});
         const auto list = [&](auto function, const std::vector<std::size_t> &values) {
             if (!values.empty()) then(function, values.data(), values.size());
         };

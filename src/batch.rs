@@ -14,6 +14,14 @@ pub(crate) const RUN_COST_ON_CPU: usize = 16;
 /// layers once, 4.3 ms, it could compute 280 of its tokens at its peak, and about half of that in practice.
 pub(crate) const RUN_COST_ON_GPU: usize = 192;
 
+/// Padded tokens of a batch on the CPU, unless the caller says otherwise.
+///
+/// On two cores, batches beyond it took more time a token, and twice the memory at 4,096: docs/performance.md.
+pub(crate) const BATCH_TOKENS_ON_CPU: usize = 1024;
+
+/// The same on a GPU; not measured.
+pub(crate) const BATCH_TOKENS_ON_GPU: usize = 4096;
+
 /// Which rows run together: each batch a list of row numbers, every row in exactly one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {

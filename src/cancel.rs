@@ -65,14 +65,11 @@ impl CancelToken {
         if self.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
-    /// Registers a run that is about to start.
+    /// Registers a run with these options that is about to start.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`] when the token is cancelled already.
-    pub(crate) fn start_run(&self) -> Result<Run<'_>> {
-        let options = RunOptions::new().map_err(|error| {
-            Error::new(ErrorKind::Inference, format!("ONNX Runtime made no options of a run: {error}"))
-        })?;
+    pub(crate) fn start_run(&self, options: RunOptions) -> Result<Run<'_>> {
         let options = Arc::new(options);
         let mut state = self.lock();
         if state.is_cancelled {
@@ -143,7 +140,7 @@ mod tests {
         let embedder = Embedder::open(folder, &LoadOptions::default()).unwrap();
         let cancel = CancelToken::new();
         // One run, of seconds: were it not stopped, the call would succeed.
-        let (max_batch_tokens, max_batch_size) = (1 << 20, 8192);
+        let (max_batch_tokens, max_batch_size) = (Some(1 << 20), 8192);
         let options = EncodeOptions {
             max_batch_tokens,
             max_batch_size,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::batch::{Batch, RUN_COST_ON_CPU, RUN_COST_ON_GPU};
+use crate::batch::{BATCH_TOKENS_ON_CPU, BATCH_TOKENS_ON_GPU, Batch, RUN_COST_ON_CPU, RUN_COST_ON_GPU};
 use crate::buckets::Buckets;
 use crate::cancel::Patience;
 use crate::device::Runner;
@@ -66,11 +66,19 @@ impl Engine {
 
     /// How many rows of `length` tokens a batch takes within the call's limits and the provider's.
     pub(crate) fn max_rows(&self, length: usize, options: &EncodeOptions) -> usize {
-        let EncodeOptions { max_batch_tokens, max_batch_size, .. } = *options;
+        let (max_batch_tokens, max_batch_size) = (self.max_batch_tokens(options), options.max_batch_size);
         match self {
             Self::Host(session) => (max_batch_tokens / length.max(1)).min(max_batch_size).min(session.max_rows(length)),
             Self::Device { buckets, .. } => buckets.max_rows(length, max_batch_tokens, max_batch_size),
         }
+    }
+
+    /// The call's limit of padded tokens in a batch, or the provider's own.
+    fn max_batch_tokens(&self, options: &EncodeOptions) -> usize {
+        options.max_batch_tokens.unwrap_or(match self {
+            Self::Host(_) => BATCH_TOKENS_ON_CPU,
+            Self::Device { .. } => BATCH_TOKENS_ON_GPU,
+        })
     }
 
     /// What a run costs beside its tokens, in tokens.
@@ -122,14 +130,15 @@ impl Engine {
         }
     }
 
-    /// Runs a batch on the host, or hands it to the device that has the least to do.
+    /// Runs a batch on the host, or hands it to the device that has the least to do. `gives_back`: the host then keeps none
+    /// of the memory that runs took.
     ///
     /// # Errors
     /// [`ErrorKind::Device`] when every device has failed; those of `patience`.
-    pub(crate) fn submit(&self, batch: Batch, patience: &Patience) -> Result<Run> {
+    pub(crate) fn submit(&self, batch: Batch, patience: &Patience, gives_back: bool) -> Result<Run> {
         patience.check()?;
         match self {
-            Self::Host(session) => Ok(Run::Done(session.run(&batch, patience.cancel.as_ref()))),
+            Self::Host(session) => Ok(Run::Done(session.run(&batch, patience.cancel.as_ref(), gives_back))),
             Self::Device { workers, .. } => least_loaded(workers)?.submit(batch, patience).map(Run::Waiting),
         }
     }
@@ -152,7 +161,7 @@ impl Engine {
     pub(crate) fn warm_up(&self, options: &EncodeOptions) -> Result<usize> {
         let Self::Device { workers, buckets } = self else { return Ok(0) };
         let patience = Patience::of(options);
-        let shapes = buckets.shapes(options.max_batch_tokens, options.max_batch_size);
+        let shapes = buckets.shapes(self.max_batch_tokens(options), options.max_batch_size);
         for shape in &shapes {
             for worker in workers {
                 patience.check()?;

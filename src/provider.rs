@@ -171,7 +171,8 @@ impl Provider {
     ) -> ExecutionProviderDispatch {
         let pairs = settings(self, cuda, tensorrt, placement);
         let dispatch = match self {
-            Self::Cpu => ep::CPU::default().build(),
+            // Its default, unlike ONNX Runtime's, is none.
+            Self::Cpu => ep::CPU::default().with_arena_allocator(placement.arena).build(),
             Self::Cuda => configured(ep::CUDA::default(), pairs).build(),
             Self::TensorRt => configured(ep::TensorRT::default(), pairs).build(),
             Self::NvTensorRtRtx => configured(ep::NVRTX::default(), pairs).build(),

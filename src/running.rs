@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::batch::{Batch, Plan};
+use crate::batch::{BATCH_TOKENS_ON_CPU, Batch, Plan};
 use crate::cancel::Patience;
 use crate::embeddings::{Embeddings, Stats};
 use crate::engine::{Engine, Run};
@@ -17,6 +17,8 @@ pub(crate) struct Running<'e> {
     pad_token_id: u32,
     encodings: Vec<Encoding>,
     batches: std::vec::IntoIter<Vec<usize>>,
+    /// Whether a row is longer than batches usually are: what it takes on the host is not kept after the call.
+    has_long_row: bool,
     /// Batches that were handed over, with their rows, the oldest in front.
     waiting: VecDeque<(Vec<usize>, Run)>,
     embeddings: Embeddings,
@@ -48,6 +50,7 @@ impl<'e> Running<'e> {
             embeddings: Embeddings::with_shape(encodings.len(), dim, options.output),
             encodings,
             batches: plan.into_batches().into_iter(),
+            has_long_row: lengths.iter().any(|length| *length > BATCH_TOKENS_ON_CPU),
             waiting: VecDeque::new(),
             stats,
             patience: Patience::of(options),
@@ -89,7 +92,8 @@ impl<'e> Running<'e> {
         let tokens = of_batch.iter().map(|encoding| encoding.ids().len()).sum();
         self.stats.padded_tokens += self.engine.computed(batch.shape(), tokens);
         let start = Instant::now();
-        let run = self.engine.submit(batch, &self.patience)?;
+        let is_last = self.batches.len() == 0;
+        let run = self.engine.submit(batch, &self.patience, self.has_long_row && is_last)?;
         self.stats.session_time += start.elapsed();
         self.waiting.push_back((rows, run));
         Ok(true)

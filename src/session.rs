@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use half::f16;
 use ndarray::{Array2, Ix2};
 use ort::ep::ExecutionProviderDispatch;
-use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{RunOptions, Session as OrtSession};
 use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 
 use crate::batch::Batch;
@@ -58,6 +58,8 @@ pub(crate) struct Session {
     session: Mutex<OrtSession>,
     /// Whether the graph returns float16 rather than float32; which of the two was checked when it was opened.
     half_output: bool,
+    /// Whether runs keep memory for the next one.
+    has_arena: bool,
     /// Bytes of attention scores for each row and squared token, where the provider stores them.
     score_bytes: Option<u64>,
     /// For a graph that computes real tokens alone: what attention to another token costs, in tokens.
@@ -80,8 +82,12 @@ impl Session {
     /// [`ErrorKind::Provider`] when the provider cannot be had or has no kernels for the precision, [`ErrorKind::Model`]
     /// when ONNX Runtime refuses the graph or the graph's inputs and outputs are not those of the manifest.
     pub(crate) fn open(manifest: &Manifest, library: &Library, options: &LoadOptions, source: &Source) -> Result<Self> {
-        let placement =
-            Placement { precision: Some(manifest.precision()), threads: options.intra_threads, ..Placement::default() };
+        let placement = Placement {
+            precision: Some(manifest.precision()),
+            threads: options.intra_threads,
+            arena: !options.low_memory,
+            ..Placement::default()
+        };
         let dispatch = options.provider.dispatch(&options.cuda, &options.tensorrt, &placement);
         let session = open_graph(manifest, library, options, source, dispatch)?;
         // GPU kernels and the graph for the CPU go through the scores in blocks; the CPU's kernel for any graph does not.
@@ -89,7 +95,8 @@ impl Session {
         let score_bytes = stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4));
         let half_output = manifest.returns_half();
         let attention_cost = (manifest.target() == Target::Cpu).then(|| attention_cost(manifest.architecture()));
-        Ok(Self { session: Mutex::new(session), half_output, score_bytes, attention_cost })
+        let has_arena = options.provider == Provider::Cpu && placement.arena;
+        Ok(Self { session: Mutex::new(session), half_output, has_arena, score_bytes, attention_cost })
     }
 
     /// What running rows of at most `length` tokens together costs, beside what they cost anyway, in tokens.
@@ -129,12 +136,12 @@ impl Session {
         Err(Error::new(ErrorKind::TooLong, message))
     }
 
-    /// Runs one batch. Waits while another thread runs.
+    /// Runs one batch. Waits while another thread runs. `gives_back`: memory that is free after the run is not kept.
     ///
     /// # Errors
     /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`;
     /// [`ErrorKind::Cancelled`] when the token is, before or while the batch runs.
-    pub(crate) fn run(&self, batch: &Batch, cancel: Option<&CancelToken>) -> Result<RawOutput> {
+    pub(crate) fn run(&self, batch: &Batch, cancel: Option<&CancelToken>, gives_back: bool) -> Result<RawOutput> {
         let failed = |error: ort::Error| {
             let (rows, length) = batch.shape();
             let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens: {error}");
@@ -146,11 +153,22 @@ impl Session {
         }
         // A thread that panicked while holding the lock left the session itself whole: it is not ours to change.
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let stoppable = cancel.map(CancelToken::start_run).transpose()?;
-        let outcome = match &stoppable {
-            Some(run) => session.run_with_options(inputs, run.options()),
-            None => session.run(inputs),
+        let mut options = RunOptions::new().map_err(failed)?;
+        if gives_back && self.has_arena {
+            options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
+        }
+        let (stoppable, plain);
+        let options = match cancel {
+            Some(cancel) => {
+                stoppable = cancel.start_run(options)?;
+                stoppable.options()
+            }
+            None => {
+                plain = options;
+                &plain
+            }
         };
+        let outcome = session.run_with_options(inputs, options);
         // ONNX Runtime says that it was told to stop in words only.
         let outputs =
             outcome.map_err(|error| cancel.and_then(|token| token.check().err()).unwrap_or_else(|| failed(error)))?;

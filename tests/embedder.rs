@@ -32,10 +32,11 @@ fn rows_come_in_input_order_and_do_not_depend_on_the_plan() {
     let embedder = open("fp32");
     let prompts = prompts();
     let reference = embed(&embedder, &prompts, &EncodeOptions::default());
-    for (max_batch_tokens, max_batch_size) in [(1, 1), (64, 3), (300, 256), (1 << 20, 8192)] {
+    for (budget, max_batch_size) in [(1, 1), (64, 3), (300, 256), (1 << 20, 8192)] {
+        let max_batch_tokens = Some(budget);
         let options = EncodeOptions { max_batch_tokens, max_batch_size, ..EncodeOptions::default() };
         let found = difference(&embed(&embedder, &prompts, &options), &reference);
-        assert!(found <= BATCH_INVARIANCE, "budget {max_batch_tokens}, {max_batch_size} rows: {found}");
+        assert!(found <= BATCH_INVARIANCE, "budget {budget}, {max_batch_size} rows: {found}");
     }
     for (index, prompt) in prompts.iter().enumerate() {
         let alone = embed(&embedder, std::slice::from_ref(prompt), &EncodeOptions::default());
@@ -53,6 +54,20 @@ fn rows_of_different_lengths_share_a_run_without_padding_in_a_model_for_the_cpu(
     assert!(any.batches > 1, "padding would cost more than a run: {any:?}");
     let options = EncodeOptions { max_batch_size: 2, ..EncodeOptions::default() };
     assert_eq!(open("w8a8").embed(&texts, &options).unwrap().stats().batches, 3);
+}
+
+#[test]
+fn batches_have_1024_tokens_unless_the_call_says_otherwise() {
+    let embedder = open("fp32");
+    let texts = vec![Prompt::passage("river ".repeat(200)); 9];
+    let stats = |max_batch_tokens| {
+        let options = EncodeOptions { max_batch_tokens, ..EncodeOptions::default() };
+        *embedder.embed(&texts, &options).unwrap().stats()
+    };
+    let length = stats(None).tokens / texts.len();
+    assert!((128..1024).contains(&length), "{length}");
+    assert_eq!(stats(None).batches, texts.len().div_ceil(1024 / length));
+    assert_eq!([length, 9 * length].map(|tokens| stats(Some(tokens)).batches), [9, 1]);
 }
 
 #[test]
@@ -250,8 +265,8 @@ fn options_out_of_range_name_the_value_and_the_limits() {
     let table = [
         (EncodeOptions { max_length: Some(0), ..base() }, "max_length is 0, allowed are 1 to 4096"),
         (EncodeOptions { max_length: Some(4097), ..base() }, "max_length is 4097, allowed are 1 to 4096"),
-        (EncodeOptions { max_batch_tokens: 0, ..base() }, "max_batch_tokens is 0, allowed are 1 to 1048576"),
-        (EncodeOptions { max_batch_tokens: usize::MAX, ..base() }, "allowed are 1 to 1048576"),
+        (EncodeOptions { max_batch_tokens: Some(0), ..base() }, "max_batch_tokens is 0, allowed are 1 to 1048576"),
+        (EncodeOptions { max_batch_tokens: Some(usize::MAX), ..base() }, "allowed are 1 to 1048576"),
         (EncodeOptions { max_batch_size: 0, ..base() }, "max_batch_size is 0"),
         (EncodeOptions { max_batch_size: 1 << 40, ..base() }, "max_batch_size is 1099511627776, allowed are 1 to 8192"),
     ];

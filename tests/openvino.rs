@@ -121,7 +121,8 @@ fn a_bf16_model_is_refused_where_the_processor_has_no_bf16_products() {
 fn a_row_is_the_same_alone_and_in_a_batch() {
     let Some(library) = library() else { return };
     for (precision, embedder) in models(&library) {
-        let together = embed(&embedder, &prompts(), &EncodeOptions { max_batch_tokens: 1 << 16, ..Default::default() });
+        let together =
+            embed(&embedder, &prompts(), &EncodeOptions { max_batch_tokens: Some(1 << 16), ..Default::default() });
         let alone = embed(&embedder, &prompts(), &EncodeOptions { max_batch_size: 1, ..Default::default() });
         println!(
             "{precision}: difference {:.2e}, 1 - cosine {:.2e}",

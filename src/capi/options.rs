@@ -233,6 +233,20 @@ pub unsafe extern "C" fn nvembed_model_options_set_parallel_prepacking(
     }
 }
 
+/// Whether (not 0) the memory of each node of the graph goes back to the system as soon as it is free, on the CPU: up to half
+/// the memory for a text of many thousand tokens, and slower. Default: 0.
+///
+/// Threads: any, at the same time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvembed_model_options_set_low_memory(
+    options: *mut nvembed_model_options,
+    low_memory: i32,
+    error: *mut *mut nvembed_error,
+) -> nvembed_code {
+    // SAFETY: `error` is NULL or may be written.
+    unsafe { guard(error, || change(options, |options: &mut LoadOptions| options.low_memory = low_memory != 0)) }
+}
+
 /// Makes options of a call, with the defaults.
 ///
 /// Threads: any, at the same time.
@@ -323,7 +337,8 @@ pub unsafe extern "C" fn nvembed_embed_options_set_special_tokens(
     }
 }
 
-/// Padded tokens of one batch, rows x longest row: 1 to 1,048,576. Default: 4,096. A single longer row runs alone.
+/// Padded tokens of one batch, rows x longest row: 1 to 1,048,576. Default: 1,024 on the CPU, 4,096 on a GPU. A single
+/// longer row runs alone.
 ///
 /// Threads: any, at the same time.
 #[unsafe(no_mangle)]
@@ -334,7 +349,9 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_tokens(
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
     unsafe {
-        guard(error, || change(options, |options: &mut CallOptions| options.encode.max_batch_tokens = max_batch_tokens))
+        guard(error, || {
+            change(options, |options: &mut CallOptions| options.encode.max_batch_tokens = Some(max_batch_tokens))
+        })
     }
 }
 

@@ -67,6 +67,9 @@ fn setters_set_what_they_are_named_after() {
         assert_eq!(nvembed_model_options_set_parallel_prepacking(options, -1, none), NVEMBED_OK);
         let crate::LoadOptions { provider, library, intra_threads, verify_hashes, cache, parallel_prepacking, .. } =
             read();
+        assert!(!read().low_memory);
+        assert_eq!(nvembed_model_options_set_low_memory(options, 1, none), NVEMBED_OK);
+        assert!(read().low_memory);
         assert_eq!((provider, intra_threads), (crate::Provider::TensorRt, Some(3)));
         assert_eq!((library, cache), (Some("lib".into()), Some("here".into())));
         assert!(verify_hashes && parallel_prepacking);

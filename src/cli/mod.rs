@@ -84,6 +84,9 @@ pub(crate) struct OpenArguments {
     /// Open faster on the CPU, with all threads; resident memory then shows up to twice the model meanwhile.
     #[arg(long)]
     parallel_prepacking: bool,
+    /// Keep no memory for the next node of the graph on the CPU: less for texts of many thousand tokens, and slower.
+    #[arg(long)]
+    low_memory: bool,
     #[command(flatten)]
     library: LibraryArguments,
     #[command(flatten)]
@@ -118,6 +121,7 @@ impl OpenArguments {
             verify_hashes: self.verify_hashes,
             cache: self.cache.clone(),
             parallel_prepacking: self.parallel_prepacking,
+            low_memory: self.low_memory,
         }
     }
 }
@@ -134,9 +138,9 @@ pub(crate) struct EncodeArguments {
     /// Read <s>, </s> and <unk> in the texts as plain text, not as special tokens.
     #[arg(long)]
     literal_special_tokens: bool,
-    /// Padded tokens of one batch.
-    #[arg(long, value_name = "N", default_value_t = EncodeOptions::default().max_batch_tokens)]
-    batch_tokens: usize,
+    /// Padded tokens of one batch. Default: 1024 on the CPU, 4096 on a GPU.
+    #[arg(long, value_name = "N")]
+    batch_tokens: Option<usize>,
     /// Rows of one batch.
     #[arg(long, value_name = "N", default_value_t = EncodeOptions::default().max_batch_size)]
     batch_size: usize,

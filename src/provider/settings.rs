@@ -25,6 +25,8 @@ pub(crate) struct Placement {
     pub(crate) precision: Option<Precision>,
     /// Threads of a run, which OpenVINO starts itself.
     pub(crate) threads: Option<usize>,
+    /// Whether the CPU provider keeps what it frees.
+    pub(crate) arena: bool,
 }
 
 /// From how many bytes of weights on they are handed to TensorRT beside the graph. ONNX Runtime otherwise writes both into

@@ -88,6 +88,7 @@ static void opening(const char *folder, const char *damaged) {
     OK(nvembed_model_options_set_intra_threads(options, 1, &error));
     OK(nvembed_model_options_set_verify_hashes(options, 1, &error));
     OK(nvembed_model_options_set_parallel_prepacking(options, 1, &error));
+    OK(nvembed_model_options_set_low_memory(options, 1, &error));
     OK(nvembed_model_options_set_cache(options, "/no/such/cache", 14, &error));
     EXPECT(nvembed_model_options_set_cache(options, NULL, 1, &error), NVEMBED_NULL_POINTER, "the cache's path");
     OK(nvembed_model_options_set_library(options, "/no/such/library.so", 19, &error));

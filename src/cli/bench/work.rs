@@ -20,7 +20,7 @@ impl Workload {
         let options = EncodeOptions {
             max_length: Some(length),
             truncation: Truncation::Reference,
-            max_batch_tokens: batch * length,
+            max_batch_tokens: Some(batch * length),
             max_batch_size: batch,
             ..EncodeOptions::default()
         };

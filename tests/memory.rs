@@ -1,0 +1,42 @@
+//! What stays in memory after a call on the CPU. One test, since it looks at the whole process.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use common::mini;
+use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt};
+
+/// Resident memory of this process in bytes.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap() * 1024
+}
+
+fn embed(embedder: &Embedder, rows: usize, words: usize) {
+    let options = EncodeOptions { max_batch_tokens: Some(1 << 20), ..EncodeOptions::default() };
+    let stats = *embedder.embed(&vec![Prompt::passage("rain ".repeat(words)); rows], &options).unwrap().stats();
+    assert_eq!(stats.batches, 1);
+}
+
+#[test]
+fn large_batches_keep_memory_until_a_long_text_gives_it_back_and_none_with_low_memory() {
+    let kept = |low_memory| {
+        let options = LoadOptions { low_memory, ..LoadOptions::default() };
+        let embedder = Embedder::open(mini("w8a8"), &options).unwrap();
+        embed(&embedder, 1, 8);
+        let start = resident();
+        embed(&embedder, 32, 1000);
+        let after_batch = resident() - start;
+        embed(&embedder, 1, 2000);
+        [after_batch, resident() - start]
+    };
+    // Two tensors of 32,000 tokens by 512 floats; the arena keeps several times as much.
+    let some = 2 * 32_000 * 512 * 4;
+    let [after_batch, after_long_text] = kept(false);
+    assert!(after_batch > 2 * some, "the arena keeps what a batch took: {after_batch}");
+    assert!(after_long_text < some, "a long text gives it back: {after_long_text} of {after_batch}");
+    let [after_batch, _] = kept(true);
+    assert!(after_batch < some, "no arena keeps nothing: {after_batch}");
+}
