@@ -33,7 +33,10 @@ fn main() {
 /// The folder of the crate's source, which only cargo knows.
 fn candle_transformers() -> PathBuf {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap());
-    let output = cargo.args(["metadata", "--format-version", "1", "--locked", "--offline"]).output().unwrap();
+    // Packages of other platforms were not downloaded.
+    let platform = std::env::var("TARGET").unwrap();
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &platform];
+    let output = cargo.args(arguments).output().unwrap();
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
