@@ -305,8 +305,8 @@ nvembed_code nvembed_model_options_set_parallel_prepacking(struct nvembed_model_
                                                            int32_t parallel_prepacking,
                                                            struct nvembed_error **error);
 
-/// Whether (not 0) the memory of each node of the graph goes back to the system as soon as it is free, on the CPU: up to half
-/// the memory for a text of many thousand tokens, and slower. Default: 0.
+/// Whether (not 0) the memory of each node of the graph goes back to the system as soon as it is free, on the CPU: a third
+/// less memory for a text of many thousand tokens, and slower. Default: 0.
 ///
 /// Threads: any, at the same time.
 nvembed_code nvembed_model_options_set_low_memory(struct nvembed_model_options *options,

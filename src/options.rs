@@ -40,8 +40,8 @@ pub struct LoadOptions {
     /// them. Needs ONNX Runtime 1.32; older ones ignore it. Default: false.
     pub parallel_prepacking: bool,
     /// On the CPU, give the memory of each node of the graph back to the system as soon as it is free. Otherwise ONNX
-    /// Runtime's arena keeps it for the next node and the next run, which is faster, up to half as fast again, but takes
-    /// up to twice the memory in a row of many thousand tokens. Default: false.
+    /// Runtime's arena keeps it for the next node and the next run, which is faster, but takes half as much again in a
+    /// row of many thousand tokens. Default: false.
     pub low_memory: bool,
 }
 

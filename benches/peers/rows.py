@@ -39,7 +39,9 @@ def commit() -> str | None:
     git = ["git", "-C", str(ROOT)]
     try:
         name = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
-        changed = subprocess.check_output([*git, "status", "--porcelain", "src", "export", "benches/peers"], text=True)
+        changed = subprocess.check_output(
+            [*git, "status", "--porcelain", "src", "export", "benches/peers", ":!*.md"], text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{name}, changed" if changed else name

@@ -233,8 +233,8 @@ pub unsafe extern "C" fn nvembed_model_options_set_parallel_prepacking(
     }
 }
 
-/// Whether (not 0) the memory of each node of the graph goes back to the system as soon as it is free, on the CPU: up to half
-/// the memory for a text of many thousand tokens, and slower. Default: 0.
+/// Whether (not 0) the memory of each node of the graph goes back to the system as soon as it is free, on the CPU: a third
+/// less memory for a text of many thousand tokens, and slower. Default: 0.
 ///
 /// Threads: any, at the same time.
 #[unsafe(no_mangle)]
