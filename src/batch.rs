@@ -188,7 +188,8 @@ mod tests {
     fn padding_of_2000_mixed_lengths_is_below_5_percent() {
         let lengths = mixed(2000);
         let real: usize = lengths.iter().sum();
-        let padded = padded(&Plan::new(&lengths, RUN_COST_ON_CPU, budget(4096, 256), exact), &lengths);
+        let limits = budget(BATCH_TOKENS_ON_CPU, 256);
+        let padded = padded(&Plan::new(&lengths, RUN_COST_ON_CPU, limits, exact), &lengths);
         let waste = 1.0 - real as f64 / padded as f64;
         println!("padding waste on 2000 mixed lengths: {:.2} %", 100.0 * waste);
         assert!(waste <= 0.05, "{waste}");
