@@ -107,6 +107,8 @@ pub enum Target {
     Cpu,
     /// The OpenVINO provider only; its memory grows with a row's length.
     OpenVino,
+    /// The TensorRT providers only. The exporter does not make such graphs yet.
+    TensorRt,
 }
 
 impl std::fmt::Display for Target {
@@ -115,6 +117,7 @@ impl std::fmt::Display for Target {
             Self::Any => "any",
             Self::Cpu => "cpu",
             Self::OpenVino => "openvino",
+            Self::TensorRt => "tensorrt",
         })
     }
 }

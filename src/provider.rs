@@ -118,7 +118,9 @@ impl Provider {
         let graph = manifest.graph_path();
         let graph = graph.display();
         match (manifest.target(), self) {
-            (Target::OpenVino, Self::OpenVino) | (Target::Cpu, Self::Cpu) => {}
+            (Target::OpenVino, Self::OpenVino)
+            | (Target::Cpu, Self::Cpu)
+            | (Target::TensorRt, Self::TensorRt | Self::NvTensorRtRtx) => {}
             (_, Self::OpenVino) => {
                 return refuse(format!(
                     "{graph} has operators that OpenVINO does not know; export it with --target openvino"
@@ -133,6 +135,17 @@ impl Provider {
                 return refuse(format!(
                     "{graph} is exported for provider openvino only, {self} cannot run it; export it with --target any, \
                      or cpu for the CPU"
+                ));
+            }
+            (Target::TensorRt, _) => {
+                return refuse(format!("{graph} is exported for TensorRT only, provider {self} cannot run it"));
+            }
+            // TensorRT's parser reads six inputs of an Attention node; the row lengths are the seventh, and it drops them without
+            // a word.
+            (Target::Any, Self::TensorRt | Self::NvTensorRtRtx) => {
+                return refuse(format!(
+                    "{graph} is exported with --target any, which provider {self} gets wrong: TensorRT ignores the row \
+                     lengths that hide padding from attention; run the model on cuda"
                 ));
             }
             (Target::Any, _) => {}

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{BATCH_INVARIANCE, difference, mini, open};
+use common::{BATCH_INVARIANCE, difference, mini, mini_for_tensorrt, open};
 use ndarray::Array2;
 use nvembed::{
     CancelToken, Embedder, EmbeddingsView, EncodeOptions, ErrorKind, LoadOptions, OutputType, Prompt, Provider,
@@ -206,10 +206,15 @@ fn a_bad_prompt_in_a_stream_fails_in_its_place_and_the_others_go_on() {
 
 #[test]
 fn a_provider_the_library_lacks_is_an_error_and_not_a_cpu_run() {
+    let for_tensorrt = mini_for_tensorrt("fp16");
     for provider in [Provider::Cuda, Provider::TensorRt, Provider::NvTensorRtRtx, Provider::OpenVino] {
         let options = LoadOptions { provider, ..LoadOptions::default() };
-        let model = if provider == Provider::OpenVino { "openvino-fp32" } else { "fp16" };
-        let error = Embedder::open(mini(model), &options).unwrap_err();
+        let model = match provider {
+            Provider::OpenVino => mini("openvino-fp32"),
+            Provider::Cuda => mini("fp16"),
+            _ => for_tensorrt.path().to_owned(),
+        };
+        let error = Embedder::open(model, &options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
         let message = error.to_string();
         assert!(message.contains(provider.name()) && message.contains("has cpu"), "{message}");
@@ -221,11 +226,36 @@ fn a_precision_that_tensorrt_cannot_build_is_refused_by_name() {
     for provider in [Provider::TensorRt, Provider::NvTensorRtRtx] {
         for (precision, wanted) in [("fp32", "no fp32 kernel"), ("int8", "MatMulNBits"), ("int4", "an int4 model")] {
             let options = LoadOptions { provider, ..LoadOptions::default() };
-            let error = Embedder::open(mini(precision), &options).unwrap_err();
+            let error = Embedder::open(mini_for_tensorrt(precision).path(), &options).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Provider);
             assert!(error.to_string().contains(wanted), "{error}");
             assert!(error.to_string().contains("--precision fp16"), "{error}");
         }
+    }
+}
+
+/// Its parser would take the graph, drop the row lengths, and let padding change every shorter row.
+#[test]
+fn tensorrt_refuses_a_graph_whose_row_lengths_it_would_ignore() {
+    for provider in [Provider::TensorRt, Provider::NvTensorRtRtx] {
+        let options = LoadOptions { provider, ..LoadOptions::default() };
+        let opened = Embedder::open(mini("fp16"), &options).unwrap_err();
+        let prepared = nvembed::prepare(mini("fp16"), &options, |_| panic!("nothing may be built")).unwrap_err();
+        for error in [opened, prepared] {
+            assert_eq!(error.kind(), ErrorKind::Provider);
+            assert!(error.to_string().contains("TensorRT ignores the row lengths"), "{error}");
+            assert!(error.to_string().contains("run the model on cuda"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_graph_for_tensorrt_is_refused_on_other_providers() {
+    for provider in [Provider::Cpu, Provider::Cuda] {
+        let options = LoadOptions { provider, ..LoadOptions::default() };
+        let error = Embedder::open(mini_for_tensorrt("fp16").path(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Provider);
+        assert!(error.to_string().contains("exported for TensorRT only"), "{error}");
     }
 }
 

@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::mini;
 use common::shim::{self, FINITE};
+use common::{mini, mini_for_tensorrt};
 
 /// Opens the fp16 model on `provider` with the program, on the shim without `library`; what it prints on stderr.
 fn refusal(library: &str, provider: &str, environment: &[(&str, &str)]) -> Option<String> {
@@ -17,7 +17,8 @@ fn refusal(library: &str, provider: &str, environment: &[(&str, &str)]) -> Optio
         }
     };
     let (folder, onnxruntime) = (shim::without(library)?, shim::library_alone()?);
-    let model = mini("fp16");
+    let (any, for_tensorrt) = (mini("fp16"), mini_for_tensorrt("fp16"));
+    let model = if provider == "cuda" { &*any } else { for_tensorrt.path() };
     command.env("LD_LIBRARY_PATH", folder.path()).env("ORT_DYLIB_PATH", onnxruntime.path());
     command.args(["embed", "--provider", provider, "--model"]).arg(model);
     let output = common::run(&mut command, b"a text\n");
@@ -134,10 +135,10 @@ fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothin
     for name in ["libnvinfer.so.10", "libnvonnxparser.so.10"] {
         std::fs::copy(libraries.path().join("libcurand.so.10"), libraries.path().join(name)).unwrap();
     }
-    let cache = tempfile::tempdir().unwrap();
+    let (cache, model) = (tempfile::tempdir().unwrap(), mini_for_tensorrt("fp16"));
     for (command, name) in [(&mut open, "embed"), (&mut prepare, "prepare")] {
         command.env("LD_LIBRARY_PATH", libraries.path()).arg(name).args(["--provider", "tensorrt", "--model"]);
-        command.arg(mini("fp16")).arg("--cache").arg(cache.path());
+        command.arg(model.path()).arg("--cache").arg(cache.path());
     }
     let output = common::run(&mut open, b"a text\n");
     let message = String::from_utf8_lossy(&output.stderr);

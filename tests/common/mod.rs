@@ -51,6 +51,13 @@ pub fn mini_copy_of(precision: &str) -> tempfile::TempDir {
     copy
 }
 
+/// A copy of the mini model whose manifest says that it is for TensorRT; its graph is the one for any provider.
+pub fn mini_for_tensorrt(precision: &str) -> tempfile::TempDir {
+    let copy = mini_copy_of(precision);
+    change_manifest(copy.path(), "/graph/target", "tensorrt".into());
+    copy
+}
+
 /// Changes one value of a model folder's manifest, at a JSON pointer.
 pub fn change_manifest(folder: &Path, pointer: &str, value: serde_json::Value) {
     let path = folder.join("nvembed.json");
