@@ -1,35 +1,30 @@
 //! The whole pipeline: prompts in, embeddings out.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::batch::Batch;
-use crate::cancel::Patience;
+use crate::cache::{Entry, Place};
 use crate::embeddings::Embeddings;
-use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::library::Library;
-use crate::manifest::Manifest;
-use crate::on_device::DeviceEmbeddings;
-use crate::options::{EncodeOptions, LoadOptions};
-use crate::prepare;
+use crate::execution::gpu::DeviceEmbeddings;
+use crate::execution::{Call, Executor, Opening};
+use crate::model::Manifest;
+use crate::onnxruntime::{GraphFile, Library};
+use crate::options::{EmbedOptions, ModelOptions};
 use crate::prompt::Prompt;
-use crate::running::Running;
-use crate::session::Source;
 use crate::stream::EmbedIter;
-use crate::tokenizer::{Encoding, Limits, Tokenizer};
+use crate::tokenize::{Encoding, Limits, Tokenizer, Tokens};
 
 /// An open model.
 ///
-/// It is `Send` and `Sync`: share one between threads by reference or in an `Arc`. Calls from several threads tokenize
-/// side by side and take turns on the graph, which uses all of its threads in each run. More than one `Embedder` of the
-/// same model costs its memory again and gains nothing.
+/// It is `Send` and `Sync`: share one between threads by reference or in an `Arc`. Calls from several threads tokenize at the
+/// same time and take turns on the graph, since each run uses all of the session's threads. A second `Embedder` of the same
+/// model needs its memory again and gains nothing.
 pub struct Embedder {
     manifest: Manifest,
     library: Library,
     tokenizer: Tokenizer,
-    engine: Engine,
+    executor: Executor,
     graph_path: PathBuf,
 }
 
@@ -37,103 +32,134 @@ impl Embedder {
     /// Opens a model folder made by the exporter.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`](crate::ErrorKind::Model) when the folder, manifest, tokenizer or graph is missing, damaged or
-    /// not of the kind this runtime implements; [`ErrorKind::Library`](crate::ErrorKind::Library) and
-    /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) when ONNX Runtime or the provider asked for cannot be had;
-    /// [`ErrorKind::Option`](crate::ErrorKind::Option) when an option is out of range.
-    pub fn open(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        let manifest = Manifest::open(folder)?;
-        let library = Library::load(options.library.as_deref())?;
-        let source = prepare::find(&manifest, &library, options).map_or(Source::Model, Source::Prepared);
-        Self::open_source(manifest, library, options, &source)
+    /// [`ErrorKind::Model`] when the folder, manifest, tokenizer or graph is missing, damaged or not of the kind this version
+    /// implements; [`ErrorKind::Library`] and [`ErrorKind::Provider`] when ONNX Runtime or the provider cannot be used;
+    /// [`ErrorKind::Option`] when an option is out of range or the provider ignores it.
+    pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
+        let opening = Opening::new(folder, options)?;
+        let entry = Place::of(&opening).and_then(|place| place.find(options.verify_hashes));
+        Self::assemble(&opening, entry.as_ref())
     }
 
-    pub(crate) fn open_source(
-        manifest: Manifest,
-        library: Library,
-        options: &LoadOptions,
-        source: &Source,
-    ) -> Result<Self> {
-        options.provider.check_model(&manifest)?;
-        options.provider.check_in_library(&library)?;
-        if options.verify_hashes {
-            manifest.verify_hashes()?;
-        }
+    /// Opens tokenizer and graph, with what was prepared if there is an entry.
+    ///
+    /// # Errors
+    /// As [`Embedder::open`].
+    pub(crate) fn assemble(opening: &Opening, entry: Option<&Entry>) -> Result<Self> {
+        let (manifest, library) = (opening.manifest.clone(), opening.library.clone());
         let tokenizer = Tokenizer::open(&manifest)?;
-        let engine = Engine::open(&manifest, &library, options, source)?;
-        let graph_path = if options.provider.is_gpu() { manifest.graph_path() } else { source.path(&manifest) };
-        tracing::debug!(graph = %graph_path.display(), "opened");
-        Ok(Self { manifest, library, tokenizer, engine, graph_path })
+        let (executor, file) = match &opening.shapes {
+            Some(shapes) => {
+                let engines = entry.map(|entry| entry.folder().to_owned());
+                if engines.is_none() {
+                    check_engines_may_be_built(opening)?;
+                }
+                (Executor::on_gpus(opening, shapes, engines)?, GraphFile::Model)
+            }
+            None => {
+                let file = match entry.cloned() {
+                    None => GraphFile::Model,
+                    Some(Entry::Filling(folder)) => GraphFile::SaveInto(folder),
+                    Some(Entry::Complete(folder)) => GraphFile::Prepared(folder),
+                };
+                (Executor::on_host(opening, &file)?, file)
+            }
+        };
+        let graph_path = file.path(&manifest);
+        Ok(Self { manifest, library, tokenizer, executor, graph_path })
     }
 
     /// Embeds prompts: row i of the result belongs to `prompts[i]`.
     ///
-    /// How the prompts are batched does not show in the rows beyond rounding (1e-6 for an fp32 model).
+    /// How prompts are batched does not change the rows beyond rounding (1e-6 for an fp32 model).
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an option out of range;
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) or [`ErrorKind::TooLong`](crate::ErrorKind::TooLong) naming the first
-    /// prompt that cannot be embedded, in which case none is; [`ErrorKind::Inference`](crate::ErrorKind::Inference) when
-    /// a run fails; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) when the options' token was cancelled.
-    pub fn embed(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Embeddings> {
+    /// [`ErrorKind::Option`] for an option out of range; [`ErrorKind::Input`] or [`ErrorKind::TooLong`] naming the first
+    /// prompt that cannot be embedded, in which case none is; [`ErrorKind::Inference`] when a run fails;
+    /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`] when the options end the call.
+    pub fn embed(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Embeddings> {
         let start = Instant::now();
         self.start(self.encode_all(prompts, options)?, options, start)?.finish()
     }
 
     /// Embeds prompts on a GPU and leaves the rows there, in the order of the prompts, for a search on that GPU.
     ///
-    /// The prompts run as one batch. The host waits until it is on its way, not until it is done.
+    /// The prompts run as one batch. The host waits until the run has started, not until it is done.
     ///
     /// # Errors
-    /// As [`Embedder::embed`]; [`ErrorKind::Option`](crate::ErrorKind::Option) when the model is not open on a GPU, there
-    /// are no prompts or more than fit one batch within [`EncodeOptions::max_batch_tokens`] and
-    /// [`EncodeOptions::max_batch_size`]; [`ErrorKind::Device`](crate::ErrorKind::Device) when the GPU fails, or
-    /// [`CudaOptions::buffer_sets`](crate::CudaOptions::buffer_sets) outputs of that shape are held already.
-    pub fn embed_on_device(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<DeviceEmbeddings> {
+    /// As [`Embedder::embed`]; [`ErrorKind::Option`] when the model is not open on a GPU, or when there are no prompts or more
+    /// than fit one batch within [`EmbedOptions::max_batch_tokens`] and [`EmbedOptions::max_batch_size`];
+    /// [`ErrorKind::Device`] when the GPU fails, or when
+    /// [`GpuOptions::buffer_sets`](crate::gpu::GpuOptions::buffer_sets) outputs of that shape are already held.
+    pub fn embed_on_device(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<DeviceEmbeddings> {
         let refuse = |message: String| Err(Error::new(ErrorKind::Option, message));
-        let Some(worker) = self.engine.worker()? else {
-            return refuse("the model is open on the CPU, whose embeddings are on no GPU".to_owned());
+        let Some(worker) = self.executor.worker()? else {
+            return refuse(
+                "the model is open on the CPU: open it with a GPU `provider` to keep rows on a GPU".to_owned(),
+            );
         };
         let encodings = self.encode_all(prompts, options)?;
         let longest = encodings.iter().map(|encoding| encoding.ids().len()).max().unwrap_or(0);
-        let most = self.engine.max_rows(longest, options);
+        let most = self.executor.max_rows(longest, options);
         if !(1..=most).contains(&encodings.len()) {
             let count = encodings.len();
-            return refuse(format!("{count} prompts of up to {longest} tokens, allowed are 1 to {most} in one batch"));
+            return refuse(format!(
+                "one batch takes 1 to {most} prompts of up to {longest} tokens (`max_batch_tokens`, `max_batch_size`), got \
+                 {count}"
+            ));
         }
-        let batch = Batch::new(&encodings.iter().collect::<Vec<_>>(), self.manifest.pad_token_id());
-        let place = worker.hold(batch, &Patience::of(options))?;
-        let tokens = encodings.iter().map(|encoding| encoding.ids().len()).collect();
-        let truncated = encodings.iter().map(Encoding::truncated).collect();
-        Ok(DeviceEmbeddings::new(Arc::clone(worker), place, self.dim(), tokens, truncated))
+        DeviceEmbeddings::run(worker, &encodings, self.dim(), self.manifest.pad_token_id(), &options.stop())
     }
 
-    /// Allocates buffers and records CUDA graphs for every shape that calls with these options can need, so that no call
-    /// waits for that. Returns the number of shapes; on the CPU there are none.
+    /// Allocates buffers and records CUDA graphs for every shape that calls with these options can need, so that no call has
+    /// to. Returns the number of shapes; on the CPU there are none.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`](crate::ErrorKind::Device) or [`ErrorKind::Inference`](crate::ErrorKind::Inference) when a
-    /// shape cannot be run, for example for want of memory; [`ErrorKind::Option`](crate::ErrorKind::Option) for an option
-    /// out of range.
-    pub fn warm_up(&self, options: &EncodeOptions) -> Result<usize> {
+    /// [`ErrorKind::Device`] or [`ErrorKind::Inference`] when a shape cannot be run, for example because memory runs out;
+    /// [`ErrorKind::Option`] for an option out of range.
+    pub fn warm_up(&self, options: &EmbedOptions) -> Result<usize> {
         options.resolve(self.manifest.max_length())?;
-        self.engine.warm_up(options)
+        self.executor.warm_up(options)
     }
 
-    /// Embeds a stream of prompts of any length, with bounded memory; the results come in the order of the prompts.
+    /// Embeds a stream of prompts of any length, with bounded memory. Each prompt has a tag, of any type, that comes back with
+    /// its result; results come in the order of the prompts. `prompts.enumerate()` gives each its number.
     ///
-    /// Prompts are taken in windows ([`EncodeOptions::window`], and a few megabytes of text at most), each embedded as by
-    /// [`Embedder::embed`]. A prompt that cannot be embedded yields its error in its place, and the stream goes on; a
+    /// Prompts are read in windows ([`EmbedOptions::window`], and a few megabytes of text at most), and each window is embedded
+    /// as by [`Embedder::embed`]. A prompt that cannot be embedded yields its error in its place, and the stream goes on; a
     /// run that fails yields its error for every prompt of its window.
     ///
+    /// ```no_run
+    /// # use nvembed::{EmbedOptions, Embedder, Prompt};
+    /// # fn all(embedder: &Embedder, lines: impl Iterator<Item = String>) -> nvembed::Result<()> {
+    /// let prompts = lines.map(Prompt::passage).enumerate();
+    /// for (number, embedding) in embedder.embed_iter(prompts, &EmbedOptions::default())? {
+    ///     println!("{number}: {:?}", embedding?.values);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
-    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an option out of range.
-    pub fn embed_iter<'e, 'p, I>(&'e self, prompts: I, options: &EncodeOptions) -> Result<EmbedIter<'e, I::IntoIter>>
+    /// [`ErrorKind::Option`] for an option out of range.
+    pub fn embed_iter<'e, 'p, T, I>(
+        &'e self,
+        prompts: I,
+        options: &EmbedOptions,
+    ) -> Result<EmbedIter<'e, T, I::IntoIter>>
     where
-        I: IntoIterator<Item = Prompt<'p>>,
+        I: IntoIterator<Item = (T, Prompt<'p>)>,
     {
         options.resolve(self.manifest.max_length())?;
         Ok(EmbedIter::new(self, prompts.into_iter(), options.clone()))
+    }
+
+    /// The token ids of each prompt as a call with these options would run them.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn tokenize(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Tokens>> {
+        Ok(self.encode_all(prompts, options)?.into_iter().map(Encoding::into_tokens).collect())
     }
 
     /// The manifest of the open folder.
@@ -146,7 +172,7 @@ impl Embedder {
         &self.library
     }
 
-    /// The file of the graph that runs: the model folder's own, or one that [`crate::prepare`] made of it.
+    /// The graph file in use: the model folder's own, or a [prepared](crate::prepare) one.
     pub fn graph_path(&self) -> &Path {
         &self.graph_path
     }
@@ -156,48 +182,47 @@ impl Embedder {
         self.manifest.dim()
     }
 
-    /// The token ids of each prompt, cut to the row limit, and the number of leading ids that are not pooled.
-    ///
-    /// # Errors
-    /// As [`Embedder::embed`].
-    pub fn tokenize(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<(Vec<u32>, usize)>> {
-        let encodings = self.encode(prompts, options)?;
-        encodings
-            .into_iter()
-            .map(|encoding| encoding.map(|one| (one.ids().to_vec(), one.instruction_tokens())))
-            .collect()
-    }
-
-    /// Tokenizes; the outer error is of the options, each inner one of its prompt.
-    pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<Result<Encoding>>> {
+    /// Tokenizes. The outer error is of the options, each inner one of its prompt.
+    pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Result<Encoding>>> {
         let max_length = options.resolve(self.manifest.max_length())?;
-        Patience::of(options).check()?;
-        let EncodeOptions { truncation, special_tokens, .. } = *options;
+        options.stop().check()?;
+        let EmbedOptions { truncation, special_tokens, .. } = *options;
         let encodings = self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens });
-        let checked = |encoding: Encoding| self.engine.check_length(encoding.ids().len()).map(|()| encoding);
+        let checked = |encoding: Encoding| self.executor.check_length(encoding.ids().len()).map(|()| encoding);
         Ok(encodings.into_iter().map(|encoding| encoding.and_then(checked)).collect())
     }
 
-    /// Tokenizes prompts of which each must be good.
-    fn encode_all(&self, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Vec<Encoding>> {
+    /// Tokenizes prompts that must all be good; an error names its prompt.
+    fn encode_all(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Encoding>> {
         let named = |(index, encoding): (usize, Result<Encoding>)| encoding.map_err(|error| error.of_prompt(index));
         self.encode(prompts, options)?.into_iter().enumerate().map(named).collect()
     }
 
-    /// Plans, and begins to run.
-    pub(crate) fn start(
-        &self,
-        encodings: Vec<Encoding>,
-        options: &EncodeOptions,
-        start: Instant,
-    ) -> Result<Running<'_>> {
-        Running::start(&self.engine, encodings, self.dim(), self.manifest.pad_token_id(), options, start)
+    /// Plans a call, and begins to run it.
+    pub(crate) fn start(&self, encodings: Vec<Encoding>, options: &EmbedOptions, start: Instant) -> Result<Call<'_>> {
+        Call::start(&self.executor, encodings, self.dim(), self.manifest.pad_token_id(), options, start)
     }
 
     /// Whether runs go on by themselves while the caller tokenizes.
     pub(crate) fn runs_ahead(&self) -> bool {
-        self.engine.depth() > 0
+        self.executor.depth() > 0
     }
+}
+
+/// # Errors
+/// [`ErrorKind::Provider`] when the provider needs engines, and the options do not allow to build them now.
+fn check_engines_may_be_built(opening: &Opening) -> Result<()> {
+    let Opening { manifest, options, .. } = opening;
+    if !options.provider.builds_engines() || options.gpu.build_on_open {
+        return Ok(());
+    }
+    let message = format!(
+        "no {} engine was prepared for {} with this library, GPU and these options; build one with nvembed prepare, which takes \
+         minutes, or allow it when the model opens (`build_on_open`)",
+        options.provider,
+        manifest.folder().display()
+    );
+    Err(Error::new(ErrorKind::Provider, message))
 }
 
 impl std::fmt::Debug for Embedder {

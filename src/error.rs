@@ -1,64 +1,146 @@
-//! What can go wrong, in two parts: an opaque [`Error`] to read and an [`ErrorKind`] to decide by.
+//! Errors: an opaque [`Error`] to print and an [`ErrorKind`] to decide by.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
-/// The result of this library's calls.
+/// The result type of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error of this library.
 ///
-/// Its message names the offending value and the limit, and the underlying cause where there is one. Decide by
-/// [`Error::kind`], never by the text.
+/// Its text names the offending value, the limit and what to do about it; [`Error::source`](StdError::source) is the
+/// underlying cause where there is one, for example an I/O error or ONNX Runtime's own message, and is not repeated in the
+/// text. [`Error::report`] has both in one line. Decide by [`Error::kind`], never by the text.
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
+    /// Names of options stand in backticks.
     message: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// The classes of errors; each has its own remedy, and its own exit code in the command line program.
+/// The class of an [`Error`]. Each has its own remedy and its own [code](ErrorKind::code).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No usable ONNX Runtime library: none found, not loadable, or too old. The message lists where it was looked for.
+    /// No usable ONNX Runtime library: none found, not loadable, or too old. The message lists the places searched.
     Library,
-    /// The execution provider asked for is not in the library, or could not be started.
+    /// The execution provider is not in the library, could not be started, or cannot run this model.
     Provider,
     /// The model folder is missing, incomplete, damaged, or of another schema version.
     Model,
     /// A prompt cannot be embedded: for example, its instruction fills the whole row and nothing is left to pool.
     Input,
-    /// A prompt is longer than the limit and the truncation policy forbids to cut it, or so long that the provider could
-    /// not hold its attention scores.
+    /// A prompt is longer than the limit and the truncation policy is to refuse it, or too long for the provider to hold its
+    /// attention scores.
     TooLong,
-    /// An option is out of its range.
+    /// An option is out of range, or the provider ignores it.
     Option,
     /// ONNX Runtime failed during a run, or returned something that is not an embedding.
     Inference,
-    /// What was to be kept for later cannot be written: the cache folder, or the disk.
+    /// The cache folder cannot be written.
     Cache,
-    /// A GPU failed: out of memory, an error of the driver, or one that makes the device useless for this process. The
-    /// message says which. After the last kind every call on the device returns this error; open the model anew, or
-    /// start the process anew.
+    /// A GPU failed: out of memory, a driver error, or an error that makes the device unusable for this process. In the last
+    /// case every later call on the device returns this error: open the model again, or restart the process.
     Device,
     /// The caller's [`CancelToken`](crate::CancelToken) ended the call.
     Cancelled,
-    /// The call's deadline passed before it was done.
+    /// The call's deadline passed before it finished.
     DeadlineExceeded,
+}
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Library,
+        Self::Provider,
+        Self::Model,
+        Self::Input,
+        Self::TooLong,
+        Self::Option,
+        Self::Inference,
+        Self::Cancelled,
+        Self::Cache,
+        Self::Device,
+        Self::DeadlineExceeded,
+    ];
+
+    /// A number that stands for this kind outside of Rust, the same in the C interface. Never changed and never reused.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Library => 1,
+            Self::Provider => 2,
+            Self::Model => 3,
+            Self::Input => 4,
+            Self::TooLong => 5,
+            Self::Option => 6,
+            Self::Inference => 7,
+            Self::Cancelled => 8,
+            Self::Cache => 9,
+            Self::Device => 10,
+            Self::DeadlineExceeded => 11,
+        }
+    }
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), source: None }
     }
 
-    /// The same error, with the number of the prompt it is about in front.
+    /// The same error with its cause.
+    pub(crate) fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: Some(Arc::from(source.into())), ..self }
+    }
+
+    /// The same error, naming the prompt it is about.
     pub(crate) fn of_prompt(self, index: usize) -> Self {
-        Self { kind: self.kind, message: format!("prompt {index}: {}", self.message) }
+        Self { message: format!("prompt {index}: {}", self.message), ..self }
     }
 
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// The text and all of its causes in one line, with the names of options as the reader knows them.
+    ///
+    /// `name` gets the name of a field of [`ModelOptions`](crate::ModelOptions), [`GpuOptions`](crate::gpu::GpuOptions) or
+    /// [`EmbedOptions`](crate::EmbedOptions) and returns what a program calls it, for example a flag of its command line.
+    ///
+    /// ```
+    /// # use nvembed::{Embedder, ModelOptions};
+    /// let mut options = ModelOptions::default();
+    /// options.low_memory = true;
+    /// let error = Embedder::open("no/such/model", &options).unwrap_err();
+    /// eprintln!("{}", error.report(|name| format!("--{}", name.replace('_', "-"))));
+    /// ```
+    pub fn report(&self, name: impl Fn(&str) -> String) -> String {
+        let mut text = String::new();
+        let mut rest = self.message.as_str();
+        while let Some((before, after)) = rest.split_once('`') {
+            text.push_str(before);
+            let end = after.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_').unwrap_or(after.len());
+            match after[end..].strip_prefix('`') {
+                Some(behind) if end > 0 => {
+                    text.push_str(&name(&after[..end]));
+                    rest = behind;
+                }
+                // Other code in backticks, such as a command, stays as it is.
+                _ => {
+                    text.push('`');
+                    rest = after;
+                }
+            }
+        }
+        text.push_str(rest);
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
     }
 }
 
@@ -68,4 +150,54 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::Option`] when the value is outside of `low` to `high`.
+pub(crate) fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Option, format!("{name} must be {low} to {high}, got {value}")))
+}
+
+/// The value with that name.
+///
+/// # Errors
+/// [`ErrorKind::Option`] listing the names there are.
+pub(crate) fn by_name<T: Copy, const N: usize>(
+    option: &str,
+    wanted: &str,
+    values: [T; N],
+    name: impl Fn(T) -> &'static str,
+) -> Result<T> {
+    values.into_iter().find(|value| name(*value) == wanted).ok_or_else(|| {
+        let names = values.map(name).join(", ");
+        Error::new(ErrorKind::Option, format!("`{option}` must be one of {names}, got {wanted:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_the_causes_and_the_readers_names_of_options() {
+        let io = std::io::Error::other("disk on fire");
+        let error = Error::new(ErrorKind::Cache, "`max_length` is off; run `pip install x`").because(io);
+        assert_eq!(error.to_string(), "`max_length` is off; run `pip install x`");
+        assert_eq!(error.source().unwrap().to_string(), "disk on fire");
+        let report = error.report(|name| format!("--{}", name.replace('_', "-")));
+        assert_eq!(report, "--max-length is off; run `pip install x`: disk on fire");
+    }
+
+    #[test]
+    fn every_kind_has_a_code_of_its_own() {
+        let codes = ErrorKind::ALL.map(ErrorKind::code);
+        assert_eq!(codes, std::array::from_fn(|index| index as i32 + 1));
+    }
+}

@@ -2,14 +2,11 @@
 
 use crate::batch::{Batch, Plan, RUN_COST_ON_CPU};
 use crate::embedder::Embedder;
-use crate::embeddings::Embeddings;
+use crate::embeddings::{Dtype, Embeddings, Rows};
 use crate::error::Result;
-use crate::options::{EncodeOptions, OutputType};
+use crate::options::EmbedOptions;
 use crate::prompt::Prompt;
-use crate::session::RawOutput;
-use crate::tokenizer::Encoding;
-use half::f16;
-use ndarray::Array2;
+use crate::tokenize::Encoding;
 
 /// Tokenized prompts.
 pub struct Encodings(Vec<Encoding>);
@@ -17,7 +14,7 @@ pub struct Encodings(Vec<Encoding>);
 impl Encodings {
     /// # Errors
     /// As [`Embedder::tokenize`].
-    pub fn new(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Result<Self> {
+    pub fn new(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Self> {
         embedder.encode(prompts, options)?.into_iter().collect::<Result<_>>().map(Self)
     }
 
@@ -34,28 +31,13 @@ pub fn plan(lengths: &[usize], max_tokens: usize, max_rows: usize) -> usize {
     Plan::new(lengths, RUN_COST_ON_CPU, rows, |rows, longest| rows * longest).batches().len()
 }
 
-/// A batch's rows [B, D] as the graph returned them, in the order of the prompts and of another type.
+/// Puts a batch's rows [B, D], as a graph returned them, into the result of a call, in another element type.
 ///
 /// # Errors
 /// [`ErrorKind::Inference`](crate::ErrorKind::Inference) for a number that is not finite.
-pub fn widened(rows: Array2<f16>) -> Result<Embeddings> {
-    collected(RawOutput::F16(rows), OutputType::F32)
-}
-
-/// The same from float32 to float16.
-///
-/// # Errors
-/// As [`widened`].
-pub fn narrowed(rows: Array2<f32>) -> Result<Embeddings> {
-    collected(RawOutput::F32(rows), OutputType::F16)
-}
-
-fn collected(output: RawOutput, wanted: OutputType) -> Result<Embeddings> {
-    let (rows, dim) = match &output {
-        RawOutput::F32(output) => output.dim(),
-        RawOutput::F16(output) => output.dim(),
-    };
+pub fn collect(output: &Rows, wanted: Dtype) -> Result<Embeddings> {
+    let (rows, dim) = output.shape();
     let mut embeddings = Embeddings::with_shape(rows, dim, wanted);
-    embeddings.set(&(0..rows).collect::<Vec<_>>(), &output)?;
+    embeddings.set(&(0..rows).collect::<Vec<_>>(), output)?;
     Ok(embeddings)
 }

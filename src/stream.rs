@@ -6,84 +6,90 @@ use std::time::Instant;
 use crate::embedder::Embedder;
 use crate::embeddings::{Embedding, Stats};
 use crate::error::Result;
-use crate::options::EncodeOptions;
+use crate::execution::Call;
+use crate::options::EmbedOptions;
 use crate::prompt::Prompt;
-use crate::running::Running;
 
-/// Bytes of text of one window at most, before the prompt that goes beyond.
+/// The most bytes of text per window, not counting the prompt that goes beyond it.
 const WINDOW_BYTES: usize = 4 << 20;
 
-/// The results of [`Embedder::embed_iter`], in the order of the prompts.
+/// The results of [`Embedder::embed_iter`]: the tag of each prompt and its embedding, in the order of the prompts.
 ///
-/// Holds one window of prompts and results at a time, and asks the source for the next only when it is used up. On GPUs it
+/// Holds one window of prompts and results at a time, and asks the source for the next one when it is used up. On GPUs it
 /// holds two: the next window is read and tokenized while the one before runs.
-pub struct EmbedIter<'e, I> {
+pub struct EmbedIter<'e, T, I> {
     embedder: &'e Embedder,
     prompts: Fuse<I>,
-    options: EncodeOptions,
-    ahead: Option<Window<'e>>,
-    ready: std::vec::IntoIter<Result<Embedding>>,
+    options: EmbedOptions,
+    ahead: Option<Window<'e, T>>,
+    ready: std::vec::IntoIter<(T, Result<Embedding>)>,
     stats: Stats,
 }
 
 /// A window that was tokenized, and whose runs have begun.
-struct Window<'e> {
-    /// For each prompt nothing, or why it cannot be embedded.
-    prompts: Vec<Result<()>>,
-    running: Result<Running<'e>>,
+struct Window<'e, T> {
+    /// For each prompt its tag, and why it cannot be embedded, if it cannot.
+    prompts: Vec<(T, Result<()>)>,
+    call: Result<Call<'e>>,
 }
 
-impl<'e, 'p, I: Iterator<Item = Prompt<'p>>> EmbedIter<'e, I> {
-    pub(crate) fn new(embedder: &'e Embedder, prompts: I, options: EncodeOptions) -> Self {
+impl<'e, 'p, T, I: Iterator<Item = (T, Prompt<'p>)>> EmbedIter<'e, T, I> {
+    pub(crate) fn new(embedder: &'e Embedder, prompts: I, options: EmbedOptions) -> Self {
         let (ready, stats) = (Vec::new().into_iter(), Stats::default());
         Self { embedder, prompts: prompts.fuse(), options, ahead: None, ready, stats }
     }
 
-    /// What was done so far, summed over the windows.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
     /// Reads and tokenizes the next window, and begins to run it; `None` at the end of the source.
-    fn begin(&mut self) -> Option<Window<'e>> {
+    fn begin(&mut self) -> Option<Window<'e, T>> {
         let start = Instant::now();
-        let mut window = Vec::new();
-        let mut bytes = 0;
-        while window.len() < self.options.window && bytes < WINDOW_BYTES {
-            let Some(prompt) = self.prompts.next() else { break };
+        let (mut tags, mut prompts, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while prompts.len() < self.options.window && bytes < WINDOW_BYTES {
+            let Some((tag, prompt)) = self.prompts.next() else { break };
             bytes += prompt.instruction().len() + prompt.text().len();
-            window.push(prompt);
+            tags.push(tag);
+            prompts.push(prompt);
         }
-        if window.is_empty() {
+        if prompts.is_empty() {
             return None;
         }
-        let encodings = match self.embedder.encode(&window, &self.options) {
+        let encodings = match self.embedder.encode(&prompts, &self.options) {
             Ok(encodings) => encodings,
             Err(error) => {
-                return Some(Window { prompts: window.iter().map(|_| Ok(())).collect(), running: Err(error) });
+                return Some(Window { prompts: tags.into_iter().map(|tag| (tag, Ok(()))).collect(), call: Err(error) });
             }
         };
-        let mut good = Vec::with_capacity(window.len());
+        let mut good = Vec::with_capacity(prompts.len());
         // Each prompt's error keeps its place; the embeddings fill the rest in order.
-        let prompts = encodings.into_iter().map(|encoding| encoding.map(|encoding| good.push(encoding))).collect();
-        Some(Window { prompts, running: self.embedder.start(good, &self.options, start) })
+        let outcomes = encodings.into_iter().map(|encoding| encoding.map(|encoding| good.push(encoding)));
+        let prompts = tags.into_iter().zip(outcomes).collect();
+        Some(Window { prompts, call: self.embedder.start(good, &self.options, start) })
     }
 
-    fn finish(&mut self, window: Window<'e>) -> Vec<Result<Embedding>> {
-        match window.running.and_then(Running::finish) {
+    fn finish(&mut self, window: Window<'e, T>) -> Vec<(T, Result<Embedding>)> {
+        match window.call.and_then(Call::finish) {
             Ok(embeddings) => {
                 self.stats.add(embeddings.stats());
-                let mut rows = embeddings.into_rows();
-                window.prompts.into_iter().filter_map(|prompt| prompt.map(|()| rows.next()).transpose()).collect()
+                let mut rows = embeddings.into_each();
+                let result = |(tag, outcome): (T, Result<()>)| {
+                    outcome.map(|()| rows.next()).transpose().map(|result| (tag, result))
+                };
+                window.prompts.into_iter().filter_map(result).collect()
             }
             // A failed run fails every prompt of its window: none may be lost.
-            Err(error) => window.prompts.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => window.prompts.into_iter().map(|(tag, _)| (tag, Err(error.clone()))).collect(),
         }
     }
 }
 
-impl<'p, I: Iterator<Item = Prompt<'p>>> Iterator for EmbedIter<'_, I> {
-    type Item = Result<Embedding>;
+impl<T, I> EmbedIter<'_, T, I> {
+    /// What was done so far, summed over the windows.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}
+
+impl<'p, T, I: Iterator<Item = (T, Prompt<'p>)>> Iterator for EmbedIter<'_, T, I> {
+    type Item = (T, Result<Embedding>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(result) = self.ready.next() {
@@ -98,9 +104,9 @@ impl<'p, I: Iterator<Item = Prompt<'p>>> Iterator for EmbedIter<'_, I> {
     }
 }
 
-impl<'p, I: Iterator<Item = Prompt<'p>>> FusedIterator for EmbedIter<'_, I> {}
+impl<'p, T, I: Iterator<Item = (T, Prompt<'p>)>> FusedIterator for EmbedIter<'_, T, I> {}
 
-impl<I> std::fmt::Debug for EmbedIter<'_, I> {
+impl<T, I> std::fmt::Debug for EmbedIter<'_, T, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EmbedIter")
             .field("embedder", &self.embedder)

@@ -1,13 +1,13 @@
-//! Providers' options by the names that ONNX Runtime gives them.
+//! The options of the providers, by ONNX Runtime's names.
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{ArenaStrategy, CudaOptions, Provider, TensorRtOptions};
-use crate::precision::Precision;
+use super::{ArenaStrategy, GpuOptions, Provider};
+use crate::model::{Manifest, Precision};
 
-/// What is not the caller's choice: the device and stream of a session, and the shapes it will see.
+/// What the runtime decides and not the caller: the device and stream of a session, and the shapes it will see.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Placement {
     pub(crate) device_id: usize,
@@ -15,44 +15,52 @@ pub(crate) struct Placement {
     pub(crate) stream: usize,
     /// Smallest, typical and largest (B, S).
     pub(crate) profile: [(usize, usize); 3],
-    /// The names of the graph's inputs, which all have those shapes.
+    /// The names of the graph's inputs; all have those shapes.
     pub(crate) inputs: Vec<String>,
-    /// The folder of this model's engines, an entry of the cache; `None` keeps no engine.
+    /// The cache entry with this model's engines; `None` keeps no engine.
     pub(crate) engines: Option<PathBuf>,
-    /// Bytes of weights.
+    /// The size of the weights in bytes.
     pub(crate) weights: u64,
-    /// What OpenVINO computes products in.
+    /// The precision of OpenVINO's matrix products.
     pub(crate) precision: Option<Precision>,
-    /// Threads of a run, which OpenVINO starts itself.
+    /// Threads per run, which OpenVINO starts itself.
     pub(crate) threads: Option<usize>,
-    /// Whether the CPU provider keeps what it frees.
+    /// Whether the CPU provider keeps freed memory for the next node.
     pub(crate) arena: bool,
 }
 
-/// From how many bytes of weights on they are handed to TensorRT beside the graph. ONNX Runtime otherwise writes both into
-/// one protobuf message for TensorRT's parser, whatever file they come from, and such a message ends at 2 GiB.
+impl Placement {
+    /// What every GPU's session of a model has in common, for shapes from the smallest to the largest of `profile`.
+    pub(crate) fn for_gpu(manifest: &Manifest, profile: [(usize, usize); 3]) -> Self {
+        let inputs = manifest.contract().0.into_iter().map(|input| input.name).collect();
+        Self { profile, inputs, weights: manifest.data_bytes(), ..Self::default() }
+    }
+}
+
+/// Larger weights, in bytes, are handed to TensorRT beside the graph. Otherwise ONNX Runtime writes both into one protobuf
+/// message for TensorRT's parser, whatever file they come from, and such a message ends at 2 GiB.
 const IN_ONE_MESSAGE: u64 = 1 << 30;
 
-/// What engines depend on, of all these options: not where and for which device they are made.
+/// What engines depend on, of all these options: not where and for which device they are built.
 pub(crate) fn engine_options(
     provider: Provider,
-    cuda: &CudaOptions,
-    tensorrt: &TensorRtOptions,
+    gpu: &GpuOptions,
+    provider_options: &[(String, String)],
     placement: &Placement,
 ) -> String {
     let here = Placement { engines: None, ..placement.clone() };
     let of_place = ["device_id", "has_user_compute_stream", "user_compute_stream"];
-    let mut pairs = settings(provider, cuda, tensorrt, &here);
+    let mut pairs = settings(provider, gpu, provider_options, &here);
     pairs.retain(|(name, _)| !of_place.contains(&name.as_str()));
     pairs.sort();
     pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The options of `provider` as pairs of names and values.
-pub(crate) fn settings(
+pub(super) fn settings(
     provider: Provider,
-    cuda: &CudaOptions,
-    tensorrt: &TensorRtOptions,
+    gpu: &GpuOptions,
+    provider_options: &[(String, String)],
     placement: &Placement,
 ) -> Vec<(String, String)> {
     let mut pairs = Pairs(Vec::new());
@@ -61,32 +69,14 @@ pub(crate) fn settings(
         pairs.set("has_user_compute_stream", 1);
         pairs.set("user_compute_stream", placement.stream);
     }
-    let extra = match provider {
-        Provider::Cpu => &[][..],
-        Provider::Cuda => {
-            for_cuda(&mut pairs, cuda);
-            &cuda.provider_options
-        }
-        Provider::TensorRt => {
-            for_tensorrt(&mut pairs, tensorrt, placement);
-            &tensorrt.provider_options
-        }
-        Provider::NvTensorRtRtx => {
-            for_tensorrt_rtx(&mut pairs, tensorrt, placement);
-            &tensorrt.provider_options
-        }
-        Provider::OpenVino => {
-            for_openvino(&mut pairs, placement);
-            &[]
-        }
-    };
-    for (name, value) in extra {
+    (provider.spec().settings)(&mut pairs, gpu, placement);
+    for (name, value) in provider_options {
         pairs.set(name, value);
     }
     pairs.0
 }
 
-fn for_cuda(pairs: &mut Pairs, options: &CudaOptions) {
+pub(super) fn for_cuda(pairs: &mut Pairs, options: &GpuOptions, _: &Placement) {
     let strategy = match options.arena_strategy {
         ArenaStrategy::SameAsRequested => "kSameAsRequested",
         ArenaStrategy::NextPowerOfTwo => "kNextPowerOfTwo",
@@ -99,7 +89,7 @@ fn for_cuda(pairs: &mut Pairs, options: &CudaOptions) {
     pairs.set("enable_cuda_graph", u8::from(options.cuda_graphs));
 }
 
-fn for_tensorrt(pairs: &mut Pairs, options: &TensorRtOptions, placement: &Placement) {
+pub(super) fn for_tensorrt(pairs: &mut Pairs, options: &GpuOptions, placement: &Placement) {
     // The graph is fp16 already; without this, TensorRT 10 may compute in fp32 between its fp16 tensors.
     pairs.set("trt_fp16_enable", 1);
     pairs.set("trt_builder_optimization_level", options.builder_optimization_level);
@@ -123,7 +113,7 @@ fn for_tensorrt(pairs: &mut Pairs, options: &TensorRtOptions, placement: &Placem
     }
 }
 
-fn for_tensorrt_rtx(pairs: &mut Pairs, options: &TensorRtOptions, placement: &Placement) {
+pub(super) fn for_tensorrt_rtx(pairs: &mut Pairs, options: &GpuOptions, placement: &Placement) {
     if let Some(bytes) = options.workspace {
         pairs.set("nv_max_workspace_size", bytes);
     }
@@ -141,7 +131,7 @@ fn for_tensorrt_rtx(pairs: &mut Pairs, options: &TensorRtOptions, placement: &Pl
 }
 
 /// OpenVINO's own properties go through as JSON.
-fn for_openvino(pairs: &mut Pairs, placement: &Placement) {
+pub(super) fn for_openvino(pairs: &mut Pairs, _: &GpuOptions, placement: &Placement) {
     // Both explicit: by default OpenVINO computes fp32 models in bf16 where the processor can.
     let precision = if placement.precision == Some(Precision::Bf16) { "bf16" } else { "f32" };
     let mut properties = json!({"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision});
@@ -158,7 +148,7 @@ fn profile(inputs: &[String], (rows, length): (usize, usize)) -> String {
 }
 
 /// Names and values; setting a name again replaces its value.
-struct Pairs(Vec<(String, String)>);
+pub(crate) struct Pairs(Vec<(String, String)>);
 
 impl Pairs {
     fn set(&mut self, name: &str, value: impl ToString) {
@@ -183,22 +173,22 @@ mod tests {
         }
     }
 
-    fn value(provider: Provider, cuda: &CudaOptions, tensorrt: &TensorRtOptions, name: &str) -> Option<String> {
-        let pairs = settings(provider, cuda, tensorrt, &placement());
+    fn value(provider: Provider, gpu: &GpuOptions, name: &str) -> Option<String> {
+        let pairs = settings(provider, gpu, &[], &placement());
         assert!(pairs.iter().filter(|(known, _)| known == name).count() <= 1, "{name} is set twice");
         pairs.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
     #[test]
     fn the_cpu_has_no_options() {
-        assert!(settings(Provider::Cpu, &CudaOptions::default(), &TensorRtOptions::default(), &placement()).is_empty());
+        assert!(settings(Provider::Cpu, &GpuOptions::default(), &[], &placement()).is_empty());
     }
 
     #[test]
     fn openvino_is_told_the_models_precision_and_the_threads() {
         let told = |precision, threads| {
             let placement = Placement { precision: Some(precision), threads, ..Placement::default() };
-            let pairs = settings(Provider::OpenVino, &CudaOptions::default(), &TensorRtOptions::default(), &placement);
+            let pairs = settings(Provider::OpenVino, &GpuOptions::default(), &[], &placement);
             let config = &pairs.iter().find(|(name, _)| name == "load_config").unwrap().1;
             serde_json::from_str::<serde_json::Value>(config).unwrap()["CPU"].clone()
         };
@@ -212,7 +202,7 @@ mod tests {
     #[test]
     fn every_gpu_provider_gets_the_device_and_the_shared_stream() {
         for provider in Provider::ALL.into_iter().filter(|provider| provider.is_gpu()) {
-            let of = |name| value(provider, &CudaOptions::default(), &TensorRtOptions::default(), name);
+            let of = |name| value(provider, &GpuOptions::default(), name);
             assert_eq!(of("device_id").as_deref(), Some("3"));
             assert_eq!(of("has_user_compute_stream").as_deref(), Some("1"));
             assert_eq!(of("user_compute_stream").as_deref(), Some("2748"));
@@ -221,15 +211,15 @@ mod tests {
 
     #[test]
     fn cuda_options_have_the_names_of_onnx_runtime() {
-        let options = CudaOptions {
+        let options = GpuOptions {
             memory_limit: Some(1 << 33),
             arena_strategy: ArenaStrategy::NextPowerOfTwo,
             tf32: true,
             cuda_graphs: false,
-            ..CudaOptions::default()
+            ..GpuOptions::default()
         };
-        let defaults = CudaOptions::default();
-        let of = |options, name| value(Provider::Cuda, options, &TensorRtOptions::default(), name);
+        let defaults = GpuOptions::default();
+        let of = |options, name| value(Provider::Cuda, options, name);
         for (name, chosen, default) in [
             ("gpu_mem_limit", Some("8589934592"), None),
             ("arena_extend_strategy", Some("kNextPowerOfTwo"), Some("kSameAsRequested")),
@@ -246,56 +236,54 @@ mod tests {
         for (provider, name) in
             [(Provider::TensorRt, "trt_cuda_graph_enable"), (Provider::NvTensorRtRtx, "enable_cuda_graph")]
         {
-            let of = value(provider, &CudaOptions::default(), &TensorRtOptions::default(), name);
+            let of = value(provider, &GpuOptions::default(), name);
             assert_eq!(of.as_deref(), Some("0"), "{provider}");
         }
     }
 
     #[test]
     fn tensorrt_profiles_name_every_input() {
-        let of = |name| value(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), name);
+        let of = |name| value(Provider::TensorRt, &GpuOptions::default(), name);
         let shapes = |shape| Some(format!("input_ids:{shape},attention_mask:{shape},pool_mask:{shape}"));
         assert_eq!(of("trt_profile_min_shapes"), shapes("1x16"));
         assert_eq!(of("trt_profile_opt_shapes"), shapes("8x128"));
         assert_eq!(of("trt_profile_max_shapes"), shapes("32x512"));
-        let of = |name| value(Provider::NvTensorRtRtx, &CudaOptions::default(), &TensorRtOptions::default(), name);
+        let of = |name| value(Provider::NvTensorRtRtx, &GpuOptions::default(), name);
         assert_eq!(of("nv_profile_max_shapes"), shapes("32x512"));
         assert_eq!(of("nv_runtime_cache_path").as_deref(), Some("/cache/engines"));
     }
 
     #[test]
     fn a_provider_option_replaces_the_one_set_before() {
-        let extra = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
-        let cuda = CudaOptions { provider_options: extra("use_tf32", "1"), ..CudaOptions::default() };
-        let tensorrt =
-            TensorRtOptions { provider_options: extra("trt_fp16_enable", "0"), ..TensorRtOptions::default() };
-        assert_eq!(value(Provider::Cuda, &cuda, &tensorrt, "use_tf32").as_deref(), Some("1"));
-        assert_eq!(value(Provider::TensorRt, &cuda, &tensorrt, "trt_fp16_enable").as_deref(), Some("0"));
+        for (provider, name) in [(Provider::Cuda, "use_tf32"), (Provider::TensorRt, "trt_fp16_enable")] {
+            let extra = [(name.to_owned(), "other".to_owned())];
+            let pairs = settings(provider, &GpuOptions::default(), &extra, &placement());
+            let values: Vec<_> = pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| &**value).collect();
+            assert_eq!(values, ["other"], "{provider}");
+        }
     }
 
     #[test]
     fn engines_are_kept_in_their_entry_and_timings_beside_it() {
-        let of = |name| value(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), name);
+        let of = |name| value(Provider::TensorRt, &GpuOptions::default(), name);
         assert_eq!(of("trt_engine_cache_path").as_deref(), Some("/cache/engines"));
         assert_eq!(of("trt_timing_cache_path").as_deref(), Some("/cache"));
         assert_eq!(of("trt_load_user_initializer").as_deref(), Some("1"));
         let small = Placement { weights: 1 << 20, ..placement() };
-        let pairs = settings(Provider::TensorRt, &CudaOptions::default(), &TensorRtOptions::default(), &small);
+        let pairs = settings(Provider::TensorRt, &GpuOptions::default(), &[], &small);
         assert!(pairs.iter().all(|(name, _)| name != "trt_load_user_initializer"));
     }
 
     #[test]
     fn engines_depend_on_options_and_shapes_and_not_on_the_place() {
-        let of = |tensorrt: &TensorRtOptions, placement: &Placement| {
-            engine_options(Provider::TensorRt, &CudaOptions::default(), tensorrt, placement)
-        };
-        let defaults = TensorRtOptions::default();
+        let of = |gpu: &GpuOptions, placement: &Placement| engine_options(Provider::TensorRt, gpu, &[], placement);
+        let defaults = GpuOptions::default();
         let usual = of(&defaults, &placement());
         let elsewhere = Placement { device_id: 0, stream: 1, engines: None, ..placement() };
         assert_eq!(of(&defaults, &elsewhere), usual);
         let longer = Placement { profile: [(1, 16), (8, 128), (32, 1024)], ..placement() };
         assert_ne!(of(&defaults, &longer), usual);
-        assert_ne!(of(&TensorRtOptions { builder_optimization_level: 5, ..defaults }, &placement()), usual);
+        assert_ne!(of(&GpuOptions { builder_optimization_level: 5, ..defaults }, &placement()), usual);
     }
 
     /// The provider's library cannot be loaded without TensorRT, but its file has the names it knows.
@@ -308,8 +296,8 @@ mod tests {
         });
         let Some(file) = file else { return println!("SKIPPED: .venv-gpu has no onnxruntime-gpu") };
         let bytes = std::fs::read(file).unwrap();
-        let options = TensorRtOptions { workspace: Some(1), ..TensorRtOptions::default() };
-        for (name, _) in settings(Provider::TensorRt, &CudaOptions::default(), &options, &placement()) {
+        let options = GpuOptions { workspace: Some(1), ..GpuOptions::default() };
+        for (name, _) in settings(Provider::TensorRt, &options, &[], &placement()) {
             // Its beginning may be shared with the end of a longer name.
             let whole = format!("{name}\0");
             let known = bytes.windows(whole.len()).any(|window| window == whole.as_bytes());

@@ -1,0 +1,101 @@
+//! Where the work of opening a model is kept: the key of an entry, and what it is for each kind of provider.
+
+use std::path::{Path, PathBuf};
+
+use super::store::{Cache, Key};
+use crate::error::Result;
+use crate::execution::Opening;
+use crate::execution::gpu::{DeviceInfo, Shapes, devices, driver_version, preload_libraries, tensorrt_version};
+use crate::machine::processor_and_instructions;
+use crate::provider::{Placement, Prepares, engine_options};
+
+/// The folder in a model folder that holds prepared models when no other is named.
+const FOLDER: &str = "cache";
+
+/// Raised when what is prepared changes in a way that the other parts of the key do not show.
+const FORMAT: &str = "1";
+
+/// The place of one entry in the cache.
+pub(crate) struct Place {
+    cache: Cache,
+    key: Key,
+}
+
+/// A folder of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// It is being filled: what opening makes is written there.
+    Filling(PathBuf),
+    /// It is complete: opening reads it.
+    Complete(PathBuf),
+}
+
+impl Entry {
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Self::Filling(folder) | Self::Complete(folder) => folder,
+        }
+    }
+}
+
+impl Place {
+    /// The place for this model, library, machine and options; `None` where nothing can be prepared.
+    pub(crate) fn of(opening: &Opening) -> Option<Self> {
+        let Opening { manifest, library, options, shapes } = opening;
+        let folder = options.cache.clone().unwrap_or_else(|| manifest.folder().join(FOLDER));
+        let format = ("format", FORMAT.to_owned());
+        let model = ("manifest_sha256", manifest.digest().to_owned());
+        let runtime = ("onnxruntime", format!("{} {}", library.version(), library.build_info()));
+        let key = match (options.provider.spec().prepares, shapes) {
+            (Prepares::Graph, _) => {
+                Key::new("cpu", [format, model, runtime, ("processor", processor_and_instructions()?)])
+            }
+            (Prepares::Engines, Some(shapes)) => {
+                let facts = [format, model, runtime, tensorrt(opening), gpus(opening)?, engines(opening, shapes)];
+                Key::new(options.provider.name(), facts)
+            }
+            _ => return None,
+        };
+        Some(Self { cache: Cache::new(folder), key })
+    }
+
+    /// The entry, if it is there.
+    pub(crate) fn find(&self, verify_hashes: bool) -> Option<Entry> {
+        self.cache.find(&self.key, verify_hashes).map(Entry::Complete)
+    }
+
+    /// Makes the entry unless it is there, and returns its folder.
+    ///
+    /// # Errors
+    /// As [`Cache::make`].
+    pub(crate) fn make(&self, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        self.cache.make(&self.key, make)
+    }
+}
+
+fn engines(opening: &Opening, shapes: &Shapes) -> (&'static str, String) {
+    let options = &opening.options;
+    let placement = Placement::for_gpu(&opening.manifest, shapes.profile());
+    ("options", engine_options(options.provider, &options.gpu, &options.provider_options, &placement))
+}
+
+/// NVIDIA's libraries report their versions once they are loaded.
+fn tensorrt(opening: &Opening) -> (&'static str, String) {
+    preload_libraries(opening.library.path(), opening.options.provider);
+    ("tensorrt", tensorrt_version().unwrap_or_else(|| "unknown".to_owned()))
+}
+
+/// What TensorRT chooses its kernels by: each kind of GPU in use, once, and the driver.
+fn gpus(opening: &Opening) -> Option<(&'static str, String)> {
+    let (major, minor) = driver_version().ok()?;
+    let ids = &opening.options.gpu.device_ids;
+    let used = devices().ok()?.into_iter().filter(|device| ids.contains(&device.id));
+    let mut kinds: Vec<String> = used
+        .map(|DeviceInfo { name, compute_capability: (major, minor), total_memory, .. }| {
+            format!("{name}, {major}.{minor}, {total_memory} bytes")
+        })
+        .collect();
+    kinds.sort();
+    kinds.dedup();
+    (!kinds.is_empty()).then(|| ("gpus", format!("{}; driver for CUDA {major}.{minor}", kinds.join("; "))))
+}

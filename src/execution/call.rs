@@ -1,0 +1,102 @@
+//! A call that has begun: encodings are planned, handed over batch by batch, and put back in order.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::executor::{Executor, Submitted};
+use super::host::Arena;
+use crate::batch::{BATCH_TOKENS_ON_CPU, Batch, Plan};
+use crate::embeddings::{Embeddings, Stats};
+use crate::error::Result;
+use crate::options::{EmbedOptions, Stop};
+use crate::tokenize::Encoding;
+
+/// A call that has begun. On GPUs the first batches run while the caller does something else.
+pub(crate) struct Call<'e> {
+    executor: &'e Executor,
+    pad_token_id: u32,
+    encodings: Vec<Encoding>,
+    batches: std::vec::IntoIter<Vec<usize>>,
+    /// Whether a row is longer than batches usually are: the memory it takes on the host is not kept after the call.
+    has_long_row: bool,
+    /// Batches that were handed over, with their rows, the oldest first.
+    waiting: VecDeque<(Vec<usize>, Submitted)>,
+    embeddings: Embeddings,
+    stats: Stats,
+    stop: Stop,
+    start: Instant,
+}
+
+impl<'e> Call<'e> {
+    /// Plans, and hands over the first batches.
+    ///
+    /// # Errors
+    /// As [`Executor::submit`].
+    pub(crate) fn start(
+        executor: &'e Executor,
+        encodings: Vec<Encoding>,
+        dim: usize,
+        pad_token_id: u32,
+        options: &EmbedOptions,
+        start: Instant,
+    ) -> Result<Self> {
+        let lengths: Vec<usize> = encodings.iter().map(|encoding| encoding.ids().len()).collect();
+        let max_rows = |longest| executor.max_rows(longest, options);
+        let plan = Plan::new(&lengths, executor.run_cost(), max_rows, |rows, longest| executor.cost(rows, longest));
+        let stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
+        let mut call = Self {
+            executor,
+            pad_token_id,
+            embeddings: Embeddings::with_shape(encodings.len(), dim, options.dtype),
+            encodings,
+            batches: plan.into_batches().into_iter(),
+            has_long_row: lengths.iter().any(|length| *length > BATCH_TOKENS_ON_CPU),
+            waiting: VecDeque::new(),
+            stats,
+            stop: options.stop(),
+            start,
+        };
+        while call.waiting.len() < executor.depth() && call.submit()? {}
+        Ok(call)
+    }
+
+    /// Runs the rest, and waits for all of it.
+    ///
+    /// # Errors
+    /// Of the first batch that failed; the others are dropped.
+    pub(crate) fn finish(mut self) -> Result<Embeddings> {
+        loop {
+            let more = self.submit()?;
+            if let Some((rows, submitted)) = self.waiting.pop_front() {
+                let start = Instant::now();
+                let output = submitted.wait()?;
+                self.stats.session_time += start.elapsed();
+                self.embeddings.set(&rows, &output)?;
+            } else if !more {
+                break;
+            }
+        }
+        for (row, encoding) in self.encodings.iter().enumerate() {
+            self.embeddings.set_info(row, encoding.ids().len(), encoding.truncated());
+        }
+        self.stats.total_time = self.start.elapsed();
+        self.embeddings.set_stats(self.stats);
+        Ok(self.embeddings)
+    }
+
+    /// Hands over the next batch, if there is one.
+    fn submit(&mut self) -> Result<bool> {
+        let Some(rows) = self.batches.next() else { return Ok(false) };
+        let of_batch: Vec<&Encoding> = rows.iter().map(|row| &self.encodings[*row]).collect();
+        let batch = Batch::new(&of_batch, self.pad_token_id);
+        let tokens = of_batch.iter().map(|encoding| encoding.ids().len()).sum();
+        self.stats.padded_tokens += self.executor.computed(batch.shape(), tokens);
+        let start = Instant::now();
+        let is_last = self.batches.len() == 0;
+        let arena = if self.has_long_row && is_last { Arena::Shrink } else { Arena::Keep };
+        let submitted = self.executor.submit(batch, &self.stop, arena)?;
+        self.stats.session_time += start.elapsed();
+        self.waiting.push_back((rows, submitted));
+        Ok(true)
+    }
+}

@@ -1,0 +1,105 @@
+//! NVIDIA's shared libraries: where pip puts them, and which of them are on this machine.
+
+use std::path::{Path, PathBuf};
+
+use super::driver::ask_library;
+use crate::error::{Error, ErrorKind, Result};
+use crate::onnxruntime::explain;
+use crate::provider::Provider;
+
+/// Nothing is linked to these, and no kernel of this model asked for them on the stand-ins for CUDA.
+const OPTIONAL: [&str; 2] = ["libnvrtc.so.13", "libcufft.so.12"];
+const CUDNN: &str = "libcudnn.so.9";
+const NVINFER: &str = "libnvinfer.so.10";
+
+/// A library that a provider may need.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SharedLibrary {
+    /// The file name, which ends in the version of its interface.
+    pub name: &'static str,
+    /// Why it cannot be loaded, with the remedy; `None` when it can.
+    pub problem: Option<String>,
+    /// Whether a model can run without it.
+    pub optional: bool,
+    /// Its own version, where it has a function for that.
+    pub version: Option<String>,
+}
+
+/// Loads the libraries that `provider` needs, so that ONNX Runtime finds them loaded, and reports on each.
+///
+/// The system's loader is asked first, with its own places and `LD_LIBRARY_PATH`; then the `nvidia` and `tensorrt_libs`
+/// folders beside the package of ONNX Runtime's library, where `pip install 'onnxruntime-gpu[cuda,cudnn]'` puts CUDA. A
+/// loaded library stays loaded.
+pub fn preload_libraries(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
+    let folders = pip_folders(onnxruntime);
+    let looked_for = |name| match load(name, &folders) {
+        None => SharedLibrary { name, problem: None, optional: OPTIONAL.contains(&name), version: version(name) },
+        Some(problem) => SharedLibrary {
+            name,
+            problem: Some(explain(&problem).unwrap_or(problem)),
+            optional: OPTIONAL.contains(&name),
+            version: None,
+        },
+    };
+    provider.spec().libraries.concat().into_iter().map(looked_for).collect()
+}
+
+/// The version of the loaded TensorRT, if there is one.
+pub(crate) fn tensorrt_version() -> Option<String> {
+    version(NVINFER)
+}
+
+/// cuDNN and TensorRT count 10,000 for a major version, 100 for a minor one.
+fn version(name: &str) -> Option<String> {
+    let function = match name {
+        CUDNN => "cudnnGetVersion",
+        NVINFER => "getInferLibVersion",
+        _ => return None,
+    };
+    let number = ask_library(name, function)?;
+    Some(format!("{}.{}.{}", number / 10_000, number % 10_000 / 100, number % 100))
+}
+
+/// [`preload_libraries`], and an error for what ONNX Runtime would not name itself: cuDNN, which it opens in the middle of a
+/// run, and TensorRT, without which looking for engines is of no use.
+///
+/// # Errors
+/// [`ErrorKind::Provider`] with the remedy.
+pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<()> {
+    for library in preload_libraries(onnxruntime, provider) {
+        tracing::debug!(name = library.name, problem = library.problem, "preloaded a library");
+        if let (CUDNN | NVINFER, Some(message)) = (library.name, library.problem) {
+            return Err(Error::new(
+                ErrorKind::Provider,
+                format!("execution provider {provider} cannot be used: {message}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `None` when the library is loaded, or the loader's reason.
+fn load(name: &str, folders: &[PathBuf]) -> Option<String> {
+    let system = ort::util::preload_dylib(name).err()?;
+    match folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()) {
+        Some(file) => ort::util::preload_dylib(file).err().map(|error| reason(&error)),
+        None => Some(reason(&system)),
+    }
+}
+
+/// The loader's own message, which is the cause of "dlopen failed".
+fn reason(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// `site-packages/nvidia/*/lib` and `site-packages/tensorrt_libs`, for `site-packages/onnxruntime/capi/libonnxruntime.so`.
+fn pip_folders(onnxruntime: &Path) -> Vec<PathBuf> {
+    let Some(packages) = onnxruntime.ancestors().nth(3) else { return Vec::new() };
+    let mut folders: Vec<_> = std::fs::read_dir(packages.join("nvidia"))
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("lib")).collect())
+        .unwrap_or_default();
+    folders.sort();
+    folders.push(packages.join("tensorrt_libs"));
+    folders
+}

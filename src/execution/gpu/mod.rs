@@ -1,0 +1,18 @@
+//! NVIDIA GPUs: the driver, a worker thread per device, its session and buffers, and embeddings that stay on the device.
+
+mod buffers;
+mod driver;
+mod embeddings;
+mod libraries;
+mod session;
+mod shapes;
+mod worker;
+
+pub use driver::{DeviceInfo, devices, driver_version};
+pub use embeddings::DeviceEmbeddings;
+pub use libraries::{SharedLibrary, preload_libraries};
+
+pub(crate) use libraries::{preload_checked, tensorrt_version};
+pub(crate) use session::GpuSession;
+pub(crate) use shapes::Shapes;
+pub(crate) use worker::{Ticket, Worker};

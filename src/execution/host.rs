@@ -1,0 +1,167 @@
+//! Running a graph in the caller's thread, on the CPU: the CPU provider and OpenVINO.
+
+use std::sync::{Mutex, PoisonError};
+
+use half::f16;
+use ndarray::{Array2, Ix2};
+use ort::session::{RunOptions, Session};
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorRef};
+
+use super::Opening;
+use crate::batch::Batch;
+use crate::embeddings::{Dtype, Rows};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Architecture, Target};
+use crate::onnxruntime::{GraphFile, open_graph};
+use crate::options::CancelToken;
+use crate::provider::{Placement, Provider};
+
+/// The most attention scores a batch may need on a provider that stores them all, in bytes: 8 GiB.
+///
+/// It makes one long text an error instead of a killed process. 32 heads reach it at 8,192 tokens. It does not bound the memory
+/// of a run, which has other tensors too.
+const MAX_SCORE_BYTES: u64 = 8 << 30;
+
+/// An open graph on the host.
+///
+/// ONNX Runtime's `Run` is documented as thread-safe, but `ort` asks for exclusive access and gives reasons; runs therefore
+/// take turns. Each run uses all threads of its session, so running two at once would gain nothing.
+pub(crate) struct Host {
+    session: Mutex<Session>,
+    /// The graph's output type, which was checked when it was opened.
+    dtype: Dtype,
+    /// Whether runs keep memory for the next run.
+    has_arena: bool,
+    /// Bytes of attention scores per row and squared token, where the provider stores them.
+    score_bytes: Option<u64>,
+    /// For a graph that computes real tokens only: the cost of attention to another token, in tokens.
+    attention_cost: Option<f64>,
+}
+
+/// What a run does with the memory it took, if the session has an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arena {
+    /// Keep it for the next run.
+    Keep,
+    /// Return what is free after the run to the system.
+    Shrink,
+}
+
+impl Host {
+    /// Opens the graph of a model folder.
+    ///
+    /// # Errors
+    /// As [`open_graph`].
+    pub(crate) fn open(opening: &Opening, file: &GraphFile) -> Result<Self> {
+        let Opening { manifest, library, options, .. } = opening;
+        let placement = Placement {
+            precision: Some(manifest.precision()),
+            threads: options.intra_threads,
+            arena: !options.low_memory,
+            ..Placement::default()
+        };
+        let dispatch = options.provider.dispatch(&options.gpu, &options.provider_options, &placement);
+        let session = open_graph(manifest, library, options, file, dispatch)?;
+        // The graph for the CPU goes through the scores in blocks, and so do OpenVINO's kernels.
+        let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
+        Ok(Self {
+            session: Mutex::new(session),
+            dtype: manifest.output_dtype(),
+            has_arena: options.provider == Provider::Cpu && placement.arena,
+            score_bytes: stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4)),
+            attention_cost: (manifest.target() == Target::Cpu).then(|| attention_cost(manifest.architecture())),
+        })
+    }
+
+    /// The cost of running rows of at most `length` tokens together, in tokens, without the fixed cost of a run.
+    pub(crate) fn cost(&self, rows: usize, length: usize) -> usize {
+        match self.attention_cost {
+            // Products leave padding out, attention does not.
+            Some(cost) => ((rows * length * length) as f64 * cost) as usize,
+            None => rows * length,
+        }
+    }
+
+    /// How many positions are computed for a batch of this shape, of which `tokens` are real.
+    pub(crate) fn computed(&self, (rows, length): (usize, usize), tokens: usize) -> usize {
+        if self.attention_cost.is_some() { tokens } else { rows * length }
+    }
+
+    /// How many rows of `length` tokens fit into the memory for attention scores, on a provider that stores them all.
+    pub(crate) fn max_rows(&self, length: usize) -> usize {
+        let Some(score_bytes) = self.score_bytes else { return usize::MAX };
+        let row = score_bytes.saturating_mul((length as u64).saturating_pow(2));
+        usize::try_from(MAX_SCORE_BYTES / row.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// # Errors
+    /// [`ErrorKind::TooLong`] when not even one row of `length` tokens fits.
+    pub(crate) fn check_length(&self, length: usize) -> Result<()> {
+        if self.max_rows(length) > 0 {
+            return Ok(());
+        }
+        let row = self.score_bytes.unwrap_or(0).saturating_mul((length as u64).saturating_pow(2));
+        let message = format!(
+            "a row of {length} tokens needs {:.1} GiB for attention scores on the CPU, the limit is {} GiB; lower \
+             `max_length`, or export the model with --target cpu, which does not store them",
+            row as f64 / f64::from(1 << 30),
+            MAX_SCORE_BYTES >> 30
+        );
+        Err(Error::new(ErrorKind::TooLong, message))
+    }
+
+    /// Runs one batch. Waits while another thread runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`;
+    /// [`ErrorKind::Cancelled`] when the token is, before or while the batch runs.
+    pub(crate) fn run(&self, batch: &Batch, cancel: Option<&CancelToken>, arena: Arena) -> Result<Rows> {
+        let failed = |error: ort::Error| {
+            let (rows, length) = batch.shape();
+            let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens");
+            Error::new(ErrorKind::Inference, message).because(error)
+        };
+        let mut inputs = Vec::with_capacity(3);
+        for (name, array) in batch.inputs() {
+            inputs.push((name, TensorRef::from_array_view(array.view()).map_err(failed)?));
+        }
+        // A thread that panicked while it held the lock left the session itself whole: it is not ours to change.
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut options = RunOptions::new().map_err(failed)?;
+        if arena == Arena::Shrink && self.has_arena {
+            options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
+        }
+        let (stoppable, plain);
+        let options = match cancel {
+            Some(cancel) => {
+                stoppable = cancel.start_run(options)?;
+                stoppable.options()
+            }
+            None => {
+                plain = options;
+                &plain
+            }
+        };
+        let outcome = session.run_with_options(inputs, options);
+        // ONNX Runtime reports that a run was stopped only in the text of its error.
+        let outputs =
+            outcome.map_err(|error| cancel.and_then(|token| token.check().err()).unwrap_or_else(|| failed(error)))?;
+        match self.dtype {
+            Dtype::F16 => rows::<f16>(&outputs[0]).map(Rows::F16),
+            Dtype::F32 => rows::<f32>(&outputs[0]).map(Rows::F32),
+        }
+        .map_err(failed)
+    }
+}
+
+/// The products of a token with another token's key and value, relative to those of a token with a layer's weights.
+fn attention_cost(shape: &Architecture) -> f64 {
+    let projections = 2 * (shape.num_attention_heads + shape.num_key_value_heads) * shape.head_dim;
+    let weights = shape.hidden_size * (projections + 3 * shape.intermediate_size);
+    (2 * shape.num_attention_heads * shape.head_dim) as f64 / weights.max(1) as f64
+}
+
+fn rows<T: PrimitiveTensorElementType + Clone>(value: &DynValue) -> ort::Result<Array2<T>> {
+    let array = value.try_extract_array::<T>()?;
+    array.to_owned().into_dimensionality::<Ix2>().map_err(ort::Error::wrap)
+}

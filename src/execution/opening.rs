@@ -1,0 +1,39 @@
+//! What opening a model starts from, read and checked once.
+
+use std::path::Path;
+
+use super::gpu::Shapes;
+use crate::error::Result;
+use crate::model::Manifest;
+use crate::onnxruntime::Library;
+use crate::options::ModelOptions;
+
+/// A model folder, the library and the options, which fit together.
+pub(crate) struct Opening {
+    pub(crate) manifest: Manifest,
+    pub(crate) library: Library,
+    pub(crate) options: ModelOptions,
+    /// The shapes that batches are padded to on a GPU; `None` on the host.
+    pub(crate) shapes: Option<Shapes>,
+}
+
+impl Opening {
+    /// Reads the manifest, loads the library, and checks that the provider is there, can run the model, and reads the options.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model), [`ErrorKind::Library`](crate::ErrorKind::Library),
+    /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) or [`ErrorKind::Option`](crate::ErrorKind::Option).
+    pub(crate) fn new(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
+        let manifest = Manifest::open(folder)?;
+        options.check()?;
+        let provider = options.provider;
+        provider.check_model(&manifest)?;
+        let library = Library::load(options.library.as_deref())?;
+        library.check_provider(provider)?;
+        let shapes = provider.is_gpu().then(|| Shapes::new(options, &manifest)).transpose()?;
+        if options.verify_hashes {
+            manifest.verify_hashes()?;
+        }
+        Ok(Self { manifest, library, options: options.clone(), shapes })
+    }
+}

@@ -1,0 +1,46 @@
+//! The machine this process runs on, as far as the system says.
+
+use crate::hash::sha256;
+
+/// The processor's name, for example "AMD EPYC 9454 48-Core Processor"; `None` where the system does not say.
+pub fn processor() -> Option<String> {
+    field("/proc/cpuinfo", &["model name", "CPU part"])
+}
+
+/// The processor's name and its instruction sets, shortened to a hash: what ONNX Runtime chooses its CPU kernels by.
+pub(crate) fn processor_and_instructions() -> Option<String> {
+    // The second name of each is the one of ARM's kernels.
+    let flags = field("/proc/cpuinfo", &["flags", "Features"])?;
+    let name = processor().unwrap_or_else(|| "unknown".to_owned());
+    Some(format!("{name}, instruction sets {}", &sha256(flags)[..16]))
+}
+
+/// The number of processor cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The machine's memory in bytes; `None` where the system does not say.
+pub fn memory() -> Option<u64> {
+    kibibytes("/proc/meminfo", "MemTotal")
+}
+
+/// The largest resident memory of this process so far, in bytes; `None` where the system does not say.
+pub fn peak_memory() -> Option<u64> {
+    kibibytes("/proc/self/status", "VmHWM")
+}
+
+fn kibibytes(file: &str, name: &str) -> Option<u64> {
+    let value = field(file, &[name])?;
+    Some(value.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// The value of the first line `name : value` in a file of Linux's /proc, for the first of the names that is there.
+fn field(file: &str, names: &[&str]) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let value = |wanted: &str| {
+        text.lines()
+            .find_map(|line| line.split_once(':').filter(|(name, _)| name.trim() == wanted).map(|(_, value)| value))
+    };
+    names.iter().find_map(|name| value(name)).map(|value| value.trim().to_owned())
+}

@@ -1,0 +1,237 @@
+//! Finding and loading ONNX Runtime's shared library, once per process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ort::environment::Environment;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider::{self, Provider};
+
+/// The oldest ONNX Runtime that is accepted, as (major, minor): the oldest one on which the graphs were run.
+pub const MINIMUM_VERSION: (u32, u32) = provider::MINIMUM_VERSION;
+
+/// The oldest ONNX Runtime that is accepted if it has the OpenVINO provider, and then for that provider only.
+pub const OPENVINO_MINIMUM_VERSION: (u32, u32) = provider::OPENVINO_MINIMUM_VERSION;
+
+/// The environment variable that names the library, for every program that uses `ort`.
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// The file beside an ONNX Runtime library that has the OpenVINO provider.
+const OPENVINO_FILE: &str = "libonnxruntime_providers_openvino.so";
+
+/// Where distributions keep shared libraries. The system's loader is asked after these.
+const SYSTEM_FOLDERS: [&str; 5] =
+    ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+
+/// The library of this process. ONNX Runtime can be loaded only once, so the first success is kept.
+static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+
+/// The ONNX Runtime library this process has loaded.
+#[derive(Debug, Clone)]
+pub struct Library {
+    path: PathBuf,
+    origin: &'static str,
+    minor_version: u32,
+    environment: Environment,
+}
+
+/// A place where the library may be (a file, a folder of libraries, or a name for the loader), and why it is searched.
+struct Place {
+    path: PathBuf,
+    origin: &'static str,
+}
+
+impl Library {
+    /// Loads ONNX Runtime, or returns the library that is already loaded.
+    ///
+    /// Searches, in this order: `path`, a file or folder; the file or folder that `ORT_DYLIB_PATH` names; the executable's
+    /// folder and `../lib` beside it; the `onnxruntime` wheel in the active virtual environment (`VIRTUAL_ENV`), then in a
+    /// `.venv` in any folder above the executable; the system's library folders. If `path` or the variable is given, nothing
+    /// else is searched.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Library`] when no place has a library that loads and is new enough; the message lists each place and what
+    /// was wrong with it. Also when this process has already loaded a library other than `path`.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        // A panic in here is a bug elsewhere; the stored value is still whole.
+        let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(library) = &*loaded {
+            return library.clone().matching(path);
+        }
+        let mut tried = String::new();
+        let mut reject = |path: &Path, origin: &str, reason: &str| {
+            tracing::debug!(path = %path.display(), reason, "not usable as ONNX Runtime");
+            tried.push_str(&format!("\n  {} ({origin}): {reason}", path.display()));
+        };
+        for Place { path, origin } in places(path) {
+            let files = if path.is_dir() { libraries_in(&path) } else { vec![path.clone()] };
+            if files.is_empty() {
+                reject(&path, origin, "no ONNX Runtime library in this folder");
+            }
+            for file in files {
+                match try_load(&file, origin) {
+                    Ok(library) => {
+                        tracing::info!(path = %file.display(), version = library.version(), "loaded ONNX Runtime");
+                        return Ok(loaded.insert(library).clone());
+                    }
+                    Err(reason) => reject(&file, origin, &reason),
+                }
+            }
+        }
+        let (major, minor) = MINIMUM_VERSION;
+        Err(Error::new(
+            ErrorKind::Library,
+            format!(
+                "no usable ONNX Runtime library (version {major}.{minor} or newer); searched:{tried}\nget one with `pip install \
+                 onnxruntime` in a virtual environment, or name one with `library` or {VARIABLE}"
+            ),
+        ))
+    }
+
+    fn matching(self, path: Option<&Path>) -> Result<Self> {
+        let same = |one: &Path, other: &Path| match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => one == other,
+        };
+        match path {
+            Some(path) if !same(path, &self.path) && !libraries_in(path).iter().any(|file| same(file, &self.path)) => {
+                Err(Error::new(
+                    ErrorKind::Library,
+                    format!(
+                        "{} cannot be loaded: this process has already loaded {}, and ONNX Runtime loads once per process",
+                        path.display(),
+                        self.path.display()
+                    ),
+                ))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// The library's file, or only its name when the system's loader found it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where it was found, for example "virtual environment".
+    pub fn origin(&self) -> &'static str {
+        self.origin
+    }
+
+    /// The version without its patch number, for example "1.32".
+    pub fn version(&self) -> String {
+        format!("1.{}", self.minor_version)
+    }
+
+    /// ONNX Runtime's own description of its build.
+    pub fn build_info(&self) -> &'static str {
+        ort::info()
+    }
+
+    /// The execution providers that this library can run: those it was built with and that were tested with a version this
+    /// old.
+    pub fn providers(&self) -> Vec<Provider> {
+        let new_enough = |provider: &Provider| self.minor_version >= provider.minimum_version().1;
+        Provider::ALL.into_iter().filter(new_enough).filter(|provider| provider.is_built_in()).collect()
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the library lacks the provider, naming what the library has.
+    pub(crate) fn check_provider(&self, provider: Provider) -> Result<()> {
+        let has = self.providers();
+        if has.contains(&provider) {
+            return Ok(());
+        }
+        let (major, minor) = provider.minimum_version();
+        let problem = if provider.is_built_in() {
+            format!("needs ONNX Runtime {major}.{minor}, {} is {}", self.path.display(), self.version())
+        } else {
+            let names: Vec<_> = has.into_iter().map(Provider::name).collect();
+            format!("is not in the loaded ONNX Runtime library, which has {}", names.join(", "))
+        };
+        let message = format!("execution provider {provider} {problem}; load {} (`library`)", provider.remedy());
+        Err(Error::new(ErrorKind::Provider, message))
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+fn try_load(path: &Path, origin: &'static str) -> std::result::Result<Library, String> {
+    let by_name = path.components().count() == 1;
+    if !by_name && !path.is_file() {
+        return Err("no such file or folder".to_owned());
+    }
+    let Some(minor_version) = ort::util::probe(path) else {
+        return Err(
+            if by_name { "not known to the system's loader" } else { "not an ONNX Runtime 1.x library" }.to_owned()
+        );
+    };
+    // Checked by the file beside it: once the library is loaded, no other can be.
+    let with_openvino = path.with_file_name(OPENVINO_FILE).is_file();
+    let (major, minor) = if with_openvino { OPENVINO_MINIMUM_VERSION } else { MINIMUM_VERSION };
+    if minor_version < minor {
+        return Err(format!("version 1.{minor_version} is too old, {major}.{minor} or newer is needed"));
+    }
+    let builder = ort::init_from(path).map_err(|error| error.to_string())?;
+    let environment = builder.with_name("nvembed").with_telemetry(false).build().map_err(|error| error.to_string())?;
+    Ok(Library { path: path.to_owned(), origin, minor_version, environment })
+}
+
+/// The places to search, in order. An explicit place is the only one.
+fn places(path: Option<&Path>) -> Vec<Place> {
+    if let Some(path) = path {
+        return vec![Place { path: absolute(path), origin: "given as an option" }];
+    }
+    if let Some(path) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        return vec![Place { path: absolute(Path::new(&path)), origin: VARIABLE }];
+    }
+    let mut places = Vec::new();
+    let mut add = |path: PathBuf, origin| places.push(Place { path, origin });
+    let executable = std::env::current_exe().unwrap_or_default();
+    if let Some(folder) = executable.parent() {
+        add(folder.to_owned(), "beside the executable");
+        add(folder.join("../lib"), "beside the executable");
+    }
+    let active = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
+    let above = executable.ancestors().skip(1).map(|folder| folder.join(".venv"));
+    for environment in active.into_iter().chain(above) {
+        for folder in wheels_in(&environment) {
+            add(folder, "virtual environment");
+        }
+    }
+    for folder in SYSTEM_FOLDERS {
+        add(PathBuf::from(folder), "system");
+    }
+    let name = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    add(PathBuf::from(name), "system");
+    places
+}
+
+/// A relative path is relative to the working directory; `ort` would look beside the executable first.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Where the `onnxruntime` wheel keeps its library in a virtual environment, for each Python version in it.
+fn wheels_in(environment: &Path) -> Vec<PathBuf> {
+    let Ok(pythons) = std::fs::read_dir(environment.join("lib")) else { return Vec::new() };
+    pythons.flatten().map(|python| python.path().join("site-packages/onnxruntime/capi")).collect()
+}
+
+/// The files in a folder named like ONNX Runtime's library, with or without a version; the plain name first.
+fn libraries_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let is_library = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name == "onnxruntime.dll"
+            || name == "libonnxruntime.so"
+            || name.starts_with("libonnxruntime.so.")
+            || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
+    };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| is_library(path)).collect();
+    paths.sort();
+    paths
+}

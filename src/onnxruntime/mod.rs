@@ -1,0 +1,12 @@
+//! ONNX Runtime: its shared library, the graph it opens, and the speed of one matrix product on it.
+
+mod explain;
+mod graph;
+mod library;
+mod peak;
+
+pub use library::{Library, MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION};
+pub use peak::matmul_peak;
+
+pub(crate) use explain::explain;
+pub(crate) use graph::{GraphFile, open_graph};

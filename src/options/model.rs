@@ -1,0 +1,142 @@
+//! The options of opening a model.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, ErrorKind, Result, in_range};
+use crate::provider::{GpuOptions, Provider};
+
+/// The most threads a run may have.
+const MAX_THREADS: usize = 1024;
+
+/// Options that are fixed while a model is open.
+///
+/// An option that the chosen provider ignores is an error unless it has its default. New options may be added: start from
+/// the defaults.
+///
+/// ```
+/// use nvembed::{ModelOptions, Provider};
+/// let mut options = ModelOptions::default();
+/// options.provider = Provider::Cuda;
+/// options.gpu.device_ids = vec![0, 1];
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    /// Where the model runs. Default: the CPU. A provider that cannot be used is an error, never a silent run on the CPU.
+    pub provider: Provider,
+    /// Devices, memory, shapes, CUDA graphs and engines of the GPU providers.
+    pub gpu: GpuOptions,
+    /// The ONNX Runtime library to load, a file or a folder. `None` searches for it; see
+    /// [`Library::load`](crate::onnxruntime::Library::load) for the places.
+    pub library: Option<PathBuf>,
+    /// Threads per run, 1 to 1,024. `None`: one per physical core. Tokenization uses rayon's global pool, which this does not
+    /// change. CPU and OpenVINO only.
+    pub intra_threads: Option<usize>,
+    /// Compare the SHA-256 of every file with the manifest. Default: false, since it reads the whole model.
+    pub verify_hashes: bool,
+    /// Where [`prepare`](crate::prepare) writes and [`Embedder::open`](crate::Embedder::open) looks. `None`: the folder
+    /// `cache` in the model folder. CPU and TensorRT only.
+    pub cache: Option<PathBuf>,
+    /// Rearrange the weights for the processor with all threads instead of one, when the model opens. That is faster, but
+    /// until it is done the pages of the weights file stay mapped beside the rearranged copy: resident memory shows twice the
+    /// model, though the system can drop those pages whenever it needs them. Needs ONNX Runtime 1.32; older versions ignore
+    /// it. Default: false. CPU only.
+    pub parallel_prepacking: bool,
+    /// Return the memory of each node of the graph to the system as soon as it is free, instead of keeping it in ONNX
+    /// Runtime's arena for the next node and the next run. Slower; a row of 16,384 tokens takes about a third less. Default:
+    /// false. CPU only.
+    pub low_memory: bool,
+    /// Other options of the execution provider by ONNX Runtime's names, for example `("sdpa_kernel", "1")` on CUDA. They
+    /// replace what the fields above set; device, stream, graphs and profiles cannot be set this way. Not on the CPU.
+    pub provider_options: Vec<(String, String)>,
+}
+
+impl ModelOptions {
+    /// The names of all options except those of [`ModelOptions::gpu`], which are [`GpuOptions::NAMES`].
+    pub const NAMES: [&str; 8] = [
+        "provider",
+        "library",
+        "intra_threads",
+        "verify_hashes",
+        "cache",
+        "parallel_prepacking",
+        "low_memory",
+        "provider_options",
+    ];
+
+    /// The options that do not have their default and that the provider ignores, by name.
+    pub fn ignored(&self) -> Vec<&'static str> {
+        let changed = [
+            ("intra_threads", self.intra_threads.is_some()),
+            ("cache", self.cache.is_some()),
+            ("parallel_prepacking", self.parallel_prepacking),
+            ("low_memory", self.low_memory),
+            ("provider_options", !self.provider_options.is_empty()),
+        ];
+        let changed = changed.into_iter().filter_map(|(name, changed)| changed.then_some(name));
+        changed.chain(self.gpu.changed()).filter(|name| !self.provider.spec().options.contains(name)).collect()
+    }
+
+    /// Checks every range that does not depend on the model, and that the provider reads what was set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`] naming the value and its limits, or the option and the provider.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(name) = self.ignored().first() {
+            let provider = self.provider;
+            let message = format!("provider {provider} ignores `{name}`; leave it out, or choose another provider");
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+        if let Some(threads) = self.intra_threads {
+            in_range("`intra_threads`", threads, 1, MAX_THREADS)?;
+        }
+        self.provider.check_provider_options(&self.provider_options)?;
+        self.gpu.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_the_provider_ignores_is_refused_by_name() {
+        let change: [(&str, fn(&mut ModelOptions)); 6] = [
+            ("intra_threads", |options| options.intra_threads = Some(2)),
+            ("low_memory", |options| options.low_memory = true),
+            ("cache", |options| options.cache = Some("here".into())),
+            ("provider_options", |options| options.provider_options = vec![("a".to_owned(), "b".to_owned())]),
+            ("tf32", |options| options.gpu.tf32 = true),
+            ("workspace", |options| options.gpu.workspace = Some(1)),
+        ];
+        let reads = |provider: Provider| -> Vec<&str> {
+            let accepted = |(name, set): &(&'static str, fn(&mut ModelOptions))| {
+                let mut options = ModelOptions { provider, ..ModelOptions::default() };
+                set(&mut options);
+                match options.check() {
+                    Ok(()) => Some(*name),
+                    Err(error) => {
+                        let wanted = format!("provider {provider} ignores `{name}`");
+                        assert!(error.to_string().starts_with(&wanted), "{error}");
+                        None
+                    }
+                }
+            };
+            change.iter().filter_map(accepted).collect()
+        };
+        assert_eq!(reads(Provider::Cpu), ["intra_threads", "low_memory", "cache"]);
+        assert_eq!(reads(Provider::OpenVino), ["intra_threads", "provider_options"]);
+        assert_eq!(reads(Provider::Cuda), ["provider_options", "tf32"]);
+        assert_eq!(reads(Provider::TensorRt), ["cache", "provider_options", "workspace"]);
+    }
+
+    #[test]
+    fn every_option_that_a_provider_reads_exists() {
+        for provider in Provider::ALL {
+            for name in provider.spec().options {
+                assert!(ModelOptions::NAMES.contains(name) || GpuOptions::NAMES.contains(name), "{provider}: {name}");
+            }
+            assert!(ModelOptions { provider, ..ModelOptions::default() }.check().is_ok(), "{provider}");
+        }
+    }
+}

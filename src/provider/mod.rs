@@ -1,0 +1,157 @@
+//! Execution providers: which there are, what each needs, and how it is configured. One entry each, in `spec.rs`.
+
+mod gpu_options;
+mod settings;
+mod spec;
+
+use std::fmt;
+use std::str::FromStr;
+
+use ort::ep::ExecutionProviderDispatch;
+
+pub use gpu_options::{ArenaStrategy, GpuOptions, UserStream};
+
+pub(crate) use settings::{Placement, engine_options};
+use spec::ProviderSpec;
+pub(crate) use spec::{MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION, Prepares};
+
+use crate::error::{Error, ErrorKind, Result, by_name};
+use crate::model::Manifest;
+
+/// Where a model runs. The names are those of ONNX Runtime's execution providers.
+///
+/// A provider that cannot be used is refused with the reason; the model never runs on the CPU instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Provider {
+    /// The host's processor.
+    #[default]
+    Cpu,
+    /// NVIDIA GPUs, through ONNX Runtime's own CUDA kernels.
+    Cuda,
+    /// NVIDIA GPUs, through TensorRT.
+    TensorRt,
+    /// NVIDIA RTX GPUs, through TensorRT for RTX.
+    NvTensorRtRtx,
+    /// The host's processor, through OpenVINO. Matrix products are in bf16 if the model is.
+    OpenVino,
+}
+
+/// What the runtime sets itself. Another device, stream or profile than the one that buffers are made for would fail late,
+/// and CUDA graphs that are not kept apart would give wrong results.
+const RESERVED: [&str; 13] = [
+    "device_id",
+    "device_type",
+    "has_user_compute_stream",
+    "user_compute_stream",
+    "enable_cuda_graph",
+    "load_config",
+    "trt_cuda_graph_enable",
+    "trt_profile_min_shapes",
+    "trt_profile_opt_shapes",
+    "trt_profile_max_shapes",
+    "nv_profile_min_shapes",
+    "nv_profile_opt_shapes",
+    "nv_profile_max_shapes",
+];
+
+impl Provider {
+    /// Every provider.
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Cuda, Self::TensorRt, Self::NvTensorRtRtx, Self::OpenVino];
+
+    /// `cpu`, `cuda`, `tensorrt`, `nv-tensorrt-rtx` or `openvino`.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// Whether the provider runs on an NVIDIA GPU.
+    pub fn is_gpu(self) -> bool {
+        self.spec().is_gpu
+    }
+
+    /// What to load where the provider is missing, for error messages: for example "the library of PyPI's onnxruntime-gpu".
+    pub fn remedy(self) -> &'static str {
+        self.spec().remedy
+    }
+
+    /// The oldest ONNX Runtime that this provider was tested with, as (major, minor).
+    pub fn minimum_version(self) -> (u32, u32) {
+        self.spec().minimum_version
+    }
+
+    /// Whether the provider compiles the graph into engines.
+    pub(crate) fn builds_engines(self) -> bool {
+        self.spec().prepares == Prepares::Engines
+    }
+
+    /// The provider's entry.
+    pub(crate) fn spec(self) -> &'static ProviderSpec {
+        match self {
+            Self::Cpu => &spec::CPU,
+            Self::Cuda => &spec::CUDA,
+            Self::TensorRt => &spec::TENSORRT,
+            Self::NvTensorRtRtx => &spec::NV_TENSORRT_RTX,
+            Self::OpenVino => &spec::OPENVINO,
+        }
+    }
+
+    /// Whether the loaded library was built with this provider.
+    pub(crate) fn is_built_in(self) -> bool {
+        (self.spec().is_built_in)().unwrap_or(false)
+    }
+
+    /// Whether the provider can run the model in a folder.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] naming the model, the reason and what to do: ONNX Runtime would name some node instead.
+    pub(crate) fn check_model(self, manifest: &Manifest) -> Result<()> {
+        let (target, precision) = (manifest.target(), manifest.precision());
+        match (self.spec().refuses)(target, precision) {
+            None => Ok(()),
+            Some(reason) => {
+                let folder = manifest.folder().display();
+                let message = format!(
+                    "{folder} ({precision}, exported with --target {target}) cannot run on provider {self}: {reason}"
+                );
+                Err(Error::new(ErrorKind::Provider, message))
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Option`] naming an option of the provider that the runtime sets itself.
+    pub(crate) fn check_provider_options(self, options: &[(String, String)]) -> Result<()> {
+        match options.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+            Some((name, _)) => {
+                let message = format!("`provider_options` cannot set {name}, which follows from other options");
+                Err(Error::new(ErrorKind::Option, message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The one place that turns a provider and its options into ONNX Runtime's terms.
+    pub(crate) fn dispatch(
+        self,
+        gpu: &GpuOptions,
+        provider_options: &[(String, String)],
+        placement: &Placement,
+    ) -> ExecutionProviderDispatch {
+        let pairs = settings::settings(self, gpu, provider_options, placement);
+        (self.spec().dispatch)(pairs, placement).error_on_failure()
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Provider {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        by_name("provider", name, Self::ALL, Self::name)
+    }
+}

@@ -1,0 +1,232 @@
+//! One entry per execution provider. To add a provider, add its name to [`Provider`](super::Provider) and its entry here.
+
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
+
+use super::GpuOptions;
+use super::settings::{self, Pairs, Placement};
+use crate::model::{Precision, Target};
+
+/// Everything the runtime knows about a provider.
+pub(crate) struct ProviderSpec {
+    /// Its name in options.
+    pub(crate) name: &'static str,
+    /// Whether it runs on an NVIDIA GPU.
+    pub(crate) is_gpu: bool,
+    /// The oldest ONNX Runtime it was tested with, as (major, minor).
+    pub(crate) minimum_version: (u32, u32),
+    /// What to load where it is missing.
+    pub(crate) remedy: &'static str,
+    /// The options that it reads, of those that not every provider does.
+    pub(crate) options: &'static [&'static str],
+    /// What can be done ahead of opening a model.
+    pub(crate) prepares: Prepares,
+    /// NVIDIA's shared libraries that it is linked to, or opens during a run; each after those it needs itself.
+    pub(crate) libraries: &'static [&'static [&'static str]],
+    /// Why it cannot run such a graph, and what to do; `None` when it can.
+    pub(crate) refuses: fn(Target, Precision) -> Option<&'static str>,
+    /// Its options by ONNX Runtime's names.
+    pub(crate) settings: fn(&mut Pairs, &GpuOptions, &Placement),
+    /// Whether the loaded library was built with it.
+    pub(crate) is_built_in: fn() -> ort::Result<bool>,
+    /// Hands it to ONNX Runtime.
+    pub(crate) dispatch: fn(Vec<(String, String)>, &Placement) -> ExecutionProviderDispatch,
+}
+
+/// What [`prepare`](crate::prepare) makes for a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prepares {
+    Nothing,
+    /// The optimized graph with its rearranged weights.
+    Graph,
+    /// TensorRT's engines.
+    Engines,
+}
+
+/// The oldest ONNX Runtime on which the graphs were run: the golden embeddings of nv-embed-mini, on the CPU.
+pub(crate) const MINIMUM_VERSION: (u32, u32) = (1, 31);
+/// The newest library with the OpenVINO provider is a 1.24.
+pub(crate) const OPENVINO_MINIMUM_VERSION: (u32, u32) = (1, 24);
+
+/// The libraries of CUDA that ONNX Runtime's CUDA provider needs.
+const CUDA_LIBRARIES: &[&str] = &[
+    "libcudart.so.13",
+    "libnvrtc.so.13",
+    "libcublasLt.so.13",
+    "libcublas.so.13",
+    "libcurand.so.10",
+    "libcufft.so.12",
+    "libcudnn.so.9",
+];
+
+pub(super) static CPU: ProviderSpec = ProviderSpec {
+    name: "cpu",
+    is_gpu: false,
+    minimum_version: MINIMUM_VERSION,
+    remedy: "the library of PyPI's onnxruntime",
+    options: &["intra_threads", "cache", "parallel_prepacking", "low_memory"],
+    prepares: Prepares::Graph,
+    libraries: &[],
+    refuses: |target, precision| match (target, precision) {
+        (Target::OpenVino, _) => Some("export it with --target cpu, or run it on openvino"),
+        (Target::TensorRt, _) => Some("export it with --target cpu"),
+        (_, Precision::Bf16) => Some(
+            "ONNX Runtime has no bf16 matrix product for CPUs; run it on cuda, export it with --target openvino and run it on \
+             openvino, or export it with --precision fp32 or int8",
+        ),
+        (_, Precision::W8a8) if !has_exact_int8_products() => Some(
+            "this processor has no VNNI instructions, and sums of 8-bit products would overflow; export it with --precision \
+             int8",
+        ),
+        _ => None,
+    },
+    settings: |_, _, _| {},
+    is_built_in: ep::CPU::is_available,
+    // `ort` turns the arena off unless it is told otherwise; ONNX Runtime's own default is on.
+    dispatch: |_, placement| ep::CPU::default().with_arena_allocator(placement.arena).build(),
+};
+
+pub(super) static CUDA: ProviderSpec = ProviderSpec {
+    name: "cuda",
+    is_gpu: true,
+    minimum_version: MINIMUM_VERSION,
+    remedy: "the library of PyPI's onnxruntime-gpu",
+    options: &[
+        "provider_options",
+        "device_ids",
+        "memory_limit",
+        "stream",
+        "arena_strategy",
+        "tf32",
+        "cuda_graphs",
+        "max_cuda_graphs",
+        "buffer_sets",
+        "sequence_buckets",
+        "batch_buckets",
+    ],
+    prepares: Prepares::Nothing,
+    libraries: &[CUDA_LIBRARIES],
+    refuses: |target, precision| match (target, precision) {
+        (_, Precision::W8a8) => {
+            Some("w8a8 has kernels for CPUs only; export it with --precision fp16 and --target any")
+        }
+        (Target::Any, _) => None,
+        _ => Some("export it with --target any"),
+    },
+    settings: settings::for_cuda,
+    is_built_in: ep::CUDA::is_available,
+    dispatch: |pairs, _| configured(ep::CUDA::default(), pairs).build(),
+};
+
+pub(super) static TENSORRT: ProviderSpec = ProviderSpec {
+    name: "tensorrt",
+    is_gpu: true,
+    minimum_version: MINIMUM_VERSION,
+    remedy: "the library of PyPI's onnxruntime-gpu",
+    options: &[
+        "cache",
+        "provider_options",
+        "device_ids",
+        "stream",
+        "buffer_sets",
+        "sequence_buckets",
+        "batch_buckets",
+        "builder_optimization_level",
+        "workspace",
+        "build_on_open",
+    ],
+    prepares: Prepares::Engines,
+    libraries: &[CUDA_LIBRARIES, &["libnvinfer.so.10", "libnvonnxparser.so.10"]],
+    refuses: tensorrt_refuses,
+    settings: settings::for_tensorrt,
+    is_built_in: ep::TensorRT::is_available,
+    dispatch: |pairs, _| configured(ep::TensorRT::default(), pairs).build(),
+};
+
+pub(super) static NV_TENSORRT_RTX: ProviderSpec = ProviderSpec {
+    name: "nv-tensorrt-rtx",
+    is_gpu: true,
+    minimum_version: MINIMUM_VERSION,
+    remedy: "a library that was built with it",
+    options: &[
+        "cache",
+        "provider_options",
+        "device_ids",
+        "stream",
+        "buffer_sets",
+        "sequence_buckets",
+        "batch_buckets",
+        "workspace",
+        "build_on_open",
+    ],
+    prepares: Prepares::Engines,
+    // Its own libraries have names that change with every version.
+    libraries: &[&["libcudart.so.13"]],
+    refuses: tensorrt_refuses,
+    settings: settings::for_tensorrt_rtx,
+    is_built_in: ep::NVRTX::is_available,
+    dispatch: |pairs, _| configured(ep::NVRTX::default(), pairs).build(),
+};
+
+pub(super) static OPENVINO: ProviderSpec = ProviderSpec {
+    name: "openvino",
+    is_gpu: false,
+    minimum_version: OPENVINO_MINIMUM_VERSION,
+    remedy: "the library of PyPI's onnxruntime-openvino",
+    options: &["intra_threads", "provider_options"],
+    prepares: Prepares::Nothing,
+    libraries: &[],
+    refuses: |target, precision| match (target, precision) {
+        (Target::OpenVino, Precision::Bf16) if !has_bf16_products() => {
+            Some("this processor has no bf16 products (AVX512_BF16); export it with --precision fp32")
+        }
+        (Target::OpenVino, _) => None,
+        _ => Some("its graph has operators that OpenVINO does not know; export it with --target openvino"),
+    },
+    settings: settings::for_openvino,
+    is_built_in: ep::OpenVINO::is_available,
+    dispatch: |pairs, _| configured(ep::OpenVINO::default(), pairs).build(),
+};
+
+fn tensorrt_refuses(target: Target, precision: Precision) -> Option<&'static str> {
+    match (target, precision) {
+        // The parser reads six inputs of an Attention node; the row lengths are the seventh, and it drops them silently.
+        (Target::Any, _) => Some("TensorRT ignores the row lengths that hide padding from attention; run it on cuda"),
+        (Target::TensorRt, Precision::Fp32) => {
+            Some("TensorRT has no fp32 kernel for attention; export it with --precision fp16")
+        }
+        (Target::TensorRt, Precision::Int8 | Precision::Int4) => {
+            Some("TensorRT does not know MatMulNBits; run it on cuda, or export it with --precision fp16")
+        }
+        (Target::TensorRt, _) => None,
+        _ => Some("export it with --target any and run it on cuda"),
+    }
+}
+
+fn configured<E: ArbitrarilyConfigurableExecutionProvider>(provider: E, pairs: Vec<(String, String)>) -> E {
+    pairs.into_iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
+}
+
+/// Whether 8-bit products are summed in 32 bits. x86 before VNNI adds two of them in 16 bits first, and saturates
+/// ([ONNX Runtime, Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html)).
+fn has_exact_int8_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
+}
+
+/// Whether the processor has bf16 products of its own. OpenVINO takes bf16 as a hint, and does not say what it made of it.
+fn has_bf16_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
