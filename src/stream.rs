@@ -86,6 +86,11 @@ impl<T, I> EmbedIter<'_, T, I> {
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
+
+    /// Whether the next result needs a new run: a good moment to flush what was written.
+    pub fn is_between_windows(&self) -> bool {
+        self.ready.len() == 0
+    }
 }
 
 impl<'p, T, I: Iterator<Item = (T, Prompt<'p>)>> Iterator for EmbedIter<'_, T, I> {

@@ -84,8 +84,8 @@ mod tests {
             (missing("libcuda.so.1"), ["libcuda.so.1 is not on this machine", "NVIDIA driver"]),
             (missing("libcublasLt.so.13"), ["libcublasLt.so.13 is not", "onnxruntime-gpu[cuda,cudnn]"]),
             (missing("libcudart.so.13"), ["libcudart.so.13 is not", "CUDA runtime libraries"]),
-            (missing("libcudnn.so.9"), ["libcudnn.so.9 is not", "install cuDNN"]),
-            (missing("libnvinfer.so.10"), ["libnvinfer.so.10 is not", "install TensorRT"]),
+            (missing("libcudnn.so.9"), ["libcudnn.so.9 is not", "version of cuDNN"]),
+            (missing("libnvinfer.so.10"), ["libnvinfer.so.10 is not", "version of TensorRT"]),
             (missing("/a b/libodd.so.1"), ["libodd.so.1 is not", "LD_LIBRARY_PATH"]),
             (
                 format!("{loader}/usr/lib/libcudart.so.13: version `libcudart.so.13' not found (required by x)"),

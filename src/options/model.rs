@@ -77,6 +77,20 @@ impl ModelOptions {
         changed.chain(self.gpu.changed()).filter(|name| !self.provider.spec().options.contains(name)).collect()
     }
 
+    /// The same options for another provider, with the default in place of each option that it ignores: for programs that
+    /// open models on several providers.
+    pub fn for_provider(&self, provider: Provider) -> Self {
+        let mut options = Self { provider, ..self.clone() };
+        let reads = |name: &str| provider.spec().options.contains(&name);
+        options.gpu = self.gpu.only(reads);
+        options.intra_threads = options.intra_threads.filter(|_| reads("intra_threads"));
+        options.cache = options.cache.filter(|_| reads("cache"));
+        options.parallel_prepacking &= reads("parallel_prepacking");
+        options.low_memory &= reads("low_memory");
+        options.provider_options.retain(|_| reads("provider_options"));
+        options
+    }
+
     /// Checks every range that does not depend on the model, and that the provider reads what was set.
     ///
     /// # Errors
@@ -128,6 +142,25 @@ mod tests {
         assert_eq!(reads(Provider::OpenVino), ["intra_threads", "provider_options"]);
         assert_eq!(reads(Provider::Cuda), ["provider_options", "tf32"]);
         assert_eq!(reads(Provider::TensorRt), ["cache", "provider_options", "workspace"]);
+    }
+
+    #[test]
+    fn for_a_provider_only_what_it_reads_is_kept() {
+        let mut all = ModelOptions { intra_threads: Some(2), low_memory: true, ..ModelOptions::default() };
+        all.parallel_prepacking = true;
+        all.cache = Some("here".into());
+        all.provider_options = vec![("a".to_owned(), "b".to_owned())];
+        all.gpu.tf32 = true;
+        all.gpu.sequence_buckets = vec![16];
+        all.gpu.workspace = Some(1);
+        for provider in Provider::ALL {
+            let kept = all.for_provider(provider);
+            assert_eq!((kept.ignored(), kept.provider), (vec![], provider));
+            assert!(kept.check().is_ok(), "{provider}");
+        }
+        assert!(all.for_provider(Provider::Cpu).low_memory && !all.for_provider(Provider::Cuda).low_memory);
+        let (cuda, tensorrt) = (all.for_provider(Provider::Cuda).gpu, all.for_provider(Provider::TensorRt).gpu);
+        assert!(cuda.tf32 && !tensorrt.tf32 && cuda.workspace.is_none() && tensorrt.workspace == Some(1));
     }
 
     #[test]

@@ -110,6 +110,30 @@ impl GpuOptions {
         Self::NAMES.into_iter().zip(changed).filter_map(|(name, changed)| changed.then_some(name)).collect()
     }
 
+    /// The options that `keeps` has by name, and the defaults of the others.
+    pub(crate) fn only(&self, keeps: impl Fn(&str) -> bool) -> Self {
+        let (own, default) = (self.clone(), Self::default());
+        Self {
+            device_ids: if keeps("device_ids") { own.device_ids } else { default.device_ids },
+            memory_limit: own.memory_limit.filter(|_| keeps("memory_limit")),
+            stream: own.stream.filter(|_| keeps("stream")),
+            arena_strategy: if keeps("arena_strategy") { own.arena_strategy } else { default.arena_strategy },
+            tf32: own.tf32 && keeps("tf32"),
+            cuda_graphs: own.cuda_graphs || !keeps("cuda_graphs"),
+            max_cuda_graphs: if keeps("max_cuda_graphs") { own.max_cuda_graphs } else { default.max_cuda_graphs },
+            buffer_sets: if keeps("buffer_sets") { own.buffer_sets } else { default.buffer_sets },
+            sequence_buckets: if keeps("sequence_buckets") { own.sequence_buckets } else { Vec::new() },
+            batch_buckets: if keeps("batch_buckets") { own.batch_buckets } else { Vec::new() },
+            builder_optimization_level: if keeps("builder_optimization_level") {
+                own.builder_optimization_level
+            } else {
+                default.builder_optimization_level
+            },
+            workspace: own.workspace.filter(|_| keeps("workspace")),
+            build_on_open: own.build_on_open && keeps("build_on_open"),
+        }
+    }
+
     /// Checks every range except the buckets', whose limit is the model's.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Tests on the CUDA shim: each runs in a process of its own, since ONNX Runtime, the shim's libraries and its faults are
-//! a whole process's. What the shim is, and what it cannot show: tests/cuda-shim/README.md.
+//! Tests on the CUDA shim. Each runs in a process of its own, because ONNX Runtime, the shim's libraries and its faults belong to
+//! a whole process. What the shim is, and what it cannot show: tests/gpu/shim/README.md.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 #![expect(unsafe_code, reason = "the shim's counters are C")]
@@ -10,9 +10,10 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use libloading::Library;
-use nvembed::{CudaOptions, Embedder, EncodeOptions, LoadOptions, Prompt, Provider};
+use nvembed::gpu::GpuOptions;
+use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt, Provider};
 
-use super::{mini, root};
+use super::{mini, model_options, root, skipped};
 
 /// Names the test that a process was started for.
 const VARIABLE: &str = "NVEMBED_TEST_ON_SHIM";
@@ -35,14 +36,17 @@ pub fn places() -> Result<(PathBuf, PathBuf), String> {
 /// Fresh memory that reads as 1.06 in float16, for tests that want a run to end well.
 pub const FINITE: (&str, &str) = ("CUDA_SHIM_FRESH", "60");
 
-/// Default options but for the provider's.
-pub fn options(cuda: CudaOptions) -> LoadOptions {
-    LoadOptions { provider: Provider::Cuda, cuda, ..LoadOptions::default() }
+/// Options of the CUDA provider, with changes.
+pub fn options(change: impl FnOnce(&mut GpuOptions)) -> ModelOptions {
+    model_options(|options| {
+        options.provider = Provider::Cuda;
+        change(&mut options.gpu);
+    })
 }
 
 /// The mini model on the shim.
 pub fn open(precision: &str) -> Embedder {
-    Embedder::open(mini(precision), &options(CudaOptions::default())).unwrap()
+    Embedder::open(mini(precision), &options(|_| {})).unwrap()
 }
 
 /// Texts as passages.
@@ -52,18 +56,21 @@ pub fn passages(texts: &[&str]) -> Vec<Prompt<'static>> {
 
 /// Embeds texts as passages.
 pub fn embed(embedder: &Embedder, texts: &[&str]) -> nvembed::Result<nvembed::Embeddings> {
-    embedder.embed(&passages(texts), &EncodeOptions::default())
+    embedder.embed(&passages(texts), &EmbedOptions::default())
 }
 
-/// Runs `test` in a process whose CUDA is the shim, with these environment variables; skips, saying so, where there is
-/// no shim. `name` is the test function's.
+/// Runs `test` in a process whose CUDA is the shim, with these environment variables. Where there is no shim it says that the
+/// test was skipped. `name` is the path of the test function, as `module_path!()` and its name.
 pub fn on_shim(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
     if std::env::var(VARIABLE).is_ok_and(|started| started == name) {
         return test();
     }
     let (library, shim) = match places() {
         Ok(places) => places,
-        Err(reason) => return skipped(name, &reason),
+        Err(reason) => {
+            assert!(std::env::var_os("NVEMBED_REQUIRE_SHIM").is_none(), "{reason}");
+            return skipped(name, &reason);
+        }
     };
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
@@ -73,20 +80,6 @@ pub fn on_shim(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
     let text = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(status.success(), "in its own process, {status}:\n{text}");
     assert!(text.contains("1 passed"), "the test did not run:\n{text}");
-}
-
-/// Says that a test was skipped.
-#[expect(clippy::print_stdout, reason = "the place where a test says so")]
-pub fn skipped(name: &str, reason: &str) {
-    println!("SKIPPED {name}: {reason}");
-}
-
-/// The program with the shim's CUDA, or why there is none.
-pub fn program(environment: &[(&str, &str)]) -> Result<Command, String> {
-    let (library, shim) = places()?;
-    let mut command = super::nvembed();
-    command.env("ORT_DYLIB_PATH", library).env("LD_LIBRARY_PATH", shim).envs(environment.iter().copied());
-    Ok(command)
 }
 
 /// The shim's folder without one library, as on a machine that lacks it.
@@ -113,7 +106,7 @@ pub fn library_alone() -> Option<tempfile::TempDir> {
     Some(folder)
 }
 
-/// `struct shim_counts` of tests/cuda-shim/state.c.
+/// `struct shim_counts` of tests/gpu/shim/state.c.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -2,17 +2,18 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::summary::{Cell, Spread, Summary};
+use crate::row::Status;
+use crate::summary::{Cell, Spread, Summary};
 
 /// The table, notes and facts; ends with a line feed.
-pub(super) fn markdown(summary: &Summary) -> String {
+pub fn markdown(summary: &Summary) -> String {
     let width = summary.series.first().map_or(0, |series| series.name.len());
     let named = ["provider", "precision"].into_iter().chain(std::iter::repeat_n("", width.saturating_sub(2)));
     let measured = ["workload", "tokens/s (least to largest)", "p50 ms", "p99 ms", "of matmul peak", "1 − cosine"];
     let header: Vec<_> = named.chain(measured).map(str::to_owned).collect();
     let mut text = line(&header);
     text.push_str(&format!("{}{}|\n", "|---".repeat(width + 1), "|---:".repeat(measured.len() - 1)));
-    for cell in summary.cells.iter().filter(|cell| cell.status == "ok") {
+    for cell in summary.cells.iter().filter(|cell| cell.status == Status::Ok) {
         let mut cells = summary.series[cell.series].name.clone();
         cells.push(cell.workload.clone());
         cells.extend(numbers(cell));
@@ -51,7 +52,7 @@ fn facts(summary: &Summary) -> String {
     let [first, last] = summary.time_unix_s.map(day);
     let days = if first == last { first } else { format!("{first} to {last}") };
     let load = summary.load.map_or(String::new(), |[least, most]| format!(", load {least} to {most}"));
-    let most = summary.cells.iter().filter(|cell| cell.status == "ok").map(|cell| cell.rounds).max().unwrap_or(0);
+    let most = summary.cells.iter().filter(|cell| cell.status == Status::Ok).map(|cell| cell.rounds).max().unwrap_or(0);
     let rounds = if most > 1 { format!("; medians of up to {most} rounds") } else { String::new() };
     let mut facts: Vec<_> =
         [&summary.machines, &summary.gpus, &summary.versions].into_iter().flatten().cloned().collect();

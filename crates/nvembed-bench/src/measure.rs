@@ -1,39 +1,31 @@
-//! One model on one provider: checked against known embeddings, then timed.
+//! One model on one provider: verified against known embeddings, then timed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use nvembed::{Embedder, Embeddings, EncodeOptions, LoadOptions, Prompt, matmul_peak};
+use nvembed::model::{Deviation, Golden};
+use nvembed::onnxruntime::matmul_peak;
+use nvembed::{EmbedOptions, Embedder, Embeddings, ModelOptions, Prompt, gpu, machine};
 
-use super::record::{Latency, Row};
-use super::work::{Workload, operations};
-use crate::cli::inspect::proc_field;
-use crate::cli::verify::{agrees, differences, golden};
+use crate::row::{Latency, Row, Status};
+use crate::sweep::Limits;
+use crate::workload::{Workload, operations};
 
 /// The most tokens that the product for comparison is measured with.
 const PEAK_ROWS: usize = 1024;
 
-/// How long, how often and how a workload is measured.
-pub(super) struct Limits {
-    pub(super) time: Duration,
-    pub(super) min_calls: usize,
-    /// Prompts a second, each a call of its own, whether the former are done or not; else call after call.
-    pub(super) rate: Option<f64>,
-    pub(super) clients: usize,
-    /// Nothing is checked and nothing timed.
-    pub(super) dry_run: bool,
-}
+/// Why a row failed, as the row holds it.
+pub(crate) type Failure = String;
 
 /// An open model and what its embeddings are compared with.
-pub(super) struct Check<'r> {
+pub(crate) struct Check<'r> {
     embedder: Embedder,
-    options: LoadOptions,
+    options: ModelOptions,
     /// The fp32 model on the CPU, and its name for the row.
     reference: Option<&'r (Embedder, String)>,
-    /// What the golden rows said: the least cosine, or `None` without golden rows.
+    /// The least cosine over the golden rows; `None` without golden rows.
     golden_cosine: Option<f64>,
     /// Whether all golden rows were near enough.
     golden_agrees: bool,
@@ -41,56 +33,54 @@ pub(super) struct Check<'r> {
     peaks: Mutex<HashMap<usize, Option<f64>>>,
 }
 
-impl Limits {
-    /// What the workload is called in a row.
-    pub(super) fn name(&self, workload: &Workload) -> String {
-        self.rate.map_or(workload.name.clone(), |rate| format!("{} at {rate}/s", workload.name))
-    }
+/// An error of the library with its causes, in one line. Options keep the names they have in the library.
+pub(crate) fn text(error: &nvembed::Error) -> Failure {
+    error.report(str::to_owned)
 }
 
 impl<'r> Check<'r> {
     /// Compares the golden rows.
     ///
     /// # Errors
-    /// When there are neither golden rows nor a reference: nothing may be timed unchecked.
-    pub(super) fn new(
+    /// When there are neither golden rows nor a reference: nothing may be timed unverified.
+    pub(crate) fn new(
         embedder: Embedder,
-        options: LoadOptions,
+        options: ModelOptions,
         reference: Option<&'r (Embedder, String)>,
         limits: &Limits,
-    ) -> anyhow::Result<Self> {
-        let rows = if limits.dry_run { Vec::new() } else { golden(&embedder)? };
-        if rows.is_empty() && reference.is_none() && !limits.dry_run {
-            anyhow::bail!(
-                "the model has no golden embeddings and no --reference was given: its answers cannot be checked"
-            );
+    ) -> Result<Self, Failure> {
+        let golden = if limits.dry_run { None } else { Golden::open(embedder.manifest()).map_err(|e| text(&e))? };
+        if golden.is_none() && reference.is_none() && !limits.dry_run {
+            return Err("the model has no golden embeddings and no --reference was given: its embeddings cannot be verified"
+                .to_owned());
         }
-        let (prompts, wanted): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        let found = embedder.embed(&prompts, &EncodeOptions::default())?.to_f32();
-        let precision = embedder.manifest().precision();
-        let (mut least, mut agree) = (f64::INFINITY, true);
-        for (row, wanted) in found.rows().into_iter().zip(&wanted) {
-            let (difference, distance) = differences(row, wanted);
-            agree &= agrees(precision, difference, distance)?;
-            least = least.min(1.0 - distance);
+        let rows = golden.as_ref().map(Golden::rows).unwrap_or_default();
+        let prompts: Vec<_> = rows.iter().map(|row| row.prompt()).collect();
+        let found = embedder.embed(&prompts, &EmbedOptions::default()).map_err(|error| text(&error))?.to_f32();
+        let tolerance = embedder.manifest().precision().tolerance();
+        let (mut least, mut golden_agrees) = (f64::INFINITY, true);
+        for (found, row) in found.rows().into_iter().zip(rows) {
+            let deviation = Deviation::between(found, &row.embedding);
+            golden_agrees &= tolerance.allows(deviation);
+            least = least.min(1.0 - deviation.cosine_distance);
         }
-        let golden_cosine = (!wanted.is_empty()).then_some(least);
-        Ok(Self { embedder, options, reference, golden_cosine, golden_agrees: agree, peaks: Mutex::default() })
+        let golden_cosine = (!rows.is_empty()).then_some(least);
+        Ok(Self { embedder, options, reference, golden_cosine, golden_agrees, peaks: Mutex::default() })
     }
 
-    /// Fills a row: compares the workload's embeddings, and if they are right, times them.
+    /// Fills a row: compares the workload's embeddings and, if they are right, times them.
     ///
     /// # Errors
     /// When a call fails.
-    pub(super) fn measure(&self, workload: &Workload, limits: &Limits, row: Row) -> anyhow::Result<Row> {
+    pub(crate) fn measure(&self, workload: &Workload, limits: &Limits, row: Row) -> Result<Row, Failure> {
         let lengths = workload.lengths(&self.embedder)?;
         let tokens: usize = lengths.iter().sum();
         let row = Row { rows: workload.prompts.len(), tokens, ..row };
-        let found = self.embedder.embed(&workload.prompts, &workload.options)?;
+        let found = self.embed(&self.embedder, workload)?;
         let row = Row { device_memory_bytes: self.device_memory()?, ..row };
         if limits.dry_run {
             let padding_waste = Some(found.stats().padding_waste());
-            return Ok(Row { status: "dry run".to_owned(), padding_waste, calls: 1, ..row });
+            return Ok(Row { status: Status::DryRun, padding_waste, calls: 1, ..row });
         }
         let (cosine_min, right) = self.compare(workload, &found)?;
         let against =
@@ -98,8 +88,8 @@ impl<'r> Check<'r> {
         let against: Vec<_> = against.into_iter().flatten().collect();
         let row = Row { cosine_min: Some(cosine_min), verified_against: Some(against.join(", ")), ..row };
         if !right {
-            let error = format!("the least cosine to {} is {cosine_min}: not timed", against.join(", "));
-            return Ok(Row { status: "wrong".to_owned(), error: Some(error), ..row });
+            let error = format!("not timed: the least cosine to {} is {cosine_min}", against.join(", "));
+            return Ok(Row { status: Status::Wrong, error: Some(error), ..row });
         }
         match limits.rate {
             None => self.closed_loop(workload, limits, &lengths, row),
@@ -108,23 +98,27 @@ impl<'r> Check<'r> {
     }
 
     /// The least cosine, and whether every embedding is near enough.
-    fn compare(&self, workload: &Workload, found: &Embeddings) -> anyhow::Result<(f64, bool)> {
+    fn compare(&self, workload: &Workload, found: &Embeddings) -> Result<(f64, bool), Failure> {
         let (mut least, mut right) = (self.golden_cosine.unwrap_or(f64::INFINITY), self.golden_agrees);
         if let Some((reference, _)) = self.reference {
-            let found = found.to_f32();
-            let wanted = reference.embed(&workload.prompts, &workload.options)?.to_f32();
+            let tolerance = self.embedder.manifest().precision().tolerance();
+            let (found, wanted) = (found.to_f32(), self.embed(reference, workload)?.to_f32());
             for (found, wanted) in found.rows().into_iter().zip(wanted.rows()) {
-                let (difference, distance) = differences(found, wanted.as_slice().context("rows are contiguous")?);
-                right &= agrees(self.embedder.manifest().precision(), difference, distance)?;
-                least = least.min(1.0 - distance);
+                let deviation = Deviation::between(found, wanted);
+                right &= tolerance.allows(deviation);
+                least = least.min(1.0 - deviation.cosine_distance);
             }
         }
         Ok((least, right))
     }
 
-    /// Call after call, each as soon as the former is done.
-    fn closed_loop(&self, workload: &Workload, limits: &Limits, lengths: &[usize], row: Row) -> anyhow::Result<Row> {
-        let embed = || self.embedder.embed(&workload.prompts, &workload.options);
+    fn embed(&self, embedder: &Embedder, workload: &Workload) -> Result<Embeddings, Failure> {
+        embedder.embed(&workload.prompts, &workload.options).map_err(|error| text(&error))
+    }
+
+    /// One call after another.
+    fn closed_loop(&self, workload: &Workload, limits: &Limits, lengths: &[usize], row: Row) -> Result<Row, Failure> {
+        let embed = || self.embed(&self.embedder, workload);
         let mut stats = *embed()?.stats(); // warms up
         let (mut times, mut session) = (Vec::new(), Duration::ZERO);
         let start = Instant::now();
@@ -156,11 +150,11 @@ impl<'r> Check<'r> {
         })
     }
 
-    /// Each prompt is due at its time, and late from then on, whoever it waits for.
-    fn open_loop(&self, workload: &Workload, limits: &Limits, rate: f64, row: Row) -> anyhow::Result<Row> {
+    /// Each prompt is due at its time, and late from then on, whatever it waits for.
+    fn open_loop(&self, workload: &Workload, limits: &Limits, rate: f64, row: Row) -> Result<Row, Failure> {
         let prompt =
             |index: usize| std::slice::from_ref::<Prompt<'_>>(&workload.prompts[index % workload.prompts.len()]);
-        self.embedder.embed(prompt(0), &workload.options)?; // warms up
+        self.embedder.embed(prompt(0), &workload.options).map_err(|error| text(&error))?; // warms up
         let count = ((rate * limits.time.as_secs_f64()).ceil() as usize).max(limits.min_calls);
         let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
         let start = Instant::now();
@@ -183,7 +177,7 @@ impl<'r> Check<'r> {
         });
         let seconds = start.elapsed().as_secs_f64();
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let results = results.into_iter().collect::<nvembed::Result<Vec<_>>>()?;
+        let results = results.into_iter().collect::<nvembed::Result<Vec<_>>>().map_err(|error| text(&error))?;
         let (times, tokens): (Vec<_>, Vec<_>) = results.into_iter().unzip();
         let tokens: usize = tokens.iter().sum();
         Ok(Row {
@@ -197,40 +191,40 @@ impl<'r> Check<'r> {
         })
     }
 
-    /// What the first GPU's driver says; `None` on the CPU.
-    fn device_memory(&self) -> nvembed::Result<Option<u64>> {
+    /// Memory in use on the first GPU, as the driver says; `None` on the CPU.
+    fn device_memory(&self) -> Result<Option<u64>, Failure> {
         if !self.options.provider.is_gpu() {
             return Ok(None);
         }
-        let devices = nvembed::devices()?;
+        let devices = gpu::devices().map_err(|error| text(&error))?;
         Ok(devices.first().map(|device| (device.total_memory - device.free_memory) as u64))
     }
 
-    /// The speed of a product alone, measured once for each number of rows.
-    fn peak(&self, tokens: usize) -> anyhow::Result<Option<f64>> {
+    /// The speed of one matrix product, measured once for each number of rows.
+    fn peak(&self, tokens: usize) -> Result<Option<f64>, Failure> {
         let rows = tokens.min(PEAK_ROWS);
         let mut peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peak) = peaks.get(&rows) {
             return Ok(*peak);
         }
-        let peak = matmul_peak(self.embedder.manifest(), self.embedder.library(), &self.options, rows)?;
+        let (manifest, library) = (self.embedder.manifest(), self.embedder.library());
+        let peak = matmul_peak(manifest, library, &self.options, rows).map_err(|error| text(&error))?;
         peaks.insert(rows, peak);
         Ok(peak)
     }
 }
 
 /// The largest resident memory of this process since a moment, where Linux tells.
-pub(super) struct PeakMemory {
+pub(crate) struct PeakMemory {
     was_reset: bool,
 }
 
 impl PeakMemory {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { was_reset: std::fs::write("/proc/self/clear_refs", "5").is_ok() }
     }
 
-    pub(super) fn bytes(&self) -> Option<u64> {
-        let peak = proc_field("/proc/self/status", "VmHWM").filter(|_| self.was_reset)?;
-        Some(peak.trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        machine::peak_memory().filter(|_| self.was_reset)
     }
 }

@@ -1,119 +1,181 @@
 //! A row of results, and the facts that every row carries.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use nvembed::Library;
+use nvembed::onnxruntime::Library;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::exit::CliError;
-use crate::cli::inspect::proc_field;
+use crate::{Error, Kind};
 
 /// The version of a row's form.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
-/// One measurement, a line of JSON. What could not be measured is null.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Row {
-    pub(crate) schema_version: u32,
-    /// "ok"; "wrong": the embeddings differ from the known ones, nothing was timed; "failed": see `error`; "dry run": ran
-    /// once, neither checked nor timed.
-    pub(crate) status: String,
-    pub(crate) error: Option<String>,
-    pub(crate) model: String,
-    pub(crate) folder: String,
-    pub(crate) precision: String,
-    pub(crate) quantization: Option<String>,
-    pub(crate) target: String,
-    pub(crate) provider: String,
-    /// The first GPU's name, of a provider that runs on one.
-    pub(crate) gpu: Option<String>,
-    /// "8x128" (rows × tokens), "texts", or "texts at 20/s".
-    pub(crate) workload: String,
-    /// Which repetition of the whole sweep, from 0.
-    pub(crate) round: usize,
-    /// Prompts of a call.
-    pub(crate) rows: usize,
-    /// Real tokens of a call.
-    pub(crate) tokens: usize,
-    /// Computed positions that were padding, 0 to 1.
-    pub(crate) padding_waste: Option<f64>,
-    /// Least cosine to the known embeddings, over golden rows and, if a reference was given, over the workload's own.
-    pub(crate) cosine_min: Option<f64>,
-    /// What the embeddings were compared with.
-    pub(crate) verified_against: Option<String>,
-    pub(crate) calls: usize,
-    pub(crate) latency_ms: Option<Latency>,
-    pub(crate) tokens_per_s: Option<f64>,
-    pub(crate) texts_per_s: Option<f64>,
-    /// The share of the calls' time inside ONNX Runtime, 0 to 1.
-    pub(crate) session_share: Option<f64>,
-    /// Operations of real tokens a second, in 10⁹.
-    pub(crate) gflop_per_s: Option<f64>,
-    /// The same of one matrix product alone, of as many rows as the workload has tokens (1,024 at most), in this run.
-    pub(crate) peak_gflop_per_s: Option<f64>,
-    /// Their ratio.
-    pub(crate) share_of_peak: Option<f64>,
-    pub(crate) open_s: Option<f64>,
-    /// Largest resident memory of the process since the model began to open.
-    pub(crate) peak_memory_bytes: Option<u64>,
-    /// Memory in use on the first GPU after the workload, by whomever.
-    pub(crate) device_memory_bytes: Option<u64>,
-    #[serde(flatten)]
-    pub(crate) facts: Facts,
+/// How a measurement ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// Verified and timed.
+    Ok,
+    /// The embeddings differ from the known ones; nothing was timed.
+    Wrong,
+    /// See the row's `error`.
+    Failed,
+    /// Ran once, neither verified nor timed.
+    DryRun,
 }
 
-/// Times of calls in milliseconds; percentiles are values that were measured (nearest rank).
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Wrong => "wrong",
+            Self::Failed => "failed",
+            Self::DryRun => "dry run",
+        })
+    }
+}
+
+/// One measurement: a line of JSON. What could not be measured is null. docs/guides/performance.md describes the fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Latency {
-    pub(crate) min: f64,
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
-    pub(crate) max: f64,
+pub struct Row {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// How the measurement ended.
+    pub status: Status,
+    /// Why it is not "ok".
+    pub error: Option<String>,
+    /// The model's name.
+    pub model: String,
+    /// The model folder.
+    pub folder: String,
+    /// The model's precision.
+    pub precision: String,
+    /// How the weights are quantized.
+    pub quantization: Option<String>,
+    /// The providers the graph was exported for.
+    pub target: String,
+    /// The execution provider.
+    pub provider: String,
+    /// The first GPU's name, for a provider that runs on GPUs.
+    pub gpu: Option<String>,
+    /// What was measured.
+    pub workload: Kind,
+    /// Requests per second that were sent, whether earlier ones were answered or not; `None`: one call after another.
+    pub rate_per_s: Option<f64>,
+    /// The repetition of the whole sweep, from 0.
+    pub round: usize,
+    /// Prompts per call.
+    pub rows: usize,
+    /// Real tokens per call.
+    pub tokens: usize,
+    /// The share of computed positions that were padding, 0 to 1.
+    pub padding_waste: Option<f64>,
+    /// The least cosine to the known embeddings, over golden rows and, if a reference was given, over the workload's own.
+    pub cosine_min: Option<f64>,
+    /// What the embeddings were compared with.
+    pub verified_against: Option<String>,
+    /// Timed calls.
+    pub calls: usize,
+    /// Times per call.
+    pub latency_ms: Option<Latency>,
+    /// Real tokens per second, at the median time of a call.
+    pub tokens_per_s: Option<f64>,
+    /// Texts per second, at the median time of a call.
+    pub texts_per_s: Option<f64>,
+    /// The share of the calls' time inside ONNX Runtime, 0 to 1.
+    pub session_share: Option<f64>,
+    /// Operations on real tokens per second, in 10⁹.
+    pub gflop_per_s: Option<f64>,
+    /// The same of one matrix product alone, with as many rows as the workload has tokens (1,024 at most), in this run.
+    pub peak_gflop_per_s: Option<f64>,
+    /// Their ratio.
+    pub share_of_peak: Option<f64>,
+    /// Time to open the model, in seconds.
+    pub open_s: Option<f64>,
+    /// The largest resident memory of the process since the model began to open.
+    pub peak_memory_bytes: Option<u64>,
+    /// Memory in use on the first GPU after the workload, by any process.
+    pub device_memory_bytes: Option<u64>,
+    /// Where and with what it was measured.
+    #[serde(flatten)]
+    pub facts: Facts,
+}
+
+impl Row {
+    /// The workload's name: "8x128" (rows × tokens), "texts", or "texts at 20/s".
+    pub fn workload_name(&self) -> String {
+        match self.rate_per_s {
+            Some(rate) => format!("{} at {rate}/s", self.workload),
+            None => self.workload.to_string(),
+        }
+    }
+}
+
+/// Times of calls in milliseconds. Percentiles are measured values (nearest rank).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Latency {
+    pub min: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub max: f64,
 }
 
 /// Where and with what rows were measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Facts {
-    pub(crate) time_unix_s: u64,
-    pub(crate) processor: String,
-    pub(crate) cores: usize,
-    pub(crate) system: String,
-    /// The load of the last minute when the row was written.
-    pub(crate) load: Option<f64>,
-    pub(crate) threads: Option<usize>,
-    pub(crate) nvembed: String,
-    /// The commit that the program was built from, if whoever built it said so (NVEMBED_COMMIT).
-    pub(crate) commit: Option<String>,
-    pub(crate) onnxruntime: Option<String>,
-    pub(crate) command: String,
+pub struct Facts {
+    /// When the row was written.
+    pub time_unix_s: u64,
+    /// The processor's name.
+    pub processor: String,
+    /// Cores that the process could use.
+    pub cores: usize,
+    /// Operating system and architecture.
+    pub system: String,
+    /// The load average of the last minute when the row was written.
+    pub load: Option<f64>,
+    /// Threads per run, if they were chosen.
+    pub threads: Option<usize>,
+    /// The version of nvembed.
+    pub nvembed: String,
+    /// The commit the program was built from, if the build was told (NVEMBED_COMMIT).
+    pub commit: Option<String>,
+    /// The version and build of ONNX Runtime.
+    pub onnxruntime: Option<String>,
+    /// The command line.
+    pub command: String,
 }
 
 /// The rows of a file of results, in its order.
 ///
 /// # Errors
-/// [`CliError::Input`] when the file cannot be read, or a line is no row of this version.
-pub(super) fn read(path: &Path) -> Result<Vec<Row>, CliError> {
+/// [`Error::Results`] when the file cannot be read, or a line is not a row of this version.
+pub fn read(path: &Path) -> Result<Vec<Row>, Error> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| CliError::Input(format!("{} cannot be read: {error}", path.display())))?;
+        .map_err(|error| Error::Results(format!("{} cannot be read: {error}", path.display())))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(number, line)| {
-            let invalid = |reason: String| CliError::Input(format!("{}:{}: {reason}", path.display(), number + 1));
-            let row: Row =
-                serde_json::from_str(line).map_err(|error| invalid(format!("no row of results: {error}")))?;
-            if row.schema_version != SCHEMA_VERSION {
-                let found = row.schema_version;
-                return Err(invalid(format!("schema_version is {found}, this nvembed reads {SCHEMA_VERSION}")));
+            let invalid = |reason: String| Error::Results(format!("{}:{}: {reason}", path.display(), number + 1));
+            let no_row = |error: serde_json::Error| invalid(format!("not a row of results: {error}"));
+            // The version first: a row of another version may differ anywhere.
+            let value: serde_json::Value = serde_json::from_str(line).map_err(no_row)?;
+            match value.get("schema_version").and_then(serde_json::Value::as_u64) {
+                Some(found) if found != u64::from(SCHEMA_VERSION) => {
+                    Err(invalid(format!("schema_version is {found}, this nvembed reads {SCHEMA_VERSION}; measure again")))
+                }
+                _ => serde_json::from_value(value).map_err(no_row),
             }
-            Ok(row)
         })
         .collect()
 }
 
 impl Latency {
-    /// Of at least one time.
+    /// `None` without times.
     pub(crate) fn of(times: &[Duration]) -> Option<Self> {
         let mut sorted: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
         sorted.sort_by(f64::total_cmp);
@@ -123,16 +185,17 @@ impl Latency {
 }
 
 impl Facts {
-    pub(crate) fn new(threads: Option<usize>) -> Self {
+    /// Facts about this machine and process. `commit` is the one that the program was built from.
+    pub fn new(threads: Option<usize>, commit: Option<&str>) -> Self {
         Self {
             time_unix_s: 0,
-            processor: proc_field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
-            cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            processor: nvembed::machine::processor().unwrap_or_else(|| "unknown".to_owned()),
+            cores: nvembed::machine::cores(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             load: None,
             threads,
             nvembed: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: option_env!("NVEMBED_COMMIT").filter(|commit| !commit.is_empty()).map(str::to_owned),
+            commit: commit.filter(|commit| !commit.is_empty()).map(str::to_owned),
             onnxruntime: None,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         }

@@ -4,39 +4,40 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::record::{Latency, Row};
+use crate::Kind;
+use crate::row::{Latency, Row, Status};
 
 /// What the page and the tables show.
 #[derive(Serialize)]
-pub(super) struct Summary {
+pub struct Summary {
     /// In the order of their first rows, as all lists here.
-    pub(super) series: Vec<Series>,
-    pub(super) cells: Vec<Cell>,
-    pub(super) machines: Vec<String>,
-    pub(super) gpus: Vec<String>,
-    pub(super) versions: Vec<String>,
+    pub(crate) series: Vec<Series>,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) machines: Vec<String>,
+    pub(crate) gpus: Vec<String>,
+    pub(crate) versions: Vec<String>,
     /// What ONNX Runtime says of how it was built.
     builds: Vec<String>,
-    pub(super) commands: Vec<String>,
+    pub(crate) commands: Vec<String>,
     /// The first and the last row's.
-    pub(super) time_unix_s: [u64; 2],
+    pub(crate) time_unix_s: [u64; 2],
     /// The least and the largest.
-    pub(super) load: Option<[f64; 2]>,
+    pub(crate) load: Option<[f64; 2]>,
     /// What is in no plot, with the reason.
-    pub(super) problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// What makes numbers useless for a comparison.
-    pub(super) warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// What else to know before comparing numbers.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// Rows that all this is made of.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
 }
 
 /// All that the points of one line have in common: model, precision, provider, and where and with what it ran.
 #[derive(Serialize)]
-pub(super) struct Series {
+pub(crate) struct Series {
     /// Provider, precision, and what else tells it from the other series.
-    pub(super) name: Vec<String>,
+    pub(crate) name: Vec<String>,
     model: String,
     folder: String,
     precision: String,
@@ -44,37 +45,37 @@ pub(super) struct Series {
 
 /// One workload of one series: its rounds that ended the same way.
 #[derive(Serialize)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     /// Which of [`Summary::series`].
-    pub(super) series: usize,
-    pub(super) workload: String,
+    pub(crate) series: usize,
+    pub(crate) workload: String,
     /// Rows and tokens of a batch, if the workload is one.
     shape: Option<[usize; 2]>,
     /// Requests a second, of an open loop.
     rate: Option<f64>,
-    pub(super) status: String,
-    pub(super) error: Option<String>,
-    pub(super) rounds: usize,
+    pub(crate) status: Status,
+    pub(crate) error: Option<String>,
+    pub(crate) rounds: usize,
     /// Of all rounds.
     calls: usize,
     /// Prompts of a call.
     rows: usize,
     /// Real tokens of a call.
     tokens: usize,
-    pub(super) tokens_per_s: Option<Spread>,
+    pub(crate) tokens_per_s: Option<Spread>,
     texts_per_s: Option<Spread>,
     /// The least and the largest time of any call.
     range_ms: Option<[f64; 2]>,
-    pub(super) p50_ms: Option<Spread>,
+    pub(crate) p50_ms: Option<Spread>,
     p90_ms: Option<Spread>,
-    pub(super) p99_ms: Option<Spread>,
+    pub(crate) p99_ms: Option<Spread>,
     session_share: Option<Spread>,
     padding_waste: Option<Spread>,
     gflop_per_s: Option<Spread>,
     peak_gflop_per_s: Option<Spread>,
-    pub(super) share_of_peak: Option<Spread>,
+    pub(crate) share_of_peak: Option<Spread>,
     /// The least of any round.
-    pub(super) cosine_min: Option<f64>,
+    pub(crate) cosine_min: Option<f64>,
     verified_against: Option<String>,
     open_s: Option<Spread>,
     peak_memory_bytes: Option<Spread>,
@@ -83,24 +84,24 @@ pub(super) struct Cell {
 
 /// Workloads of one series that were not timed, for the same reason.
 #[derive(Serialize)]
-pub(super) struct Problem {
-    pub(super) series: usize,
-    pub(super) status: String,
-    pub(super) error: Option<String>,
-    pub(super) workloads: Vec<String>,
+pub(crate) struct Problem {
+    pub(crate) series: usize,
+    pub(crate) status: Status,
+    pub(crate) error: Option<String>,
+    pub(crate) workloads: Vec<String>,
 }
 
 /// A value over rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) least: f64,
-    pub(super) largest: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) largest: f64,
 }
 
 impl Summary {
     /// Of at least one row.
-    pub(super) fn of(rows: &[Row]) -> Option<Self> {
+    pub fn of(rows: &[Row]) -> Option<Self> {
         let (mut identities, mut machines, mut versions, mut builds) = (vec![], vec![], vec![], vec![]);
         let (mut gpus, mut commands, mut keys, mut groups) = (vec![], vec![], vec![], Vec::<Vec<&Row>>::new());
         for row in rows {
@@ -110,7 +111,7 @@ impl Summary {
             row.facts.onnxruntime.iter().for_each(|build| _ = index(&mut builds, build.clone()));
             index(&mut commands, row.facts.command.clone());
             let series = index(&mut identities, identity(row));
-            let group = index(&mut keys, (series, workload(row, rows), row.status.clone()));
+            let group = index(&mut keys, (series, workload(row, rows), row.status));
             groups.resize_with(keys.len(), Vec::new);
             groups[group].push(row);
         }
@@ -141,7 +142,7 @@ impl Summary {
 }
 
 impl Cell {
-    fn of((series, workload, status): (usize, String, String), rows: &[&Row]) -> Self {
+    fn of((series, workload, status): (usize, String, Status), rows: &[&Row]) -> Self {
         let spread = |value: &dyn Fn(&Row) -> Option<f64>| Spread::of(rows.iter().filter_map(|row| value(row)));
         let latency = |value: &dyn Fn(&Latency) -> f64| spread(&|row| row.latency_ms.as_ref().map(value));
         let bytes = |value: &dyn Fn(&Row) -> Option<u64>| spread(&|row| value(row).map(|bytes| bytes as f64));
@@ -149,8 +150,8 @@ impl Cell {
         let first = rows.first();
         Self {
             series,
-            shape: shape(&workload),
-            rate: first.and_then(|row| rate(&row.workload)),
+            shape: first.and_then(|row| shape(row)),
+            rate: first.and_then(|row| row.rate_per_s),
             workload,
             status,
             error: rows.iter().find_map(|row| row.error.clone()),
@@ -188,7 +189,7 @@ impl Spread {
 }
 
 /// Of at least one number.
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -259,33 +260,31 @@ fn library_version(row: &Row) -> &str {
 
 /// The workload's name, with the amount of text where others of that name have another.
 fn workload(row: &Row, rows: &[Row]) -> String {
-    let amount = |row: &Row| (row.rows, row.tokens);
-    let like = rows.iter().filter(|other| other.workload == row.workload && other.tokens > 0);
-    if shape(&row.workload).is_some() || row.tokens == 0 || like.map(amount).collect::<BTreeSet<_>>().len() < 2 {
-        return row.workload.clone();
+    let (name, amount) = (row.workload_name(), |row: &Row| (row.rows, row.tokens));
+    let like = rows.iter().filter(|other| other.workload_name() == name && other.tokens > 0);
+    if shape(row).is_some() || row.tokens == 0 || like.map(amount).collect::<BTreeSet<_>>().len() < 2 {
+        return name;
     }
-    format!("{} ({} × {} tokens)", row.workload, row.rows, row.tokens / row.rows.max(1))
+    format!("{name} ({} × {} tokens)", row.rows, row.tokens / row.rows.max(1))
 }
 
-fn shape(workload: &str) -> Option<[usize; 2]> {
-    let (rows, tokens) = workload.split_once('x')?;
-    Some([rows.parse().ok()?, tokens.parse().ok()?])
-}
-
-fn rate(workload: &str) -> Option<f64> {
-    workload.strip_suffix("/s")?.rsplit_once(" at ")?.1.parse().ok()
+fn shape(row: &Row) -> Option<[usize; 2]> {
+    match row.workload {
+        Kind::Shape { batch, length } => Some([batch, length]),
+        Kind::Texts => None,
+    }
 }
 
 fn problems(cells: &[Cell]) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
-    for cell in cells.iter().filter(|cell| cell.status != "ok") {
+    for cell in cells.iter().filter(|cell| cell.status != Status::Ok) {
         let same = |problem: &&mut Problem| {
-            (problem.series, &problem.status, &problem.error) == (cell.series, &cell.status, &cell.error)
+            (problem.series, problem.status, &problem.error) == (cell.series, cell.status, &cell.error)
         };
         if let Some(problem) = problems.iter_mut().find(same) {
             problem.workloads.push(cell.workload.clone());
         } else {
-            let (status, error) = (cell.status.clone(), cell.error.clone());
+            let (status, error) = (cell.status, cell.error.clone());
             problems.push(Problem { series: cell.series, status, error, workloads: vec![cell.workload.clone()] });
         }
     }
@@ -293,7 +292,7 @@ fn problems(cells: &[Cell]) -> Vec<Problem> {
 }
 
 fn warnings(rows: &[Row], machines: usize) -> Vec<String> {
-    let statuses = [("wrong", "wrong"), ("failed", "failures"), ("dry run", "dry runs")];
+    let statuses = [(Status::Wrong, "wrong"), (Status::Failed, "failures"), (Status::DryRun, "dry runs")];
     let mut warnings = Vec::new();
     for (status, what) in statuses {
         let count = rows.iter().filter(|row| row.status == status).count();
@@ -309,21 +308,21 @@ fn warnings(rows: &[Row], machines: usize) -> Vec<String> {
 
 fn notes(rows: &[Row], groups: &[Vec<&Row>]) -> Vec<String> {
     let mut notes = Vec::new();
-    let timed = || groups.iter().filter(|group| group[0].status == "ok");
+    let timed = || groups.iter().filter(|group| group[0].status == Status::Ok);
     if timed().any(|group| group.len() == 1) {
-        notes.push("What was measured in one round only has no spread.".to_owned());
+        notes.push("Measurements of a single round have no spread.".to_owned());
     }
     if timed().any(|group| group.iter().any(|row| row.facts.command != group[0].facts.command)) {
         notes.push("Some medians are over rounds of different commands.".to_owned());
     }
-    if rows.iter().any(|row| row.status == "ok" && row.calls < 100) {
-        notes.push("Of fewer than 100 calls, p99 is the longest.".to_owned());
+    if rows.iter().any(|row| row.status == Status::Ok && row.calls < 100) {
+        notes.push("With fewer than 100 calls, p99 is the slowest call.".to_owned());
     }
     let busy = |row: &&Row| row.facts.load.is_some_and(|load| load > row.facts.cores as f64 + 1.0);
     let busy = rows.iter().filter(busy).count();
     if busy > 0 {
         notes.push(format!(
-            "The machine had other work in {busy} of {} rows (load more than 1 above its cores).",
+            "The machine was busy with other work in {busy} of {} rows (load more than 1 above its cores).",
             rows.len()
         ));
     }

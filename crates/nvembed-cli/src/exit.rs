@@ -1,23 +1,26 @@
 //! Exit codes, and how an outcome is reported.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use nvembed::ErrorKind;
 
+use crate::arguments::flag;
+
 /// The exit codes, as `--help` lists them.
 pub(crate) const HELP: &str = "Exit codes:
-  0    done (also when the reader of the output went away)
-  1    an unexpected failure
-  2    wrong arguments or an option out of range
+  0    success (also when the reader of the output closed the pipe)
+  1    unexpected failure
+  2    wrong arguments, or an option out of range
   3    bad input: a file, a line or a text that cannot be embedded
   4    the model folder is missing, damaged or of another version
-  5    the ONNX Runtime library or the execution provider cannot be had
+  5    the ONNX Runtime library or the execution provider cannot be used
   6    a run failed
   7    the output or the cache cannot be written
-  8    verify: the embeddings differ from the known ones
+  8    embeddings differ from the known ones (verify), or rows are wrong or failed (bench)
   130  interrupted";
 
-/// What only the command line can run into.
+/// Errors that only the command line has.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     /// A file or line that cannot be read as texts.
@@ -26,7 +29,7 @@ pub(crate) enum CliError {
     /// Arguments that parse but do not go together.
     #[error("{0}")]
     Usage(String),
-    /// A file of the model folder that only a command reads is missing or damaged.
+    /// A file of the model folder that only a command reads is missing.
     #[error("{0}")]
     Model(String),
     /// The output cannot be written.
@@ -45,46 +48,77 @@ pub(crate) enum CliError {
     Verify(String),
 }
 
+impl CliError {
+    /// A file that cannot be written.
+    pub(crate) fn output(path: &Path, source: std::io::Error) -> Self {
+        Self::Output { what: path.display().to_string(), source }
+    }
+
+    /// Standard output that cannot be written.
+    pub(crate) fn stdout(source: std::io::Error) -> Self {
+        Self::Output { what: "standard output".to_owned(), source }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Input(_) => 3,
+            Self::Model(_) => 4,
+            Self::Doctor(_) => 5,
+            Self::Output { .. } => 7,
+            Self::Verify(_) => 8,
+        }
+    }
+}
+
 /// The exit code of an interrupted program.
 #[cfg(unix)]
 pub(crate) const INTERRUPTED: i32 = 130;
 
 /// Prints an error on stderr and turns the outcome into the exit code.
-#[expect(clippy::print_stderr, reason = "the one line a failed command prints is not a log message")]
+#[expect(clippy::print_stderr, reason = "the one line that a failed command prints is not a log message")]
 pub(crate) fn report(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if reader_is_gone(&error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("nvembed: {error}");
-    ExitCode::from(code(&error))
+    let (code, message) = if let Some(error) = error.downcast_ref::<nvembed::Error>() {
+        (code(error.kind()), error.report(flag))
+    } else if let Some(error) = error.downcast_ref::<CliError>() {
+        (error.code(), error.to_string())
+    } else {
+        (1, format!("{error:#}"))
+    };
+    eprintln!("nvembed: {message}");
+    ExitCode::from(code)
 }
 
-fn code(error: &anyhow::Error) -> u8 {
-    if let Some(error) = error.downcast_ref::<nvembed::Error>() {
-        return match error.kind() {
-            ErrorKind::Option => 2,
-            ErrorKind::Input | ErrorKind::TooLong => 3,
-            ErrorKind::Model => 4,
-            ErrorKind::Library | ErrorKind::Provider => 5,
-            ErrorKind::Inference | ErrorKind::Device | ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => 6,
-            ErrorKind::Cache => 7,
-            _ => 1,
-        };
-    }
-    match error.downcast_ref::<CliError>() {
-        Some(CliError::Usage(_)) => 2,
-        Some(CliError::Input(_)) => 3,
-        Some(CliError::Model(_)) => 4,
-        Some(CliError::Output { .. }) => 7,
-        Some(CliError::Doctor(_)) => 5,
-        Some(CliError::Verify(_)) => 8,
-        None => 1,
+fn code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Option => 2,
+        ErrorKind::Input | ErrorKind::TooLong => 3,
+        ErrorKind::Model => 4,
+        ErrorKind::Library | ErrorKind::Provider => 5,
+        ErrorKind::Inference | ErrorKind::Device | ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => 6,
+        ErrorKind::Cache => 7,
+        _ => 1,
     }
 }
 
-/// A closed pipe behind us, as with `| head`, is the reader's choice and no failure.
+/// A closed pipe, as with `| head`, is the reader's choice and not a failure.
 fn reader_is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<CliError>(),
         Some(CliError::Output { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_an_exit_code() {
+        for kind in ErrorKind::ALL {
+            assert_ne!(code(kind), 1, "{kind:?}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Logs: on stderr, quiet unless asked for. User texts are never logged.
+//! Logs go to stderr. User texts are never logged.
 
 use std::io::{IsTerminal, stderr};
 
@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging at the level that `-v`, `-vv` or RUST_LOG ask for.
 pub(crate) fn start(verbose: u8) {
-    // ONNX Runtime warns of matters its user cannot change; its errors come back as errors, and are printed as such.
+    // ONNX Runtime warns about things its user cannot change; its errors are returned and printed as errors.
     let default = match verbose {
         0 => "warn,ort=off",
         1 => "info,ort=warn,nvembed=debug",

@@ -1,24 +1,56 @@
-//! The `nvembed` command line program: dispatch and exit codes. Each command is a file in `cli/`.
+//! The command line program `nvembed`: dispatch and exit codes. Each command is a file in `commands/`.
 
-mod cli;
+mod arguments;
+mod commands;
+mod exit;
+mod io;
+mod log;
+mod similarity;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use cli::{Cli, Command, exit};
+/// Run NVIDIA NV-Embed text-embedding models on ONNX Runtime.
+#[derive(Debug, Parser)]
+#[command(name = "nvembed", version, max_term_width = 110, after_help = exit::HELP)]
+struct Cli {
+    /// Increase verbosity (-vv for library messages); RUST_LOG overrides.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Embed texts from files or stdin, one per line.
+    Embed(commands::embed::Arguments),
+    /// Print the similarity of each query to each passage.
+    Score(commands::score::Arguments),
+    /// Describe a model folder, the ONNX Runtime library and this machine.
+    Inspect(commands::inspect::Arguments),
+    /// Compare a model's embeddings with known ones.
+    Verify(commands::verify::Arguments),
+    /// Benchmark throughput and latency; embeddings are verified first.
+    Bench(commands::bench::Arguments),
+    /// Optimize a model for this machine so that it opens faster and processes share its weights.
+    Prepare(commands::prepare::Arguments),
+    /// Check the library, driver, GPUs and model, and report what is wrong.
+    Doctor(commands::doctor::Arguments),
+}
 
 fn main() -> ExitCode {
-    let arguments = Cli::parse();
-    cli::log::start(arguments.verbose);
-    let outcome = match arguments.command {
-        Command::Embed(arguments) => cli::embed::run(arguments),
-        Command::Score(arguments) => cli::score::run(arguments),
-        Command::Inspect(arguments) => cli::inspect::run(arguments),
-        Command::Verify(arguments) => cli::verify::run(arguments),
-        Command::Bench(arguments) => cli::bench::run(arguments),
-        Command::Prepare(arguments) => cli::prepare::run(arguments),
-        Command::Doctor(arguments) => cli::doctor::run(arguments),
+    let cli = Cli::parse();
+    log::start(cli.verbose);
+    let outcome = match cli.command {
+        Command::Embed(arguments) => commands::embed::run(arguments),
+        Command::Score(arguments) => commands::score::run(arguments),
+        Command::Inspect(arguments) => commands::inspect::run(arguments),
+        Command::Verify(arguments) => commands::verify::run(arguments),
+        Command::Bench(arguments) => commands::bench::run(arguments),
+        Command::Prepare(arguments) => commands::prepare::run(arguments),
+        Command::Doctor(arguments) => commands::doctor::run(arguments),
     };
     exit::report(outcome)
 }

@@ -1,32 +1,24 @@
-//! `nvembed bench`: speed, of answers that were checked first.
-
-mod compare;
-mod markdown;
-mod measure;
-mod record;
-mod report;
-mod summary;
-mod work;
+//! `nvembed bench`: throughput and latency, of embeddings that were verified first.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nvembed::{Embedder, Manifest, Precision, Provider};
+use nvembed::{ModelOptions, Provider};
+use nvembed_bench::{Facts, Limits, Row, Status, Summary, Sweep, Workload, compare, markdown, page, read};
 
-use self::measure::{Check, Limits};
-use self::record::{Facts, Row, SCHEMA_VERSION};
-use self::work::Workload;
-use super::exit::CliError;
-use super::input::{InputFormat, Reader};
-use super::{OpenArguments, interrupt};
+use crate::arguments::{OpenArguments, flag, parse};
+use crate::exit::CliError;
+use crate::io::atomic::write_file;
+use crate::io::reader::{InputFormat, Reader};
+use crate::io::{interrupt, print};
 
-/// Measure speed, of answers that were checked.
+/// Benchmark throughput and latency; embeddings are verified first.
 ///
-/// Every model, on every provider, with every workload: embeddings are compared with known ones first, then the call is
-/// repeated. Each row is written as soon as it is measured, as a line of JSON; what is wrong is not timed.
+/// Measures every model on every provider with every workload. Embeddings are first compared with known ones; only then are
+/// calls timed. Each row is written as soon as it is measured, as a line of JSON.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:
@@ -37,44 +29,44 @@ use super::{OpenArguments, interrupt};
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Model folders made by nvembed-export.
+    /// Model folder made by nvembed-export. Repeatable.
     #[arg(short, long = "model", value_name = "DIR", required = true)]
     models: Vec<PathBuf>,
-    /// Execution providers.
-    #[arg(long = "provider", value_name = "NAME,...", value_delimiter = ',', default_value = "cpu")]
+    /// Execution providers. Each gets the options that it reads.
+    #[arg(long = "provider", value_name = "NAME,...", value_delimiter = ',', default_value = "cpu", value_parser = parse::<Provider>)]
     providers: Vec<Provider>,
-    /// Rows of a batch; each with each length.
+    /// Rows per batch; each is combined with each length.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,8,32")]
     batch: Vec<usize>,
-    /// Tokens of a row.
+    /// Tokens per row.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "32,128,512")]
     length: Vec<usize>,
     /// Measure these texts instead of shapes: all in one call, batched as usual.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Send the texts one by one at this rate a second, and measure how long each waits for its embedding.
+    /// Send the texts one by one at this rate per second, and measure how long each waits for its embedding.
     #[arg(long, value_name = "R", requires = "texts")]
     rate: Option<f64>,
-    /// Requests that may be under way at the same time with --rate; later ones wait, which counts.
+    /// The most requests in flight with --rate; later ones wait, which counts.
     #[arg(long, value_name = "N", default_value_t = 64)]
     clients: usize,
-    /// fp32 model of the same weights, whose embeddings on the CPU every workload's are compared with. Without it, only
-    /// the golden embeddings of each model folder are.
+    /// fp32 model of the same weights: every workload's embeddings are compared with its embeddings on the CPU. By default,
+    /// only the golden embeddings in each model folder are compared.
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
-    /// Time for each workload.
+    /// Seconds per workload.
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
-    /// Calls of each workload at least.
+    /// The least number of calls per workload.
     #[arg(long, value_name = "N", default_value_t = 5)]
     min_calls: usize,
-    /// Repeat the whole sweep, so that models take turns.
+    /// Repeat everything, so that models take turns.
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: usize,
-    /// Run each workload once, and check and time nothing: for the memory that it needs.
+    /// Run each workload once without verifying or timing: to see the memory it needs.
     #[arg(long, conflicts_with_all = ["rate", "reference"])]
     dry_run: bool,
-    /// File to which rows are appended; a table is then printed. None: rows on standard output.
+    /// File to append rows to; a table is then printed. Default: rows go to standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// No progress bar.
@@ -86,25 +78,58 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Compare two files of results: B's speed over A's, workload by workload.
-    Compare(compare::Arguments),
+    /// Compare two files of results: B's tokens per second over A's, workload by workload.
+    Compare(CompareArguments),
     /// Show results as a page of plots, or as Markdown tables.
-    Report(report::Arguments),
+    Report(ReportArguments),
+}
+
+/// Compare two files of results: B's tokens per second over A's.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Rows are compared when their model, precision, provider and workload are the same; with --across, when \
+                        the workload is. Ratios are taken round by round; their median, minimum and maximum are printed.")]
+struct CompareArguments {
+    /// Results of one side.
+    a: PathBuf,
+    /// Results of the other side.
+    b: PathBuf,
+    /// Compare rows of the same workload, whatever their model, precision and provider.
+    #[arg(long)]
+    across: bool,
+}
+
+/// Show results as a page of plots, or as Markdown tables.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The page is one file and loads nothing from anywhere. The rounds of a measurement are shown as their \
+                        median, with the minimum and the maximum.")]
+struct ReportArguments {
+    /// Files of results.
+    #[arg(required = true, value_name = "RESULTS")]
+    results: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "markdown")]
+    output: Option<PathBuf>,
+    /// Print a Markdown table.
+    #[arg(long)]
+    markdown: bool,
+    /// Only these workloads, for example 8x128.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    workload: Vec<String>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    match arguments.command {
-        Some(Command::Compare(arguments)) => return compare::run(arguments),
-        Some(Command::Report(arguments)) => return report::run(arguments),
-        None => {}
+    match &arguments.command {
+        Some(Command::Compare(arguments)) => run_compare(arguments),
+        Some(Command::Report(arguments)) => run_report(arguments),
+        None => measure(&arguments),
     }
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     interrupt::watch()?;
     arguments.check()?;
-    let workloads = arguments.workloads()?;
+    let (providers, workloads) = (arguments.providers()?, arguments.workloads()?);
     let mut writer = Rows::open(arguments.output.as_deref())?;
-    let reference = arguments.reference()?;
-    let total = arguments.models.len() * arguments.providers.len() * workloads.len() * arguments.rounds;
-    let bar = progress_bar(total as u64, arguments.quiet);
     let limits = Limits {
         time: Duration::from_secs_f64(arguments.seconds),
         min_calls: arguments.min_calls,
@@ -112,51 +137,84 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         clients: arguments.clients,
         dry_run: arguments.dry_run,
     };
-    let mut facts = Facts::new(arguments.open.threads());
-    let mut bad = 0;
-    for round in 0..arguments.rounds {
-        for model in &arguments.models {
-            for provider in arguments.providers.iter().copied() {
-                let manifest = Manifest::open(model)?;
-                let row = empty_row(&manifest, provider, round, &facts);
-                let options = arguments.open.options(provider);
-                let peak_memory = measure::PeakMemory::start();
-                let start = Instant::now();
-                let opened = Embedder::open(model, &options);
-                let row = Row { open_s: opened.is_ok().then(|| start.elapsed().as_secs_f64()), ..row };
-                let check = opened.map_err(anyhow::Error::from).and_then(|embedder| {
-                    facts.library(embedder.library());
-                    Check::new(embedder, options, reference.as_ref(), &limits)
-                });
-                for workload in &workloads {
-                    bar.set_message(format!("{} {provider} {}", row.precision, workload.name));
-                    let row = Row { facts: facts.now(), workload: limits.name(workload), ..row.clone() };
-                    let row = match &check {
-                        Ok(check) => {
-                            check.measure(workload, &limits, row.clone()).unwrap_or_else(|error| failed(row, &error))
-                        }
-                        Err(error) => failed(row, error),
-                    };
-                    bad += usize::from(matches!(row.status.as_str(), "wrong" | "failed"));
-                    bar.suspend(|| writer.write(&Row { peak_memory_bytes: peak_memory.bytes(), ..row }))?;
-                    bar.inc(1);
-                }
-            }
-        }
+    let threads = arguments.open.options(Provider::Cpu).intra_threads;
+    let facts = Facts::new(threads, option_env!("NVEMBED_COMMIT"));
+    let mut sweep = Sweep::new(arguments.models.clone(), providers, workloads, limits, facts);
+    sweep.rounds = arguments.rounds;
+    if let Some(folder) = &arguments.reference {
+        let options = arguments.open.options(Provider::Cpu).for_provider(Provider::Cpu);
+        sweep.set_reference(folder.clone(), &options).map_err(cli_error)?;
     }
+    let (total, mut bad) = (sweep.len(), 0);
+    let bar = progress_bar(total as u64, arguments.quiet);
+    let outcome = sweep.run(
+        |next| bar.set_message(next),
+        |row| {
+            bad += usize::from(matches!(row.status, Status::Wrong | Status::Failed));
+            bar.suspend(|| writer.write(row))?;
+            bar.inc(1);
+            Ok::<_, CliError>(())
+        },
+    );
     bar.finish_and_clear();
+    outcome.map_err(cli_error)?;
     if bad > 0 {
-        let message = format!("{bad} of {total} rows are wrong or failed; they say why");
+        let message = format!("{bad} of {total} rows are wrong or failed; their \"error\" says why");
         return Err(CliError::Verify(message).into());
     }
     Ok(())
 }
 
+fn run_compare(arguments: &CompareArguments) -> anyhow::Result<()> {
+    let rows = |path: &Path| read(path).map_err(cli_error);
+    let table = compare(&rows(&arguments.a)?, &rows(&arguments.b)?, arguments.across).map_err(|error| {
+        let (a, b) = (arguments.a.display(), arguments.b.display());
+        CliError::Input(format!("{error} (A is {a}, B is {b})"))
+    })?;
+    Ok(print(&table)?)
+}
+
+fn run_report(arguments: &ReportArguments) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for path in &arguments.results {
+        rows.extend(read(path).map_err(cli_error)?);
+    }
+    for name in &arguments.workload {
+        if !rows.iter().any(|row| row.workload_name() == *name) {
+            return Err(CliError::Usage(format!("--workload {name}: no row of the results has it")).into());
+        }
+    }
+    rows.retain(|row| arguments.workload.is_empty() || arguments.workload.contains(&row.workload_name()));
+    let Some(summary) = Summary::of(&rows) else {
+        let names: Vec<_> = arguments.results.iter().map(|path| path.display().to_string()).collect();
+        return Err(CliError::Input(format!("{}: no rows", names.join(", "))).into());
+    };
+    if let Some(path) = &arguments.output {
+        write_file(path, page(&summary)?.as_bytes())?;
+    }
+    if arguments.markdown {
+        print(&markdown(&summary))?;
+    }
+    Ok(())
+}
+
+/// The same error with its exit code.
+fn cli_error(error: nvembed_bench::Error) -> anyhow::Error {
+    match error {
+        nvembed_bench::Error::Nvembed(error) => error.into(),
+        nvembed_bench::Error::Receiver(error) => match error.downcast::<CliError>() {
+            Ok(error) => (*error).into(),
+            Err(error) => anyhow::Error::from_boxed(error),
+        },
+        nvembed_bench::Error::Reference(message) => CliError::Usage(message).into(),
+        error => CliError::Input(error.to_string()).into(),
+    }
+}
+
 impl Arguments {
     fn check(&self) -> Result<(), CliError> {
-        let out_of_range = |name: &str, value: String, limits: &str| {
-            Err(CliError::Usage(format!("{name} is {value}, allowed are {limits}")))
-        };
+        let out_of_range =
+            |name: &str, value: String, range: &str| Err(CliError::Usage(format!("{name} must be {range}, got {value}")));
         if !(0.01..=86_400.0).contains(&self.seconds) {
             return out_of_range("--seconds", self.seconds.to_string(), "0.01 to 86400");
         }
@@ -174,24 +232,17 @@ impl Arguments {
         Ok(())
     }
 
-    /// The model that all others are compared with, and what rows call it.
-    fn reference(&self) -> anyhow::Result<Option<(Embedder, String)>> {
-        let Some(folder) = &self.reference else { return Ok(None) };
-        let manifest = Manifest::open(folder)?;
-        let refuse =
-            |reason: String| Err(CliError::Usage(format!("--reference {}: {reason}", folder.display())).into());
-        if manifest.precision() != Precision::Fp32 {
-            return refuse(format!("the model is {}, an fp32 model is needed", manifest.precision()));
+    /// How models are opened on each provider: with the options that it reads. One that no provider reads is an error.
+    fn providers(&self) -> Result<Vec<ModelOptions>, CliError> {
+        let all: Vec<_> = self.providers.iter().map(|provider| self.open.options(*provider)).collect();
+        let ignored: Vec<_> = all.iter().map(ModelOptions::ignored).collect();
+        let by_all = ignored.first().into_iter().flatten().find(|name| ignored.iter().all(|list| list.contains(name)));
+        if let Some(name) = by_all {
+            let names: Vec<_> = self.providers.iter().map(|provider| provider.name()).collect();
+            let message = format!("{} has no effect on {}; leave it out", flag(name), names.join(", "));
+            return Err(CliError::Usage(message));
         }
-        for model in &self.models {
-            let dim = Manifest::open(model)?.dim();
-            if dim != manifest.dim() {
-                let found = manifest.dim();
-                return refuse(format!("its embedding dimension is {found}, that of {} is {dim}", model.display()));
-            }
-        }
-        let embedder = Embedder::open(folder, &self.open.options(Provider::Cpu))?;
-        Ok(Some((embedder, folder.display().to_string())))
+        Ok(all.iter().map(|options| options.for_provider(options.provider)).collect())
     }
 
     fn workloads(&self) -> anyhow::Result<Vec<Workload>> {
@@ -208,50 +259,6 @@ impl Arguments {
     }
 }
 
-fn empty_row(manifest: &Manifest, provider: Provider, round: usize, facts: &Facts) -> Row {
-    Row {
-        schema_version: SCHEMA_VERSION,
-        status: "ok".to_owned(),
-        error: None,
-        model: manifest.name().to_owned(),
-        folder: manifest.folder().display().to_string(),
-        precision: manifest.precision().to_string(),
-        quantization: manifest.quantization().map(|quantization| quantization.to_string()),
-        target: manifest.target().to_string(),
-        provider: provider.to_string(),
-        gpu: gpu(provider),
-        workload: String::new(),
-        round,
-        rows: 0,
-        tokens: 0,
-        padding_waste: None,
-        cosine_min: None,
-        verified_against: None,
-        calls: 0,
-        latency_ms: None,
-        tokens_per_s: None,
-        texts_per_s: None,
-        session_share: None,
-        gflop_per_s: None,
-        peak_gflop_per_s: None,
-        share_of_peak: None,
-        open_s: None,
-        peak_memory_bytes: None,
-        device_memory_bytes: None,
-        facts: facts.clone(),
-    }
-}
-
-/// The name of the first GPU; `None` on the CPU, and where the driver does not say.
-fn gpu(provider: Provider) -> Option<String> {
-    let devices = provider.is_gpu().then(nvembed::devices)?.ok()?;
-    devices.into_iter().next().map(|device| device.name)
-}
-
-fn failed(row: Row, error: &anyhow::Error) -> Row {
-    Row { status: "failed".to_owned(), error: Some(error.to_string()), ..row }
-}
-
 /// Where rows go.
 struct Rows {
     /// `None`: to standard output.
@@ -260,33 +267,27 @@ struct Rows {
 }
 
 impl Rows {
-    fn open(path: Option<&std::path::Path>) -> Result<Self, CliError> {
-        let file = path.map(|path| {
+    fn open(path: Option<&Path>) -> Result<Self, CliError> {
+        let open = |path: &Path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            file.map(|file| (file, path.to_owned())).map_err(|source| output_error(path.display().to_string(), source))
-        });
-        Ok(Self { file: file.transpose()?, header_written: false })
+            file.map(|file| (file, path.to_owned())).map_err(|source| CliError::output(path, source))
+        };
+        Ok(Self { file: path.map(open).transpose()?, header_written: false })
     }
 
     /// Writes a row to the end, and a line of the table if rows go to a file.
-    fn write(&mut self, row: &Row) -> anyhow::Result<()> {
-        let line = format!("{}\n", serde_json::to_string(row)?);
+    fn write(&mut self, row: &Row) -> Result<(), CliError> {
+        let line = serde_json::to_string(row).map_err(|error| CliError::stdout(error.into()))? + "\n";
         let _whole = interrupt::row();
         let mut out = stdout().lock();
         let Some((file, path)) = &mut self.file else {
-            let written = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-            return Ok(written.map_err(|source| output_error("standard output".to_owned(), source))?);
+            return out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(CliError::stdout);
         };
-        file.write_all(line.as_bytes()).map_err(|source| output_error(path.display().to_string(), source))?;
+        file.write_all(line.as_bytes()).map_err(|source| CliError::output(path, source))?;
         let header = if self.header_written { String::new() } else { table_header() };
         self.header_written = true;
-        let written = write!(out, "{header}{}", table_line(row)).and_then(|()| out.flush());
-        Ok(written.map_err(|source| output_error("standard output".to_owned(), source))?)
+        write!(out, "{header}{}", table_line(row)).and_then(|()| out.flush()).map_err(CliError::stdout)
     }
-}
-
-fn output_error(what: String, source: std::io::Error) -> CliError {
-    CliError::Output { what, source }
 }
 
 fn table_header() -> String {
@@ -296,8 +297,8 @@ fn table_header() -> String {
 }
 
 fn table_line(row: &Row) -> String {
-    let start = format!("{:<24}{:<6}{:<9}{:<15}", row.model, row.precision, row.provider, row.workload);
-    if row.status != "ok" {
+    let start = format!("{:<24}{:<6}{:<9}{:<15}", row.model, row.precision, row.provider, row.workload_name());
+    if row.status != Status::Ok {
         return format!("{start}  {}: {}\n", row.status, row.error.as_deref().unwrap_or_default());
     }
     let number = |value: Option<f64>, digits: usize| match value {

@@ -1,25 +1,26 @@
-//! `nvembed doctor`: can this machine run a model on its GPU, and if not, why.
+//! `nvembed doctor`: whether this machine can run a model on its GPU, and if not, why.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use nvembed::{Embedder, EncodeOptions, Library, LoadOptions, Manifest, Prompt, Provider};
+use nvembed::model::Manifest;
+use nvembed::onnxruntime::Library;
+use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt, Provider, gpu};
 use serde_json::json;
 
-use super::LibraryArguments;
-use super::exit::CliError;
-use super::gpu::GpuArguments;
-use super::score::print;
+use crate::arguments::{GpuArguments, LibraryArguments, flag, parse};
+use crate::exit::CliError;
+use crate::io::print;
 
-/// Check the library, driver, GPUs and model, and say what is wrong.
+/// Check the library, driver, GPUs and model, and report what is wrong.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Every check is made, whatever the others found. Exits with 5 when one found a problem.")]
+#[command(after_help = "All checks run, whatever earlier ones found. The exit code is 5 if one found a problem.")]
 pub(crate) struct Arguments {
-    /// Model folder to open and run; without one, only the machine is checked.
+    /// Model folder to open and run. Without one, only the machine is checked.
     #[arg(short, long, value_name = "DIR", env = "NVEMBED_MODEL")]
     model: Option<PathBuf>,
     /// Execution provider: cpu, cuda, tensorrt, nv-tensorrt-rtx or openvino.
-    #[arg(long, default_value_t = Provider::Cuda, value_name = "NAME")]
+    #[arg(long, default_value_t = Provider::Cuda, value_name = "NAME", value_parser = parse::<Provider>)]
     provider: Provider,
     /// Print JSON.
     #[arg(long)]
@@ -30,16 +31,17 @@ pub(crate) struct Arguments {
     gpu: GpuArguments,
 }
 
-/// What a check found: its name, and what is there or what is wrong.
+/// The result of a check: what was found, or what is wrong.
 struct Finding {
     check: String,
     outcome: Result<String, String>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let (cuda, tensorrt) = arguments.gpu.options();
-    let library = arguments.library.library.clone();
-    let options = LoadOptions { provider: arguments.provider, library, cuda, tensorrt, ..LoadOptions::default() };
+    let mut options = ModelOptions::default();
+    options.provider = arguments.provider;
+    options.library = arguments.library.library.clone();
+    options.gpu = arguments.gpu.options();
     let mut findings = Vec::new();
     check_library(&options, &mut findings);
     if options.provider.is_gpu() {
@@ -52,15 +54,15 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let problems = findings.iter().filter(|finding| finding.outcome.is_err()).count();
     match problems {
         0 => Ok(()),
-        1 => Err(CliError::Doctor("1 problem was found".to_owned()).into()),
-        more => Err(CliError::Doctor(format!("{more} problems were found")).into()),
+        1 => Err(CliError::Doctor("found 1 problem".to_owned()).into()),
+        more => Err(CliError::Doctor(format!("found {more} problems")).into()),
     }
 }
 
-fn check_library(options: &LoadOptions, findings: &mut Vec<Finding>) {
+fn check_library(options: &ModelOptions, findings: &mut Vec<Finding>) {
     let library = match Library::load(options.library.as_deref()) {
         Ok(library) => library,
-        Err(error) => return add(findings, "ONNX Runtime", Err(error.to_string())),
+        Err(error) => return add(findings, "ONNX Runtime", Err(error.report(flag))),
     };
     add(findings, "ONNX Runtime", Ok(format!("{} at {}", library.version(), library.path().display())));
     let has: Vec<_> = library.providers().into_iter().map(Provider::name).collect();
@@ -75,7 +77,7 @@ fn check_library(options: &LoadOptions, findings: &mut Vec<Finding>) {
         ))
     };
     add(findings, "provider", found);
-    for library in nvembed::preload_libraries(library.path(), options.provider) {
+    for library in gpu::preload_libraries(library.path(), options.provider) {
         let found = match library.problem {
             None => Ok(library.version.unwrap_or_else(|| "found".to_owned())),
             Some(_) if library.optional => Ok("not found; only some kernels need it".to_owned()),
@@ -85,12 +87,12 @@ fn check_library(options: &LoadOptions, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_devices(options: &LoadOptions, findings: &mut Vec<Finding>) {
-    let driver = nvembed::driver_version().map(|(major, minor)| format!("supports CUDA {major}.{minor}"));
-    add(findings, "NVIDIA driver", driver.map_err(|error| error.to_string()));
-    let devices = match nvembed::devices() {
+fn check_devices(options: &ModelOptions, findings: &mut Vec<Finding>) {
+    let driver = gpu::driver_version().map(|(major, minor)| format!("supports CUDA {major}.{minor}"));
+    add(findings, "NVIDIA driver", driver.map_err(|error| error.report(flag)));
+    let devices = match gpu::devices() {
         Ok(devices) => devices,
-        Err(error) => return add(findings, "GPUs", Err(error.to_string())),
+        Err(error) => return add(findings, "GPUs", Err(error.report(flag))),
     };
     for device in &devices {
         let (major, minor) = device.compute_capability;
@@ -104,31 +106,31 @@ fn check_devices(options: &LoadOptions, findings: &mut Vec<Finding>) {
         add(
             findings,
             format!("GPU {}", device.id),
-            if old { Err(format!("{found}: 7.5 is the oldest that CUDA 13 supports")) } else { Ok(found) },
+            if old { Err(format!("{found}: CUDA 13 supports 7.5 and newer")) } else { Ok(found) },
         );
     }
-    for id in &options.cuda.device_ids {
+    for id in &options.gpu.device_ids {
         if devices.iter().all(|device| device.id != *id) {
             add(findings, format!("GPU {id}"), Err(format!("does not exist; there are {}", devices.len())));
         }
     }
 }
 
-fn check_model(folder: &Path, options: &LoadOptions, findings: &mut Vec<Finding>) {
+fn check_model(folder: &Path, options: &ModelOptions, findings: &mut Vec<Finding>) {
     let manifest = match Manifest::open(folder) {
         Ok(manifest) => manifest,
-        Err(error) => return add(findings, "model", Err(error.to_string())),
+        Err(error) => return add(findings, "model", Err(error.report(flag))),
     };
     let bytes = usize::try_from(manifest.data_bytes()).unwrap_or(usize::MAX);
     let size = gibibytes(bytes);
     add(findings, "model", Ok(format!("{}, {}, {size} of weights", manifest.name(), manifest.precision())));
     if options.provider.is_gpu()
-        && let Ok(devices) = nvembed::devices()
+        && let Ok(devices) = gpu::devices()
     {
-        for device in devices.iter().filter(|device| options.cuda.device_ids.contains(&device.id)) {
+        for device in devices.iter().filter(|device| options.gpu.device_ids.contains(&device.id)) {
             let free = gibibytes(device.free_memory);
             let found = if device.free_memory > bytes {
-                Ok(format!("{free} free on GPU {} for {size} of weights, and activations beside", device.id))
+                Ok(format!("{free} free on GPU {} for {size} of weights and the activations", device.id))
             } else {
                 Err(format!("{free} free on GPU {} is too little for {size} of weights", device.id))
             };
@@ -137,13 +139,13 @@ fn check_model(folder: &Path, options: &LoadOptions, findings: &mut Vec<Finding>
     }
     let embedder = match Embedder::open(folder, options) {
         Ok(embedder) => embedder,
-        Err(error) => return add(findings, "opening", Err(error.to_string())),
+        Err(error) => return add(findings, "opening", Err(error.report(flag))),
     };
-    add(findings, "opening", Ok("done".to_owned()));
+    add(findings, "opening", Ok("opened".to_owned()));
     let result =
-        embedder.embed(&[Prompt::passage("The harbour lies east of the old town.")], &EncodeOptions::default());
+        embedder.embed(&[Prompt::passage("The harbour lies east of the old town.")], &EmbedOptions::default());
     let found = result.map(|embeddings| format!("{} embedding of {} numbers", embeddings.len(), embeddings.dim()));
-    add(findings, "a run", found.map_err(|error| error.to_string()));
+    add(findings, "a run", found.map_err(|error| error.report(flag)));
 }
 
 fn add(findings: &mut Vec<Finding>, check: impl Into<String>, outcome: Result<String, String>) {

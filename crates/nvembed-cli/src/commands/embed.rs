@@ -1,66 +1,66 @@
 //! `nvembed embed`: texts in, embeddings out.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nvembed::{Embedder, Prompt, Stats};
+use nvembed::{Dtype, EmbedOptions, Embedder, ErrorKind, Prompt, Stats};
 use serde_json::value::RawValue;
 
-use super::exit::CliError;
-use super::input::{InputFormat, Reader, Record};
-use super::output::{Dtype, OutputFormat, Writer};
-use super::{EncodeArguments, ModelArguments, interrupt};
+use crate::arguments::{EmbedArguments, ModelArguments, flag, parse};
+use crate::exit::CliError;
+use crate::io::interrupt;
+use crate::io::reader::{InputFormat, Reader, Record};
+use crate::io::writer::{OutputFormat, Writer};
 
-/// Embed texts from files or stdin, one a line.
+/// Embed texts from files or stdin, one per line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   nvembed embed -m MODEL passages.txt -o passages.npy
   nvembed embed -m MODEL --task 'Given a question, retrieve passages that answer the question' queries.txt
   printf '%s\\n' '{\"text\": \"a line\\nand another\", \"id\": 7}' | nvembed embed -m MODEL --format jsonl")]
 pub(crate) struct Arguments {
-    /// Files to read; none or - reads stdin.
+    /// Files to read. Without one, or for -, reads stdin.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How a line holds a text.
     #[arg(long, value_enum, default_value = "auto")]
     format: InputFormat,
-    /// Task of the queries, one English sentence; sets the instruction "Instruct: {task}\nQuery: ".
+    /// Task of the queries, in one English sentence; sets the instruction "Instruct: {task}\nQuery: ".
     #[arg(long, value_name = "SENTENCE", conflicts_with = "instruction")]
     task: Option<String>,
-    /// Literal instruction in front of texts that have none of their own.
+    /// Literal instruction for texts that have none of their own.
     #[arg(long, value_name = "TEXT")]
     instruction: Option<String>,
-    /// File to write; it appears when it is complete. None or -: standard output.
+    /// File to write; it appears only once it is complete. Default, or for -: standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// How embeddings are written.
     #[arg(long, value_enum, default_value = "auto")]
     output_format: OutputFormat,
-    /// Element type of .npy files. Default: f32.
-    #[arg(long, value_enum)]
+    /// Element type of .npy files: f32 or f16. Default: f32.
+    #[arg(long, value_name = "TYPE", value_parser = parse::<Dtype>)]
     dtype: Option<Dtype>,
-    /// No progress bar, no summary.
+    /// No progress bar and no summary.
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    encode: EncodeArguments,
+    embed: EmbedArguments,
     #[command(flatten)]
     model: ModelArguments,
 }
 
 /// What is kept of a record while its text is being embedded.
-struct Pending {
+struct Tag {
     id: Option<Box<RawValue>>,
     place: String,
     bytes_read: u64,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { files, format, task, instruction, output, output_format, dtype, quiet, encode, model } = arguments;
+    let Arguments { files, format, task, instruction, output, output_format, dtype, quiet, embed, model } = arguments;
     interrupt::watch()?;
     check_output_is_no_input(&files, output.as_deref())?;
     let embedder = model.open()?;
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let instruction = task.map(|task| Prompt::instruction_for(&task)).or(instruction).unwrap_or_default();
     let reader = Reader::new(files, format, instruction);
     let mut writer = Writer::open(output.as_deref(), output_format, dtype, embedder.dim())?;
-    let result = embed(&embedder, reader, &encode, &mut writer, &bar);
+    let result = embed_all(&embedder, reader, &embed.options(), &mut writer, &bar);
     bar.finish_and_clear();
     let (summary, stats) = result?;
     writer.finish()?;
@@ -79,59 +79,54 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An output that replaced its own input would destroy the texts.
+/// An output that replaces its own input would destroy the texts.
 fn check_output_is_no_input(files: &[PathBuf], output: Option<&Path>) -> Result<(), CliError> {
     let Some(output) = output.and_then(|path| path.canonicalize().ok()) else { return Ok(()) };
     match files.iter().find(|file| file.canonicalize().is_ok_and(|file| file == output)) {
-        Some(file) => Err(CliError::Usage(format!("{} is both input and output", file.display()))),
+        Some(file) => Err(CliError::Usage(format!("{} is both input and output; name another output", file.display()))),
         None => Ok(()),
     }
 }
 
-/// What the user is told at the end.
+/// What is printed at the end.
 #[derive(Default)]
 struct Summary {
     texts: usize,
     truncated: usize,
 }
 
-fn embed(
+fn embed_all(
     embedder: &Embedder,
     reader: Reader,
-    encode: &EncodeArguments,
+    options: &EmbedOptions,
     writer: &mut Writer,
     bar: &ProgressBar,
 ) -> anyhow::Result<(Summary, Stats)> {
-    // The reader runs ahead of the results by one window; each result finds its record at the front of the queue.
-    let pending = RefCell::new(VecDeque::new());
+    // A record that cannot be read ends the stream; its error is returned after the results of those before it.
     let failure = Cell::new(None);
     let prompts = reader.map_while(|record| match record {
-        Ok(Record { prompt, id, place, bytes_read }) => {
-            pending.borrow_mut().push_back(Pending { id, place, bytes_read });
-            Some(prompt)
-        }
+        Ok(Record { prompt, id, place, bytes_read }) => Some((Tag { id, place, bytes_read }, prompt)),
         Err(error) => {
             failure.set(Some(error));
             None
         }
     });
     let mut summary = Summary::default();
-    let mut results = embedder.embed_iter(prompts, &encode.options())?;
-    for result in results.by_ref() {
-        let Some(record) = pending.borrow_mut().pop_front() else { anyhow::bail!("more embeddings than texts") };
+    let mut results = embedder.embed_iter(prompts, options)?;
+    while let Some((tag, result)) = results.next() {
         let embedding = result.map_err(|error| match error.kind() {
-            nvembed::ErrorKind::Input | nvembed::ErrorKind::TooLong => {
-                anyhow::Error::from(CliError::Input(format!("{}: {error}", record.place)))
+            ErrorKind::Input | ErrorKind::TooLong => {
+                anyhow::Error::from(CliError::Input(format!("{}: {}", tag.place, error.report(flag))))
             }
             _ => error.into(),
         })?;
-        writer.row(&embedding, record.id.as_deref())?;
+        writer.row(&embedding, tag.id.as_deref())?;
         summary.texts += 1;
         summary.truncated += usize::from(embedding.truncated);
-        if pending.borrow().is_empty() {
+        if results.is_between_windows() {
             writer.flush()?;
         }
-        bar.set_position(record.bytes_read);
+        bar.set_position(tag.bytes_read);
     }
     if let Some(error) = failure.take() {
         return Err(error.into());
@@ -142,7 +137,7 @@ fn embed(
     Ok((summary, *results.stats()))
 }
 
-/// A bar over the bytes of the input, or a counter when their number is not known; hidden unless stderr is a terminal.
+/// A bar over the bytes of the input, or a counter when their number is unknown; hidden unless stderr is a terminal.
 fn progress_bar(files: &[PathBuf]) -> ProgressBar {
     if !stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -169,8 +164,8 @@ impl Summary {
         let Self { texts, truncated } = self;
         let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
         eprintln!(
-            "{texts} texts, {} tokens in {seconds:.2} s: {:.0} texts/s, {:.0} tokens/s; padding {:.1} %, outside the \
-             session {:.1} % of the time; {truncated} truncated",
+            "{texts} texts, {} tokens in {seconds:.2} s: {:.0} texts/s, {:.0} tokens/s; {:.1} % padding; {:.1} % of the time \
+             outside ONNX Runtime; {truncated} truncated",
             stats.tokens,
             *texts as f64 / seconds,
             stats.tokens as f64 / seconds,

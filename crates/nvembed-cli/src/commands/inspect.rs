@@ -1,18 +1,20 @@
-//! `nvembed inspect`: what is here: model folder, ONNX Runtime library, machine.
+//! `nvembed inspect`: describes a model folder, the ONNX Runtime library and the machine.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use nvembed::{Library, Manifest};
+use nvembed::machine;
+use nvembed::model::Manifest;
+use nvembed::onnxruntime::Library;
 use serde_json::{Value, json};
 
-use super::LibraryArguments;
-use super::score::print;
+use crate::arguments::LibraryArguments;
+use crate::io::print;
 
 /// Describe a model folder, the ONNX Runtime library and this machine.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Model folder; without one, only the library and the machine are described.
+    /// Model folder. Without one, only the library and the machine are described.
     #[arg(value_name = "DIR", env = "NVEMBED_MODEL")]
     model: Option<PathBuf>,
     /// Compare every file's SHA-256 with the manifest.
@@ -34,8 +36,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         report.insert("model".to_owned(), model(&manifest, arguments.verify_hashes));
     }
-    report.insert("machine".to_owned(), machine());
-    // The library last: what is known without it is worth printing even where it is missing.
+    report.insert("machine".to_owned(), describe_machine());
+    // The library last: the rest is worth printing even where it is missing.
     let library = Library::load(arguments.library.library.as_deref());
     if let Ok(library) = &library {
         report.insert("library".to_owned(), describe(library));
@@ -84,22 +86,15 @@ fn describe(library: &Library) -> Value {
     })
 }
 
-fn machine() -> Value {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+fn describe_machine() -> Value {
+    let unknown = || "unknown".to_owned();
     json!({
         "nvembed": env!("CARGO_PKG_VERSION"),
         "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        "processor": proc_field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
-        "cores": cores,
-        "memory": proc_field("/proc/meminfo", "MemTotal").unwrap_or_else(|| "unknown".to_owned()),
+        "processor": machine::processor().unwrap_or_else(unknown),
+        "cores": machine::cores(),
+        "memory": machine::memory().map_or_else(unknown, |bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))),
     })
-}
-
-/// The value of the first line `name : value` of a file of Linux's /proc.
-pub(crate) fn proc_field(file: &str, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 fn table(report: &serde_json::Map<String, Value>) -> String {

@@ -1,4 +1,4 @@
-//! `nvembed prepare`: the work of opening a model, done ahead.
+//! `nvembed prepare`: does the work of opening a model ahead of time.
 
 use std::io::{IsTerminal, stderr};
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::score::print;
-use super::{ModelArguments, interrupt};
+use crate::arguments::ModelArguments;
+use crate::io::{interrupt, print};
 
-/// Do ahead what opening a model on this machine takes, and let processes share its memory.
+/// Optimize a model for this machine so that it opens faster and processes share its weights.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Prints the folder that holds what was made. Opening the model uses it from then on, as long as the model,
-the ONNX Runtime build and the processor are the same. It takes about twice the room of the model's weights.
-Deleting it is safe. With a TensorRT provider it builds the engines, for the GPUs, shapes and options given here, and
-opening the model needs the same ones."
+    after_help = "Prints the folder that it made. The model opens from it as long as the model, the ONNX Runtime build and the \
+                  processor are the same. It takes about twice the size of the model's weights; deleting it is safe. With \
+                  a TensorRT provider it builds engines for the GPUs, shapes and options given here, and the model must \
+                  be opened with the same ones."
 )]
 pub(crate) struct Arguments {
     /// No progress on stderr.
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     });
     *interrupt::unfinished() = None;
     bar.finish_and_clear();
-    print(&format!("{}\n", prepared?.display()))
+    Ok(print(&format!("{}\n", prepared?.display()))?)
 }
 
 fn spinner() -> ProgressBar {
@@ -46,7 +46,7 @@ fn spinner() -> ProgressBar {
     }
 }
 
-/// Shows how many bytes are written. ONNX Runtime does not say how far it is.
+/// Shows how many bytes were written: ONNX Runtime does not report progress.
 fn show(bar: &ProgressBar, folder: &Path) {
     if bar.is_hidden() {
         return;

@@ -1,14 +1,15 @@
 //! `nvembed score`: the similarity of each query to each passage.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use ndarray::Array2;
-use nvembed::{Embedder, EncodeOptions, Prompt};
+use nvembed::Prompt;
 
-use super::exit::CliError;
-use super::input::{InputFormat, Reader};
-use super::{EncodeArguments, ModelArguments, interrupt};
+use crate::arguments::{EmbedArguments, ModelArguments};
+use crate::exit::CliError;
+use crate::io::reader::{InputFormat, Reader};
+use crate::io::{interrupt, print};
+use crate::similarity::{DEFAULT_TASK, scores};
 
 /// Print the similarity of each query to each passage: 100 × the dot product of their embeddings, as on the model card.
 #[derive(Debug, clap::Args)]
@@ -16,41 +17,38 @@ use super::{EncodeArguments, ModelArguments, interrupt};
   nvembed score -m MODEL --queries queries.txt --passages passages.txt
   nvembed score -m MODEL --query 'who wrote the odyssey?' --passage Homer. --passage Virgil. --json")]
 pub(crate) struct Arguments {
-    /// File of queries, as for embed.
+    /// File of queries, in the formats of embed.
     #[arg(long, value_name = "FILE")]
     queries: Vec<PathBuf>,
     /// One query.
     #[arg(long, value_name = "TEXT")]
     query: Vec<String>,
-    /// File of passages, as for embed.
+    /// File of passages, in the formats of embed.
     #[arg(long, value_name = "FILE")]
     passages: Vec<PathBuf>,
     /// One passage.
     #[arg(long, value_name = "TEXT")]
     passage: Vec<String>,
-    /// Task of the queries, one English sentence.
+    /// Task of the queries, in one English sentence.
     #[arg(long, default_value = DEFAULT_TASK, value_name = "SENTENCE")]
     task: String,
     /// How a line of a file holds a text.
     #[arg(long, value_enum, default_value = "auto")]
     format: InputFormat,
-    /// Print JSON: {"scores": [[...], ...], "truncated": N}, one row of scores a query.
+    /// Print JSON: {"scores": [[...], ...], "truncated": N}, with one row of scores per query.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    encode: EncodeArguments,
+    embed: EmbedArguments,
     #[command(flatten)]
     model: ModelArguments,
 }
-
-/// The model card's example of a task.
-pub(crate) const DEFAULT_TASK: &str = "Given a question, retrieve passages that answer the question";
 
 /// Characters of a text that are shown.
 const SHOWN: usize = 60;
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { queries, query, passages, passage, task, format, json, encode, model } = arguments;
+    let Arguments { queries, query, passages, passage, task, format, json, embed, model } = arguments;
     interrupt::watch()?;
     let instruction = Prompt::instruction_for(&task);
     let is_stdin = |files: &[PathBuf]| files.iter().any(|file| file.as_os_str() == "-");
@@ -59,36 +57,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let queries = texts("query", "queries", query, queries, format, &instruction)?;
     let passages = texts("passage", "passages", passage, passages, format, "")?;
-    let (scores, truncated) = scores(&model.open()?, &queries, &passages, &encode.options())?;
+    let (scores, truncated) = scores(&model.open()?, &queries, &passages, &embed.options())?;
     let text = if json {
         let rows: Vec<_> = scores.rows().into_iter().map(|row| row.to_vec()).collect();
         format!("{}\n", serde_json::json!({ "scores": rows, "truncated": truncated }))
     } else {
         matrix(&queries, &passages, &scores, truncated)
     };
-    print(&text)
-}
-
-/// Writes text to stdout; a closed pipe is told apart from other failures.
-pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    Ok(written.map_err(|source| CliError::Output { what: "standard output".to_owned(), source })?)
-}
-
-/// 100 × the dot products of queries and passages, `[queries, passages]`, and how many of the texts were truncated.
-pub(crate) fn scores(
-    embedder: &Embedder,
-    queries: &[Prompt<'_>],
-    passages: &[Prompt<'_>],
-    options: &EncodeOptions,
-) -> nvembed::Result<(Array2<f32>, usize)> {
-    let all: Vec<_> = queries.iter().chain(passages).cloned().collect();
-    let embeddings = embedder.embed(&all, options)?;
-    let truncated = embeddings.truncated().iter().filter(|truncated| **truncated).count();
-    let rows = embeddings.to_f32();
-    let (queries, passages) = rows.view().split_at(ndarray::Axis(0), queries.len());
-    Ok((queries.dot(&passages.t()) * 100.0, truncated))
+    Ok(print(&text)?)
 }
 
 fn texts(
@@ -108,13 +84,13 @@ fn texts(
     }
     if texts.is_empty() {
         return Err(
-            CliError::Usage(format!("there is no {one}: give some with --{one} or a file with --{many}")).into()
+            CliError::Usage(format!("there is no {one}: give one with --{one}, or a file with --{many}")).into()
         );
     }
     Ok(texts)
 }
 
-/// The scores as a table with the texts beside; the best passage of each query is marked.
+/// The scores as a table beside the texts, with the best passage of each query marked.
 fn matrix(queries: &[Prompt<'_>], passages: &[Prompt<'_>], scores: &Array2<f32>, truncated: usize) -> String {
     let mut text = String::new();
     for (index, passage) in passages.iter().enumerate() {
@@ -131,9 +107,9 @@ fn matrix(queries: &[Prompt<'_>], passages: &[Prompt<'_>], scores: &Array2<f32>,
         }
         text.push_str(&format!("  {}\n", shortened(query.text())));
     }
-    text.push_str("\n* the best passage of the query; scores are 100 × dot product\n");
+    text.push_str("\n* best passage for the query; scores are 100 × dot product\n");
     if truncated > 0 {
-        text.push_str(&format!("{truncated} of the texts were longer than the limit and truncated\n"));
+        text.push_str(&format!("{truncated} texts were longer than the limit and were truncated\n"));
     }
     text
 }

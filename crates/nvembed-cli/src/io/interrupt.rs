@@ -1,14 +1,14 @@
-//! Ctrl-C, SIGTERM and SIGHUP: end at once, in the middle of a run if need be, but not in the middle of a written row.
+//! Ctrl-C, SIGTERM and SIGHUP end the program at once, in the middle of a run if need be, but not in the middle of a row.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The file or folder that is being written and must not survive an interruption; held only for moments.
+/// The file or folder that is being written and must not survive an interruption. Held only briefly.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
-/// Held by whoever writes a row, for as long as that takes.
+/// Held while a row is written.
 static ROW: Mutex<()> = Mutex::new(());
 
-/// Locks the name of what is unfinished: to set it, or to give it its final name and clear it.
+/// Locks the name of the unfinished file: to set it, or to give the file its final name and clear it.
 pub(crate) fn unfinished() -> MutexGuard<'static, Option<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -18,8 +18,8 @@ pub(crate) fn row() -> MutexGuard<'static, ()> {
     ROW.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on an interruption removes what is unfinished and exits with code 130. Signals that the caller had ignored
-/// (as `nohup` and a script's background jobs do) stay so.
+/// From now on an interruption removes the unfinished file and exits with code 130. Signals that were ignored when the
+/// program started (by `nohup`, or in a script's background job) stay ignored.
 #[cfg(unix)]
 pub(crate) fn watch() -> anyhow::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -36,15 +36,15 @@ pub(crate) fn watch() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Elsewhere the system's default holds: the program ends, and the unfinished file keeps its temporary name.
+/// On other systems the default applies: the program ends, and the unfinished file keeps its temporary name.
 #[cfg(not(unix))]
 pub(crate) fn watch() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Both locks are kept until the process is gone, so that nothing is created, written or renamed behind our back. A row
-/// that cannot be written, since its reader stalls, is waited for a moment only. Leaves without running destructors:
-/// those of ONNX Runtime crash while a run is under way.
+/// Both locks are held until the process is gone, so that nothing more is created, written or renamed. A row that cannot be
+/// written, because its reader stalls, is waited for only briefly. No destructors run: those of ONNX Runtime crash during a
+/// run.
 #[cfg(unix)]
 fn end() -> ! {
     let mut row = ROW.try_lock();
@@ -57,13 +57,13 @@ fn end() -> ! {
     }
     let mut unfinished = unfinished();
     if let Some(path) = unfinished.take() {
-        // Nothing is left to report to; the file's temporary name already says that it is not finished.
+        // Nobody is left to report to, and the temporary name already says that the file is not finished.
         let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
-    signal_hook::low_level::exit(super::exit::INTERRUPTED)
+    signal_hook::low_level::exit(crate::exit::INTERRUPTED)
 }
 
-/// The signals this process was started with as ignored, bit n - 1 for signal n; where it cannot be told, none.
+/// The signals that were ignored when this process started, bit n - 1 for signal n; none where the system does not say.
 #[cfg(unix)]
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

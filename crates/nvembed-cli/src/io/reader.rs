@@ -9,38 +9,38 @@ use nvembed::Prompt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::exit::CliError;
+use crate::exit::CliError;
 
-/// The longest line that is read, in bytes: 256 MiB.
+/// The longest line that is read: 256 MiB.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// How a line holds a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
-    /// JSON lines for files named .jsonl or .ndjson, else plain lines.
+    /// JSON lines for files named .jsonl or .ndjson, otherwise plain lines.
     Auto,
     /// Each line is a text; an empty line is an empty text.
     Lines,
-    /// Each line is a JSON object: "text", and if wanted "instruction" or "task", and "id".
+    /// Each line is a JSON object with "text" and optionally "instruction" or "task", and "id"; empty lines are skipped.
     Jsonl,
 }
 
-/// One text as it was read.
+/// One text, as it was read.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) prompt: Prompt<'static>,
-    /// The record's own identifier, given back with its embedding.
+    /// The record's own identifier, which is returned with its embedding.
     pub(crate) id: Option<Box<RawValue>>,
-    /// Where it stands, as "FILE:LINE".
+    /// Where it was read, as "FILE:LINE".
     pub(crate) place: String,
     /// Bytes of input read so far, over all files.
     pub(crate) bytes_read: u64,
 }
 
-/// A line of JSON lines input. Unknown fields are refused: a misspelt "instruction" would silently change the result.
+/// A line of JSON lines. Unknown fields are refused: a misspelt "instruction" would silently change the embedding.
 ///
-/// Values are kept as they are written: an identifier must come back unchanged, and the parser's own messages about a
-/// value would print it, which may be a user's text.
+/// Values are kept as they are written: an identifier must come back unchanged, and the parser's own messages about a value
+/// would print it, which may be a user's text.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonRecord<'a> {
@@ -168,10 +168,10 @@ impl OpenFile {
         })?;
         let text = if self.line == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned() } else { text };
         if let Some(at) = text.find('\0') {
-            // Legal for the model, but in practice a UTF-16 or binary file; a text that means it can say \u0000 in JSON.
+            // Legal for the model, but in practice a UTF-16 or binary file.
             return Err(CliError::Input(format!(
-                "{}: NUL byte at byte {} of the line: is this UTF-16 or binary? A text that holds one can be given as \
-                 \\u0000 in JSON lines",
+                "{}: NUL byte at byte {} of the line: is this UTF-16 or binary? In JSON lines, a text may contain one as \
+                 \\u0000",
                 self.place(),
                 at + 1
             )));
@@ -186,7 +186,7 @@ impl OpenFile {
             return Ok(Record { prompt, id: None, place, bytes_read: 0 });
         }
         if !line.trim_start().starts_with('{') {
-            return Err(CliError::Input(format!("{place}: not a valid record: a JSON object is needed")));
+            return Err(CliError::Input(format!("{place}: not a valid record: expected a JSON object")));
         }
         let record: JsonRecord<'_> = serde_json::from_str(&line).map_err(|error| {
             // The parser counts lines within the record, which is always one line; the file's line stands in front.
@@ -196,7 +196,7 @@ impl OpenFile {
         })?;
         let string = |name: &str, value: &RawValue| {
             serde_json::from_str::<String>(value.get()).map_err(|error| {
-                let reason = if error.is_data() { "a string is needed".to_owned() } else { error.to_string() };
+                let reason = if error.is_data() { "expected a string".to_owned() } else { error.to_string() };
                 CliError::Input(format!("{place}: not a valid record: field `{name}`: {reason}"))
             })
         };
@@ -205,7 +205,7 @@ impl OpenFile {
         let task = record.task.map(|value| string("task", value)).transpose()?;
         let instruction = match (instruction, task) {
             (Some(_), Some(_)) => {
-                return Err(CliError::Input(format!("{place}: has both \"instruction\" and \"task\", one is allowed")));
+                return Err(CliError::Input(format!("{place}: has both \"instruction\" and \"task\"; give one of them")));
             }
             (Some(instruction), None) => instruction,
             (None, Some(task)) => Prompt::instruction_for(&task),

@@ -1,0 +1,9 @@
+//! The commands, a file each. None imports another.
+
+pub(crate) mod bench;
+pub(crate) mod doctor;
+pub(crate) mod embed;
+pub(crate) mod inspect;
+pub(crate) mod prepare;
+pub(crate) mod score;
+pub(crate) mod verify;
