@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::mini;
-use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt};
+use common::{embed_options, mini, model_options};
+use nvembed::{Embedder, Prompt};
 
 /// Resident memory of this process in bytes.
 fn resident() -> i64 {
@@ -15,7 +15,7 @@ fn resident() -> i64 {
 }
 
 fn embed(embedder: &Embedder, rows: usize, words: usize) {
-    let options = EncodeOptions { max_batch_tokens: Some(1 << 20), ..EncodeOptions::default() };
+    let options = embed_options(|options| options.max_batch_tokens = Some(1 << 20));
     let stats = *embedder.embed(&vec![Prompt::passage("rain ".repeat(words)); rows], &options).unwrap().stats();
     assert_eq!(stats.batches, 1);
 }
@@ -23,8 +23,8 @@ fn embed(embedder: &Embedder, rows: usize, words: usize) {
 #[test]
 fn large_batches_keep_memory_until_a_long_text_gives_it_back_and_none_with_low_memory() {
     let kept = |low_memory| {
-        let options = LoadOptions { low_memory, ..LoadOptions::default() };
-        let embedder = Embedder::open(mini("w8a8"), &options).unwrap();
+        let options = model_options(|options| options.low_memory = low_memory);
+        let embedder = Embedder::open(mini("cpu-fp32"), &options).unwrap();
         embed(&embedder, 1, 8);
         let start = resident();
         embed(&embedder, 32, 1000);

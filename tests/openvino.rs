@@ -7,32 +7,26 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use common::reference::{cases, largest, name, unit};
-use common::{BATCH_INVARIANCE, change_manifest, difference, mini, mini_copy_of, nvembed, root, run};
+use common::{
+    BATCH_INVARIANCE, change_manifest, difference, embed_options, mini, mini_copy_of, model_options, openvino, skipped,
+};
 use ndarray::{Array2, Zip};
-use nvembed::{CancelToken, Embedder, EncodeOptions, ErrorKind, LoadOptions, Prompt, Provider};
+use nvembed::model::{Deviation, Golden};
+use nvembed::{CancelToken, EmbedOptions, Embedder, ErrorKind, ModelOptions, Prompt, Provider};
 
 /// Largest 1 - cosine of a bf16 row to another computation of it, in fp32 or in a batch of another shape: what the
 /// precision tables allow on average. Both were 2e-5 at most.
 const BF16_COSINE: f64 = 1e-4;
 
-/// The library, or `None` with a word about it.
-fn library() -> Option<PathBuf> {
-    let pythons = std::fs::read_dir(root().join(".venv-openvino/lib")).ok();
-    let folders = pythons.into_iter().flatten().flatten();
-    let found = folders.map(|python| python.path().join("site-packages/onnxruntime/capi")).find(|path| path.is_dir());
-    if found.is_none() {
-        assert!(std::env::var_os("NVEMBED_REQUIRE_OPENVINO").is_none(), ".venv-openvino has no onnxruntime-openvino");
-        println!("SKIPPED: .venv-openvino has no onnxruntime-openvino; `make test-openvino` installs it");
-    }
-    found
-}
-
-fn options(library: &Path) -> LoadOptions {
-    LoadOptions { provider: Provider::OpenVino, library: Some(library.to_owned()), ..LoadOptions::default() }
+fn options(library: &Path) -> ModelOptions {
+    model_options(|options| {
+        options.provider = Provider::OpenVino;
+        options.library = Some(library.to_owned());
+    })
 }
 
 /// Whether this processor has bf16 products.
@@ -64,7 +58,7 @@ fn prompts() -> Vec<Prompt<'static>> {
         .collect()
 }
 
-fn embed(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EncodeOptions) -> Array2<f32> {
+fn embed(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Array2<f32> {
     embedder.embed(prompts, options).unwrap().to_f32()
 }
 
@@ -76,10 +70,10 @@ fn distance(one: &Array2<f32>, other: &Array2<f32>) -> f64 {
 
 #[test]
 fn fp32_embeddings_equal_pytorchs() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     for (folder, case) in cases() {
         let embedder = Embedder::open(folder.join("openvino"), &options(&library)).unwrap();
-        let found = embed(&embedder, &case.prompts(), &EncodeOptions::default()).mapv(f64::from);
+        let found = embed(&embedder, &case.prompts(), &EmbedOptions::default()).mapv(f64::from);
         let difference = largest(&unit(&found), &case.reference());
         println!("{:<20} largest difference {difference:.2e}, bound {:.1e}", name(&folder), case.fp32_bound);
         assert!(difference <= case.fp32_bound && case.fp32_bound <= 1e-5, "{}", name(&folder));
@@ -88,17 +82,20 @@ fn fp32_embeddings_equal_pytorchs() {
 
 #[test]
 fn the_mini_models_agree_with_the_float64_reference_and_bf16_is_bf16() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     let models = models(&library);
     for (precision, embedder) in &models {
-        let mut verify = nvembed();
-        verify.args(["verify", "--provider", "openvino", "--library"]).arg(&library).arg("-m").arg(mini(precision));
-        let output = run(&mut verify, b"");
-        assert!(output.status.success(), "{output:?}");
+        let golden = Golden::open(embedder.manifest()).unwrap().unwrap();
+        let prompts: Vec<_> = golden.rows().iter().map(|row| row.prompt()).collect();
+        let found = embed(embedder, &prompts, &EmbedOptions::default());
+        for (found, row) in found.rows().into_iter().zip(golden.rows()) {
+            let deviation = Deviation::between(found, &row.embedding);
+            assert!(embedder.manifest().precision().tolerance().allows(deviation), "{precision}: {deviation:?}");
+        }
         assert_eq!(embedder.library().version(), "1.24");
     }
     if let [(_, fp32), (_, bf16)] = &models[..] {
-        let [fp32, bf16] = [fp32, bf16].map(|one| embed(one, &prompts(), &EncodeOptions::default()));
+        let [fp32, bf16] = [fp32, bf16].map(|one| embed(one, &prompts(), &EmbedOptions::default()));
         let distance = distance(&fp32, &bf16);
         println!("bf16 against fp32, largest 1 - cosine {distance:.2e}");
         // Eight bits of mantissa must show: less would mean that OpenVINO computed in fp32 after all.
@@ -108,9 +105,9 @@ fn the_mini_models_agree_with_the_float64_reference_and_bf16_is_bf16() {
 
 #[test]
 fn a_bf16_model_is_refused_where_the_processor_has_no_bf16_products() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     if has_bf16() {
-        return println!("SKIPPED: this processor has them");
+        return skipped("the refusal of bf16", "this processor has bf16 products");
     }
     let error = Embedder::open(mini("openvino-bf16"), &options(&library)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Provider);
@@ -119,11 +116,10 @@ fn a_bf16_model_is_refused_where_the_processor_has_no_bf16_products() {
 
 #[test]
 fn a_row_is_the_same_alone_and_in_a_batch() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     for (precision, embedder) in models(&library) {
-        let together =
-            embed(&embedder, &prompts(), &EncodeOptions { max_batch_tokens: Some(1 << 16), ..Default::default() });
-        let alone = embed(&embedder, &prompts(), &EncodeOptions { max_batch_size: 1, ..Default::default() });
+        let together = embed(&embedder, &prompts(), &embed_options(|options| options.max_batch_tokens = Some(1 << 16)));
+        let alone = embed(&embedder, &prompts(), &embed_options(|options| options.max_batch_size = 1));
         println!(
             "{precision}: difference {:.2e}, 1 - cosine {:.2e}",
             difference(&alone, &together),
@@ -139,12 +135,12 @@ fn a_row_is_the_same_alone_and_in_a_batch() {
 
 #[test]
 fn a_row_as_long_as_the_model_takes_is_the_same_in_both_precisions() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     let text = "The harbour lies east of the old town, and ships come. ".repeat(600);
     let rows: Vec<_> = models(&library)
         .into_iter()
         .map(|(_, embedder)| {
-            let embeddings = embedder.embed(&[Prompt::passage(&*text)], &EncodeOptions::default()).unwrap();
+            let embeddings = embedder.embed(&[Prompt::passage(&*text)], &EmbedOptions::default()).unwrap();
             assert_eq!((embeddings.token_counts(), embeddings.truncated()), (&[4096][..], &[true][..]));
             embeddings.to_f32()
         })
@@ -157,29 +153,30 @@ fn a_row_as_long_as_the_model_takes_is_the_same_in_both_precisions() {
 /// A graph that OpenVINO runs is one node, between nodes is where a call ends: so before a batch and never within one.
 #[test]
 fn calls_end_by_deadline_and_cancellation_before_a_batch() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     let embedder = Embedder::open(mini("openvino-fp32"), &options(&library)).unwrap();
     let cancel = CancelToken::new();
     cancel.cancel();
-    let cancelled = EncodeOptions { cancel: Some(cancel), ..Default::default() };
-    let late = EncodeOptions { deadline: Some(Instant::now()), ..Default::default() };
+    let cancelled = embed_options(|options| options.cancel = Some(cancel));
+    let late = embed_options(|options| options.deadline = Some(Instant::now()));
     for (options, kind) in [(cancelled, ErrorKind::Cancelled), (late, ErrorKind::DeadlineExceeded)] {
         assert_eq!(embedder.embed(&prompts(), &options).unwrap_err().kind(), kind);
     }
-    embed(&embedder, &prompts(), &EncodeOptions::default());
+    embed(&embedder, &prompts(), &EmbedOptions::default());
 }
 
 #[test]
 fn a_graph_for_another_provider_and_a_provider_this_library_is_too_old_for_are_refused() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     for (model, provider, wanted) in [
         ("fp32", Provider::OpenVino, "export it with --target openvino"),
         ("w8a8", Provider::OpenVino, "export it with --target openvino"),
-        ("openvino-fp32", Provider::Cpu, "exported for provider openvino only"),
-        ("openvino-bf16", Provider::Cuda, "exported for provider openvino only"),
+        ("openvino-fp32", Provider::Cpu, "run it on openvino"),
+        ("openvino-bf16", Provider::Cuda, "export it with --target any"),
         ("fp32", Provider::Cpu, "cpu needs ONNX Runtime 1.31"),
     ] {
-        let options = LoadOptions { provider, ..options(&library) };
+        let mut options = options(&library);
+        options.provider = provider;
         let error = Embedder::open(mini(model), &options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
         assert!(error.to_string().contains(wanted), "{model} on {provider}: {error}");
@@ -188,24 +185,11 @@ fn a_graph_for_another_provider_and_a_provider_this_library_is_too_old_for_are_r
 
 #[test]
 fn no_node_of_a_graph_falls_back_to_onnx_runtimes_own_kernels() {
-    let Some(library) = library() else { return };
+    let Some(library) = openvino::library() else { return };
     // OpenVINO knows all but its product of integers.
     let liar = mini_copy_of("w8a8");
     change_manifest(liar.path(), "/graph/target", "openvino".into());
     let error = Embedder::open(liar.path(), &options(&library)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Model);
-    assert!(error.to_string().contains("fallback to CPU EP has been explicitly disabled"), "{error}");
-}
-
-#[test]
-fn bench_checks_and_times_it() {
-    let Some(library) = library() else { return };
-    let mut bench = nvembed();
-    bench.args(["bench", "--quiet", "--provider", "openvino", "--seconds", "0.01", "--min-calls", "2", "--batch", "2"]);
-    bench.args(["--length", "16", "--threads", "1", "--library"]).arg(&library).arg("-m").arg(mini("openvino-fp32"));
-    let output = run(&mut bench, b"");
-    assert!(output.status.success(), "{output:?}");
-    let row: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((row["status"].as_str(), row["provider"].as_str()), (Some("ok"), Some("openvino")));
-    assert!(row["cosine_min"].as_f64().unwrap() > 1.0 - 1e-9, "{row}");
+    assert!(error.report(str::to_owned).contains("fallback to CPU EP has been explicitly disabled"), "{error}");
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nvembed::{EmbedOptions, Embedder, ModelOptions};
 
+pub mod openvino;
 pub mod reference;
 #[cfg(target_os = "linux")]
 pub mod shim;
@@ -17,7 +18,10 @@ pub const BATCH_INVARIANCE: f32 = 1e-6;
 /// The repository's root, whichever package's tests these are.
 pub fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().find(|folder| folder.join("models/nv-embed-mini").is_dir()).expect("a checkout of the repository")
+    package
+        .ancestors()
+        .find(|folder| folder.join("models/nv-embed-mini").is_dir())
+        .expect("a checkout of the repository")
 }
 
 /// The exported mini model: "fp32", "fp16", "bf16", "int8", "int4", "w8a8", "cpu-fp32", "openvino-fp32" or "openvino-bf16".

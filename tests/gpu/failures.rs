@@ -1,22 +1,22 @@
 //! The GPU path on the CUDA shim when something fails: memory, copies, kernels, the device; deadlines behind it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-#![cfg(target_os = "linux")]
-
-mod common;
 
 use std::time::{Duration, Instant};
 
-use common::mini;
-use common::shim::{
-    self, FINITE, Fault, ILLEGAL_ADDRESS, LAUNCH_FAILED, OUT_OF_MEMORY, counts, embed, on_shim, open, options,
-    passages, since,
+use nvembed::{CancelToken, EmbedOptions, Embedder, ErrorKind};
+
+use crate::common::shim::{
+    self, FINITE, Fault, ILLEGAL_ADDRESS, LAUNCH_FAILED, OUT_OF_MEMORY, counts, embed, open, options, passages, since,
 };
-use nvembed::{CancelToken, CudaOptions, Embedder, EncodeOptions, ErrorKind};
+use crate::common::{embed_options, mini};
+
+fn on_shim(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
+    shim::on_shim(&format!("failures::{name}"), environment, test);
+}
 
 #[test]
 fn a_device_too_small_for_the_model_says_so() {
     on_shim("a_device_too_small_for_the_model_says_so", &[("CUDA_SHIM_MEMORY", "1000000")], || {
-        let error = Embedder::open(mini("fp16"), &options(CudaOptions::default())).unwrap_err();
+        let error = Embedder::open(mini("fp16"), &options(|_| {})).unwrap_err();
         assert!(error.to_string().contains("too little free memory"), "{error}");
     });
 }
@@ -47,7 +47,7 @@ fn buffers_that_cannot_be_had_fail_one_batch() {
             shim::fail(Fault::Allocation, 1, OUT_OF_MEMORY, false);
             let error = embed(&embedder, &[text]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Device, "{error}");
-            assert!(error.to_string().contains("out of memory"), "{error}");
+            assert!(error.report(str::to_owned).contains("out of memory"), "{error}");
             embed(&embedder, &[text]).unwrap();
             embed(&embedder, &["short"]).unwrap();
         }
@@ -57,7 +57,7 @@ fn buffers_that_cannot_be_had_fail_one_batch() {
 #[test]
 fn a_failed_copy_or_launch_is_an_error_of_its_batch_alone() {
     on_shim("a_failed_copy_or_launch_is_an_error_of_its_batch_alone", &[FINITE], || {
-        let no_graphs = options(CudaOptions { cuda_graphs: false, ..CudaOptions::default() });
+        let no_graphs = options(|gpu| gpu.cuda_graphs = false);
         let embedder = Embedder::open(mini("fp16"), &no_graphs).unwrap();
         embed(&embedder, &["short"]).unwrap();
         // Each copy in turn, a launch, and the waiting for the output.
@@ -89,12 +89,13 @@ fn a_poisoned_device_is_reported_to_every_call_and_hangs_none() {
             for call in calls {
                 let error = call.join().unwrap();
                 assert_eq!(error.kind(), ErrorKind::Device, "{error}");
-                assert!(error.to_string().contains("GPU 0 failed"), "{error}");
+                assert!(error.to_string().contains("GPU 0: a run or copy failed"), "{error}");
+                assert!(error.to_string().contains("unusable until this process restarts"), "{error}");
                 assert!(error.to_string().contains("700"), "{error}");
             }
         });
-        assert_eq!(embedder.warm_up(&EncodeOptions::default()).unwrap_err().kind(), ErrorKind::Device);
-        let held = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default());
+        assert_eq!(embedder.warm_up(&EmbedOptions::default()).unwrap_err().kind(), ErrorKind::Device);
+        let held = embedder.embed_on_device(&passages(&["x"]), &EmbedOptions::default());
         assert_eq!(held.unwrap_err().kind(), ErrorKind::Device);
     });
 }
@@ -102,7 +103,7 @@ fn a_poisoned_device_is_reported_to_every_call_and_hangs_none() {
 #[test]
 fn a_device_that_is_not_there_is_refused_with_the_number_there_is() {
     on_shim("a_device_that_is_not_there_is_refused_with_the_number_there_is", &[], || {
-        let third = options(CudaOptions { device_ids: vec![2], ..CudaOptions::default() });
+        let third = options(|gpu| gpu.device_ids = vec![2]);
         let error = Embedder::open(mini("fp16"), &third).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
         assert!(error.to_string().contains("there is no GPU 2: the NVIDIA driver has 1"), "{error}");
@@ -113,18 +114,17 @@ fn a_device_that_is_not_there_is_refused_with_the_number_there_is() {
 fn calls_end_by_deadline_and_by_cancellation() {
     on_shim("calls_end_by_deadline_and_by_cancellation", &[FINITE], || {
         let embedder = open("fp16");
-        let call = |options: EncodeOptions| embedder.embed(&passages(&["short"]), &options);
-        let late = EncodeOptions { deadline: Some(Instant::now()), ..EncodeOptions::default() };
+        let call = |options: EmbedOptions| embedder.embed(&passages(&["short"]), &options);
+        let late = embed_options(|options| options.deadline = Some(Instant::now()));
         let cancel = CancelToken::new();
-        let cancellable = EncodeOptions { cancel: Some(cancel.clone()), ..EncodeOptions::default() };
+        let cancellable = embed_options(|options| options.cancel = Some(cancel.clone()));
         call(cancellable.clone()).unwrap();
         let before = counts();
         assert_eq!(call(late).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
         cancel.cancel();
         assert_eq!(call(cancellable).unwrap_err().kind(), ErrorKind::Cancelled);
         assert_eq!(since(before).to_device, 0, "neither reached the device");
-        call(EncodeOptions { deadline: Some(Instant::now() + Duration::from_secs(600)), ..EncodeOptions::default() })
-            .unwrap();
+        call(embed_options(|options| options.deadline = Some(Instant::now() + Duration::from_secs(600)))).unwrap();
     });
 }
 
@@ -135,7 +135,7 @@ fn a_device_that_does_not_end_holds_no_call_beyond_its_deadline() {
         embed(&embedder, &["short"]).unwrap();
         let soon = || {
             let deadline = Some(Instant::now() + Duration::from_millis(100));
-            EncodeOptions { deadline, ..EncodeOptions::default() }
+            embed_options(|options| options.deadline = deadline)
         };
         let before = counts();
         shim::hold(true);
@@ -148,7 +148,7 @@ fn a_device_that_does_not_end_holds_no_call_beyond_its_deadline() {
         }
         assert_eq!(embedder.warm_up(&soon()).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
         let cancel = CancelToken::new();
-        let options = EncodeOptions { cancel: Some(cancel.clone()), ..EncodeOptions::default() };
+        let options = embed_options(|options| options.cancel = Some(cancel.clone()));
         std::thread::scope(|scope| {
             let call = scope.spawn(|| embedder.embed(&passages(&["short"]), &options).unwrap_err());
             cancel.cancel();
@@ -166,7 +166,7 @@ fn a_device_that_does_not_end_holds_no_call_beyond_its_deadline() {
             shim::hold(false);
             embed(&embedder, &["short"]).unwrap();
         }
-        let hold = || embedder.embed_on_device(&passages(&["short"]), &EncodeOptions::default()).unwrap();
+        let hold = || embedder.embed_on_device(&passages(&["short"]), &EmbedOptions::default()).unwrap();
         let _both = [hold(), hold()];
     });
 }

@@ -1,20 +1,21 @@
 //! The GPU path on the CUDA shim: what is copied, allocated, recorded and freed, and what happens when something fails. No
 //! kernel runs, so nothing here is about results or speed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-#![cfg(target_os = "linux")]
-#![allow(unsafe_code, reason = "device memory is known by its address only")]
-
-mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::mini;
-use common::shim::{
-    self, Copied, Counts, FINITE, TO_DEVICE, TO_HOST, counts, embed, on_shim, open, options, passages, since,
-};
+use nvembed::gpu::UserStream;
 use nvembed::half::f16;
-use nvembed::{Buckets, CudaOptions, Embedder, EncodeOptions, ErrorKind, LoadOptions, OutputType, Prompt, UserStream};
+use nvembed::{Dtype, EmbedOptions, Embedder, ErrorKind, ModelOptions, Prompt};
+
+use crate::common::shim::{
+    self, Copied, Counts, FINITE, TO_DEVICE, TO_HOST, counts, embed, open, options, passages, since,
+};
+use crate::common::{embed_options, mini};
+
+fn on_shim(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
+    shim::on_shim(&format!("runs::{name}"), environment, test);
+}
 
 /// Which counters a test looks at, by name.
 fn copies_and_allocations(counts: Counts) -> (i64, i64, i64, i64) {
@@ -48,7 +49,7 @@ fn ids_and_masks_arrive_padded_and_the_rows_come_back_in_order() {
             Prompt::passage("Homer."),
             Prompt::passage("a text of a few more words than the others have"),
         ];
-        let encode = EncodeOptions { output: OutputType::F16, ..EncodeOptions::default() };
+        let encode = embed_options(|options| options.dtype = Dtype::F16);
         embedder.embed(&prompts, &encode).unwrap();
         shim::copies();
         // In the place of the kernels: row i of the batch is all i + 1. The output's address is where the copy back reads.
@@ -65,22 +66,22 @@ fn ids_and_masks_arrive_padded_and_the_rows_come_back_in_order() {
         let embeddings = embedder.embed(&prompts, &encode).unwrap().to_f32();
 
         let tokens = embedder.tokenize(&prompts, &encode).unwrap();
-        let longest = tokens.iter().map(|(ids, _)| ids.len()).max().unwrap();
+        let longest = tokens.iter().map(|tokens| tokens.ids.len()).max().unwrap();
         let length = if longest <= 16 { 16 } else { 32 };
         assert!(into.iter().all(|copy| copy.bytes == 4 * length * 8), "{into:?}");
         // SAFETY: three inputs of [4, S] int64.
         let [ids, attention, pool] =
             [0, 1, 2].map(|index: usize| unsafe { shim::read::<i64>(into[index].to, 4 * length) });
         let mut order: Vec<usize> = (0..3).collect();
-        order.sort_by_key(|row| tokens[*row].0.len());
+        order.sort_by_key(|row| tokens[*row].ids.len());
         for (row, prompt) in order.iter().enumerate() {
-            let (wanted, skipped) = &tokens[*prompt];
+            let (wanted, skipped) = (&tokens[*prompt].ids, tokens[*prompt].instruction_tokens);
             for position in 0..length {
                 let at = row * length + position;
                 let real = position < wanted.len();
                 assert_eq!(ids[at], if real { i64::from(wanted[position]) } else { 2 }, "row {row}, {position}");
                 assert_eq!(attention[at], i64::from(real), "row {row}, {position}");
-                assert_eq!(pool[at], i64::from(real && position >= *skipped), "row {row}, {position}");
+                assert_eq!(pool[at], i64::from(real && position >= skipped), "row {row}, {position}");
             }
             assert!(embeddings.row(*prompt).iter().all(|value| *value == (row + 1) as f32), "prompt {prompt}");
         }
@@ -123,8 +124,8 @@ fn each_shape_has_a_graph_of_its_own_which_is_replayed_on_no_other() {
 #[test]
 fn graphs_are_off_by_a_switch_and_bounded_in_number() {
     on_shim("graphs_are_off_by_a_switch_and_bounded_in_number", &[FINITE], || {
-        let off = options(CudaOptions { cuda_graphs: false, ..CudaOptions::default() });
-        let bounded = options(CudaOptions { max_cuda_graphs: 1, ..CudaOptions::default() });
+        let off = options(|gpu| gpu.cuda_graphs = false);
+        let bounded = options(|gpu| gpu.max_cuda_graphs = 1);
         for (options, graphs) in [(off, 0), (bounded, 1)] {
             let embedder = Embedder::open(mini("fp16"), &options).unwrap();
             let before = counts();
@@ -140,10 +141,12 @@ fn graphs_are_off_by_a_switch_and_bounded_in_number() {
 #[test]
 fn warm_up_leaves_nothing_to_record_or_allocate() {
     on_shim("warm_up_leaves_nothing_to_record_or_allocate", &[FINITE], || {
-        let buckets = Buckets { sequence: vec![16, 64], batch: vec![1, 4] };
-        let embedder =
-            Embedder::open(mini("fp16"), &options(CudaOptions { buckets, ..CudaOptions::default() })).unwrap();
-        assert_eq!(embedder.warm_up(&EncodeOptions::default()).unwrap(), 4);
+        let buckets = options(|gpu| {
+            gpu.sequence_buckets = vec![16, 64];
+            gpu.batch_buckets = vec![1, 4];
+        });
+        let embedder = Embedder::open(mini("fp16"), &buckets).unwrap();
+        assert_eq!(embedder.warm_up(&EmbedOptions::default()).unwrap(), 4);
         let before = counts();
         let long = "word ".repeat(40);
         for texts in [&["short"][..], &["two", "texts"], &[&long], &[&long, &long, "x"]] {
@@ -154,7 +157,7 @@ fn warm_up_leaves_nothing_to_record_or_allocate() {
         // And nothing longer than the longest bucket is run.
         let error = embed(&embedder, &[&"word ".repeat(100)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooLong);
-        assert!(error.to_string().contains("longest sequence bucket, 64"), "{error}");
+        assert!(error.to_string().contains("longest of `sequence_buckets`, 64"), "{error}");
     });
 }
 
@@ -167,7 +170,7 @@ fn all_memory_is_free_when_the_model_is_closed() {
         for precision in ["fp16", "fp32"] {
             let embedder = open(precision);
             embed(&embedder, &["a text", "another"]).unwrap();
-            let held = embedder.embed_on_device(&passages(&["a text"]), &EncodeOptions::default()).unwrap();
+            let held = embedder.embed_on_device(&passages(&["a text"]), &EmbedOptions::default()).unwrap();
             drop(embedder);
             // Whoever holds an output keeps the device.
             assert!(since(before).live_allocations > 0);
@@ -182,14 +185,14 @@ fn all_memory_is_free_when_the_model_is_closed() {
 fn rows_stay_on_the_device_until_they_are_dropped() {
     on_shim("rows_stay_on_the_device_until_they_are_dropped", &[FINITE], || {
         let embedder = open("fp16");
-        let encode = EncodeOptions::default();
+        let encode = EmbedOptions::default();
         let hold = |texts: &[&str]| embedder.embed_on_device(&passages(texts), &encode);
         drop(hold(&["x", "y"]).unwrap());
         let before = counts();
         let first = hold(&["a text", "another"]).unwrap();
         let after = since(before);
         assert_eq!(copies_and_allocations(after), (3, 0, 0, 0), "no row is copied to the host");
-        assert_eq!((first.shape(), first.is_f16(), first.device_id()), ((2, embedder.dim()), true, 0));
+        assert_eq!((first.shape(), first.dtype(), first.device_id()), ((2, embedder.dim()), Dtype::F16, 0));
         assert!(first.stream() != 0 && first.event() != 0);
         assert_eq!(first.token_counts().len(), 2);
         // A second one of that shape is elsewhere, a third is refused, and neither blocks other calls.
@@ -208,9 +211,9 @@ fn rows_stay_on_the_device_until_they_are_dropped() {
 fn copies_kernels_and_graphs_are_all_on_one_stream() {
     on_shim("copies_kernels_and_graphs_are_all_on_one_stream", &[FINITE], || {
         for cuda_graphs in [true, false] {
-            let graphs = options(CudaOptions { cuda_graphs, ..CudaOptions::default() });
+            let graphs = options(|gpu| gpu.cuda_graphs = cuda_graphs);
             let embedder = Embedder::open(mini("fp16"), &graphs).unwrap();
-            let stream = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap().stream();
+            let stream = embedder.embed_on_device(&passages(&["x"]), &EmbedOptions::default()).unwrap().stream();
             shim::watch(stream);
             let before = counts();
             for _ in 0..3 {
@@ -237,9 +240,9 @@ fn a_callers_own_stream_is_used_and_stays_the_callers() {
         let stream = shim::Stream::new();
         // SAFETY: it outlives the model, and captures nothing.
         let user = unsafe { UserStream::new(stream.0 as usize) };
-        let own = options(CudaOptions { stream: Some(user), ..CudaOptions::default() });
+        let own = options(|gpu| gpu.stream = Some(user));
         let embedder = Embedder::open(mini("fp16"), &own).unwrap();
-        let held = embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap();
+        let held = embedder.embed_on_device(&passages(&["x"]), &EmbedOptions::default()).unwrap();
         assert_eq!(held.stream(), stream.0 as usize);
         let event = held.event();
         // SAFETY: the shim counts in the first word of an event and of a stream, which both exist.
@@ -250,7 +253,7 @@ fn a_callers_own_stream_is_used_and_stays_the_callers() {
         unsafe { held.release_after(event) };
         embed(&embedder, &["x"]).unwrap();
         assert_eq!((count(event), count(stream.0 as usize)), (recorded + 1, waited + 1));
-        drop(embedder.embed_on_device(&passages(&["x"]), &EncodeOptions::default()).unwrap());
+        drop(embedder.embed_on_device(&passages(&["x"]), &EmbedOptions::default()).unwrap());
         embed(&embedder, &["x"]).unwrap();
         assert_eq!(count(stream.0 as usize), waited + 1, "nothing is waited for without an event");
         drop(embedder);
@@ -258,10 +261,14 @@ fn a_callers_own_stream_is_used_and_stays_the_callers() {
         drop(stream);
         assert_eq!(since(before).live_handles, 0);
 
-        let two = options(CudaOptions { stream: Some(user), device_ids: vec![0, 1], ..CudaOptions::default() });
+        let two = options(|gpu| {
+            gpu.stream = Some(user);
+            gpu.device_ids = vec![0, 1];
+        });
         let error = Embedder::open(mini("fp16"), &two).unwrap_err();
         assert!(
-            error.kind() == ErrorKind::Option && error.to_string().contains("one stream is given for 2"),
+            error.kind() == ErrorKind::Option
+                && error.to_string().contains("`stream` is a stream of one device, `device_ids` names 2"),
             "{error}"
         );
     });
@@ -271,12 +278,12 @@ fn a_callers_own_stream_is_used_and_stays_the_callers() {
 fn what_cannot_be_held_on_a_device_is_refused() {
     on_shim("what_cannot_be_held_on_a_device_is_refused", &[FINITE], || {
         let embedder = open("fp16");
-        let encode = EncodeOptions { max_batch_size: 2, ..EncodeOptions::default() };
-        for (prompts, wanted) in [(vec![], "0 prompts"), (passages(&["a", "b", "c"]), "3 prompts")] {
+        let encode = embed_options(|options| options.max_batch_size = 2);
+        for (prompts, wanted) in [(vec![], "got 0"), (passages(&["a", "b", "c"]), "got 3")] {
             let error = embedder.embed_on_device(&prompts, &encode).unwrap_err();
             assert!(error.kind() == ErrorKind::Option && error.to_string().contains(wanted), "{error}");
         }
-        let host = Embedder::open(mini("fp32"), &LoadOptions::default()).unwrap();
+        let host = Embedder::open(mini("fp32"), &ModelOptions::default()).unwrap();
         let error = host.embed_on_device(&passages(&["a"]), &encode).unwrap_err();
         assert!(error.kind() == ErrorKind::Option && error.to_string().contains("open on the CPU"), "{error}");
     });
@@ -304,9 +311,9 @@ fn two_threads_share_a_device_and_get_their_own_rows() {
 #[test]
 fn each_of_two_devices_gets_its_share() {
     on_shim("each_of_two_devices_gets_its_share", &[FINITE, ("CUDA_SHIM_DEVICES", "2")], || {
-        let two = options(CudaOptions { device_ids: vec![0, 1], ..CudaOptions::default() });
+        let two = options(|gpu| gpu.device_ids = vec![0, 1]);
         let embedder = Embedder::open(mini("fp16"), &two).unwrap();
-        let encode = EncodeOptions::default();
+        let encode = EmbedOptions::default();
         let first = embedder.embed_on_device(&passages(&["x"]), &encode).unwrap();
         // The device that works is the one that was least busy; while several threads call, both are.
         let seen = [AtomicBool::new(false), AtomicBool::new(false)];
@@ -334,19 +341,23 @@ fn each_of_two_devices_gets_its_share() {
 fn options_of_the_provider_reach_onnx_runtime() {
     on_shim("options_of_the_provider_reach_onnx_runtime", &[FINITE], || {
         let with = |name: &str, value: &str| {
-            let provider_options = vec![(name.to_owned(), value.to_owned())];
-            Embedder::open(mini("fp16"), &options(CudaOptions { provider_options, ..CudaOptions::default() }))
+            let mut options = options(|_| {});
+            options.provider_options = vec![(name.to_owned(), value.to_owned())];
+            Embedder::open(mini("fp16"), &options)
         };
         with("sdpa_kernel", "1").unwrap();
         let error = with("no_such_option", "1").unwrap_err();
-        assert!(error.kind() == ErrorKind::Provider && error.to_string().contains("no_such_option"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Provider && error.report(str::to_owned).contains("no_such_option"),
+            "{error}"
+        );
         // What the runtime itself relies on cannot be replaced, least of all unnoticed.
         for name in ["device_id", "user_compute_stream", "enable_cuda_graph"] {
             let error = with(name, "1").unwrap_err();
             assert!(error.kind() == ErrorKind::Option && error.to_string().contains(name), "{error}");
         }
         // A limit below the weights.
-        let small = options(CudaOptions { memory_limit: Some(1 << 20), ..CudaOptions::default() });
+        let small = options(|gpu| gpu.memory_limit = Some(1 << 20));
         let error = Embedder::open(mini("fp16"), &small).unwrap_err();
         assert!(error.to_string().contains("too little free memory"), "{error}");
     });
@@ -357,13 +368,13 @@ fn a_stream_of_texts_keeps_their_order_across_windows() {
     on_shim("a_stream_of_texts_keeps_their_order_across_windows", &[FINITE], || {
         let embedder = open("fp16");
         let texts: Vec<String> = (0..50).map(|index| "word ".repeat(1 + index % 17)).collect();
-        let encode = EncodeOptions { window: 8, ..EncodeOptions::default() };
-        let prompts = texts.iter().map(|text| Prompt::passage(text.as_str()));
+        let encode = embed_options(|options| options.window = 8);
+        let prompts = texts.iter().map(|text| Prompt::passage(text.as_str())).enumerate();
         let tokens: Vec<usize> =
-            embedder.embed_iter(prompts, &encode).unwrap().map(|row| row.unwrap().tokens).collect();
+            embedder.embed_iter(prompts, &encode).unwrap().map(|(_, row)| row.unwrap().tokens).collect();
         let wanted: Vec<usize> = texts
             .iter()
-            .map(|text| embedder.tokenize(&[Prompt::passage(text.as_str())], &encode).unwrap()[0].0.len())
+            .map(|text| embedder.tokenize(&[Prompt::passage(text.as_str())], &encode).unwrap()[0].ids.len())
             .collect();
         assert_eq!(tokens, wanted);
     });

@@ -1,23 +1,22 @@
 //! Model folders that are damaged, each in one way: a typed error that says what and where, and never a panic.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 
-use common::{change_manifest, mini, mini_copy};
-use nvembed::{Activations, Embedder, ErrorKind, LoadOptions, Manifest};
+use nvembed::model::{Activations, Manifest};
+use nvembed::{Embedder, ErrorKind, ModelOptions};
 use serde_json::json;
+
+use crate::common::{change_manifest, mini, mini_copy, model_options};
 
 /// Opens a damaged copy of the mini model and returns the message of the model error.
 fn refused(damage: impl Fn(&Path), verify_hashes: bool) -> String {
     let copy = mini_copy();
     damage(copy.path());
-    let options = LoadOptions { verify_hashes, ..LoadOptions::default() };
+    let options = model_options(|options| options.verify_hashes = verify_hashes);
     let error = Embedder::open(copy.path(), &options).expect_err("the damaged folder is refused");
     assert_eq!(error.kind(), ErrorKind::Model, "{error}");
-    error.to_string()
+    error.report(str::to_owned)
 }
 
 /// Replaces a file that may be a hard link to the intact model's.
@@ -28,7 +27,7 @@ fn replace(path: &Path, content: &[u8]) {
 
 #[test]
 fn a_missing_folder_or_manifest_says_how_to_make_one() {
-    let error = Embedder::open("no/such/folder", &LoadOptions::default()).unwrap_err();
+    let error = Embedder::open("no/such/folder", &ModelOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Model);
     assert!(error.to_string().contains("no/such/folder does not exist"), "{error}");
     let message = refused(|folder| fs::remove_file(folder.join("nvembed.json")).unwrap(), false);
@@ -47,7 +46,7 @@ fn a_manifest_of_quantised_weights_says_how_they_are_stored() {
     assert_eq!((quantization.accuracy_level, quantization.activations), (Some(4), Activations::Float32));
     let quantization = Manifest::open(mini("w8a8")).unwrap().quantization().unwrap();
     assert_eq!((quantization.bits, quantization.block_size, quantization.accuracy_level), (8, None, None));
-    assert_eq!(quantization.to_string(), "8 bits, a scale an output, symmetric, float32 activations");
+    assert_eq!(quantization.to_string(), "8 bits, one scale per output, symmetric, float32 activations");
     assert_eq!(Manifest::open(mini("fp16")).unwrap().quantization(), None);
 }
 
@@ -58,7 +57,7 @@ fn float16_activations_mean_float16_embeddings() {
         change_manifest(folder, "/quantization", int4(json!("float16")));
     };
     let message = refused(damage, false);
-    assert!(message.contains("graph.outputs is") && message.contains("float16"), "{message}");
+    assert!(message.contains("graph.outputs must be") && message.contains("float16"), "{message}");
 }
 
 #[test]
@@ -66,22 +65,26 @@ fn a_manifest_with_a_wrong_value_is_refused_by_name() {
     let table = [
         ("/schema_version", json!(2), "schema_version is 2, this nvembed reads 1"),
         ("/schema_version", json!("one"), "schema_version is missing"),
-        ("/max_length", json!(0), "max_length is 0, allowed are 1 to"),
-        ("/architecture/vocab_size", json!(0), "architecture.vocab_size is 0, allowed are 1 to"),
-        ("/architecture/num_attention_heads", json!(1_u64 << 62), "num_attention_heads is 4611686018427387904"),
-        ("/tokenizer/pad_token_id", json!(32000), "pad_token_id is 32000, allowed are 0 to 31999"),
+        ("/max_length", json!(0), "max_length must be 1 to"),
+        ("/architecture/vocab_size", json!(0), "architecture.vocab_size must be 1 to"),
+        ("/architecture/num_attention_heads", json!(1_u64 << 62), "got 4611686018427387904"),
+        ("/tokenizer/pad_token_id", json!(32000), "tokenizer.pad_token_id must be 0 to 31999, got 32000"),
         ("/max_length", json!(-5), "not a valid manifest"),
         ("/precision", json!("fp12"), "unknown variant `fp12`"),
-        ("/precision", json!("int8"), "precision is int8, quantization null"),
-        ("/quantization", int4(json!("float32")), "precision is fp32, quantization 4 bits"),
-        ("/precision", json!("w8a8"), "precision is w8a8, quantization null"),
+        ("/precision", json!("int8"), "precision int8 does not go with quantization null"),
+        ("/quantization", int4(json!("float32")), "precision fp32 does not go with quantization 4 bits"),
+        ("/precision", json!("w8a8"), "precision w8a8 does not go with quantization null"),
         ("/quantization", json!({ "bits": 4 }), "missing field `symmetric`"),
         ("/quantization", int4(json!("float64")), "unknown variant `float64`"),
-        ("/prompt/query_template", json!("Q: {task}"), "prompt.query_template is \"Q: {task}\""),
-        ("/prompt/suffix", json!(""), "prompt.suffix is \"\""),
-        ("/graph/inputs/2/name", json!("mask"), "graph.inputs is"),
-        ("/graph/inputs/0/dtype", json!("int32"), "graph.inputs is"),
-        ("/graph/outputs/0/dtype", json!("float16"), "graph.outputs is"),
+        (
+            "/prompt/query_template",
+            json!("Q: {task}"),
+            "prompt.query_template must be \"Instruct: {task}\\nQuery: \", got \"Q: {task}\"",
+        ),
+        ("/prompt/suffix", json!(""), "prompt.suffix must be \"</s>\", got \"\""),
+        ("/graph/inputs/2/name", json!("mask"), "graph.inputs must be"),
+        ("/graph/inputs/0/dtype", json!("int32"), "graph.inputs must be"),
+        ("/graph/outputs/0/dtype", json!("float16"), "graph.outputs must be"),
         ("/graph/file", json!("../model.onnx"), "is not a plain file name"),
         ("/graph/file", json!("/etc/passwd"), "is not a plain file name"),
         ("/graph/target", json!("npu"), "unknown variant `npu`"),
@@ -89,7 +92,7 @@ fn a_manifest_with_a_wrong_value_is_refused_by_name() {
         ("/tokenizer/file", json!("other.json"), "other.json is missing from the model folder"),
         ("/tokenizer/eos_token_id", json!(9), "the manifest needs [1, 9]"),
         ("/architecture/vocab_size", json!(31999), "largest token id is 31999"),
-        ("/architecture/hidden_size", json!(128), "graph.outputs is"),
+        ("/architecture/hidden_size", json!(128), "graph.outputs must be"),
     ];
     for (pointer, value, message) in table {
         let found = refused(|folder| change_manifest(folder, pointer, value.clone()), false);
@@ -133,14 +136,18 @@ fn a_graph_that_is_not_what_the_manifest_says_is_refused() {
         },
         false,
     );
-    assert!(message.contains("embeddings float16") && message.contains("needs embeddings float32"), "{message}");
+    assert!(
+        message.contains("the graph's outputs must be embeddings float32")
+            && message.contains("got embeddings float16"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_bf16_model_is_refused_on_the_cpu_and_says_what_to_do() {
-    let error = Embedder::open(mini("bf16"), &LoadOptions::default()).expect_err("the CPU has no bf16 kernels");
+    let error = Embedder::open(mini("bf16"), &ModelOptions::default()).expect_err("the CPU has no bf16 kernels");
     assert_eq!(error.kind(), ErrorKind::Provider, "{error}");
-    assert!(error.to_string().contains("export with --precision fp32 or int8"), "{error}");
+    assert!(error.to_string().contains("export it with --precision fp32 or int8"), "{error}");
 }
 
 #[test]
@@ -157,7 +164,7 @@ fn a_changed_byte_is_found_when_hashes_are_verified() {
         );
         assert!(message.contains(&format!("{name} has sha256")), "{message}");
     }
-    let options = LoadOptions { verify_hashes: true, ..LoadOptions::default() };
+    let options = model_options(|options| options.verify_hashes = true);
     assert!(Embedder::open(mini("fp32"), &options).is_ok(), "the intact model passes");
 }
 

@@ -2,19 +2,18 @@
 //!
 //! `tests/reference/numerics.py` makes the models and the references; every bound comes with them from the exporter's
 //! `tolerances.py`, where its reason stands.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-
-mod common;
 
 use std::path::Path;
 
-use common::reference::{cases, largest, name, unit};
 use ndarray::{Array2, ArrayView1};
-use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt};
+use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt};
+
+use crate::common::embed_options;
+use crate::common::reference::{cases, largest, name, unit};
 
 fn embed(folder: &Path, prompts: &[Prompt<'_>]) -> Array2<f64> {
-    let embedder = Embedder::open(folder, &LoadOptions::default()).unwrap();
-    unit(&embedder.embed(prompts, &EncodeOptions::default()).unwrap().to_f32().mapv(f64::from))
+    let embedder = Embedder::open(folder, &ModelOptions::default()).unwrap();
+    unit(&embedder.embed(prompts, &EmbedOptions::default()).unwrap().to_f32().mapv(f64::from))
 }
 
 #[test]
@@ -59,8 +58,8 @@ fn a_row_is_the_same_alone_in_a_batch_and_in_another_order() {
         let prompts = case.prompts();
         let model = folder.join("fp32");
         let together = embed(&model, &prompts);
-        let embedder = Embedder::open(&model, &LoadOptions::default()).unwrap();
-        let options = EncodeOptions { max_batch_size: 1, ..EncodeOptions::default() };
+        let embedder = Embedder::open(&model, &ModelOptions::default()).unwrap();
+        let options = embed_options(|options| options.max_batch_size = 1);
         let alone = unit(&embedder.embed(&prompts, &options).unwrap().to_f32().mapv(f64::from));
         let backwards: Vec<_> = prompts.iter().rev().cloned().collect();
         let mut reordered = embed(&model, &backwards);
