@@ -1,12 +1,12 @@
-//! What a call through C costs beside the same call in Rust.
+//! What a call through C costs compared with the same call in Rust.
 //!
-//!     cargo bench --features capi --bench c_boundary -- MODEL
+//!     cargo bench -p nvembed-capi --bench c_boundary -- MODEL
 //!
 //! Both sides start from strings and end with the rows in memory, which in C is the caller's. The rows are compared first.
 //! Then the sides take turns, the first one changing from pair to pair, and the medians of the pairs' ratios and differences
-//! are printed. Each side has a session of its own, of one thread, so that their thread pools do not disturb each other; both
-//! are opened anew a few times, since two sessions of the same model differ in speed by chance. The row "Rust, again" is the same comparison
-//! with Rust on both sides: what it differs from 1 is noise.
+//! are printed. Each side has a session of its own with one thread, so that their thread pools do not disturb each other; both
+//! are opened several times, since two sessions of the same model differ in speed by chance. The row "Rust, again" compares
+//! Rust with Rust: how far it is from 1 is the noise.
 #![expect(unsafe_code, reason = "it calls the C functions")]
 #![allow(
     clippy::print_stdout,
@@ -17,25 +17,25 @@
 
 use std::time::{Duration, Instant};
 
-use nvembed::capi::{
+use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt, Rows};
+use nvembed_capi::{
     NVEMBED_F32, NVEMBED_MEMORY_HOST, NVEMBED_OK, nvembed_embed, nvembed_model, nvembed_model_close,
     nvembed_model_open, nvembed_model_options, nvembed_model_options_free, nvembed_model_options_new,
     nvembed_model_options_set_intra_threads, nvembed_output, nvembed_prompt, nvembed_string,
 };
-use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt};
 
 const OPENINGS: usize = 5;
 
-/// One way to embed the texts; returns the time of the call.
+/// One way to embed texts; returns the time of the call.
 type Side<'a> = Box<dyn FnMut(&[String]) -> Duration + 'a>;
 
 fn in_rust(embedder: &Embedder) -> Side<'_> {
-    let options = EncodeOptions::default();
+    let options = EmbedOptions::default();
     Box::new(move |texts| {
         let start = Instant::now();
         let prompts: Vec<_> = texts.iter().map(|text| Prompt::passage(text.as_str())).collect();
         let embeddings = embedder.embed(&prompts, &options).unwrap();
-        std::hint::black_box(embeddings.as_f32().unwrap());
+        std::hint::black_box(embeddings.rows());
         start.elapsed()
     })
 }
@@ -75,12 +75,12 @@ fn in_c(model: *const nvembed_model, dim: usize) -> Side<'static> {
     })
 }
 
-/// What pairs of calls took; times in microseconds.
+/// The times of pairs of calls, in microseconds.
 #[derive(Default)]
 struct Pairs {
     ratios: Vec<f64>,
     differences: Vec<f64>,
-    /// Of the second side.
+    /// Times of the second side.
     times: Vec<f64>,
 }
 
@@ -100,7 +100,7 @@ fn measure(texts: &[String], count: usize, one: &mut Side<'_>, other: &mut Side<
     }
 }
 
-/// The value with `share` of all below it.
+/// The value that `share` of all values are below.
 fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values[((values.len() - 1) as f64 * share) as usize]
@@ -123,26 +123,29 @@ fn open_in_c(folder: &str) -> *mut nvembed_model {
 
 fn main() {
     let folder = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let folder = folder.unwrap_or_else(|| "build/models/nv-embed-mini-fp32".to_owned());
+    // Cargo runs benchmarks in the folder of their package.
+    let folder = folder.unwrap_or_else(|| "../../build/models/nv-embed-mini-fp32".to_owned());
     let cases = [
         ("no text: the fixed cost alone", vec![], 20_000),
         ("1 text of 7 tokens", vec!["who wrote the odyssey?".to_owned()], 1000),
         ("32 texts", (0..32).map(|index| format!("text {index}: {}", "rain falls ".repeat(index % 9))).collect(), 60),
         ("1 text of 2,000 tokens", vec!["rain falls on the plain ".repeat(400)], 6),
     ];
-    let load = LoadOptions { intra_threads: Some(1), ..LoadOptions::default() };
+    let mut options = ModelOptions::default();
+    options.intra_threads = Some(1);
     let mut results: Vec<[Pairs; 2]> = cases.iter().map(|_| Default::default()).collect();
     for _ in 0..OPENINGS {
-        let embedder = Embedder::open(&folder, &load).unwrap();
-        let second = Embedder::open(&folder, &load).unwrap();
+        let embedder = Embedder::open(&folder, &options).unwrap();
+        let second = Embedder::open(&folder, &options).unwrap();
         let model = open_in_c(&folder);
         for ((_, texts, count), [through_c, control]) in cases.iter().zip(&mut results) {
             let mut rows = vec![0.0; texts.len() * embedder.dim()];
             embed_in_c(model, texts, &mut rows);
             let prompts: Vec<_> = texts.iter().map(|text| Prompt::passage(text.as_str())).collect();
-            let expected = embedder.embed(&prompts, &EncodeOptions::default()).unwrap();
-            assert_eq!(expected.as_f32().unwrap().as_slice().unwrap(), rows, "both sides compute the same");
-            second.embed(&prompts, &EncodeOptions::default()).unwrap();
+            let expected = embedder.embed(&prompts, &EmbedOptions::default()).unwrap();
+            let Rows::F32(expected) = expected.rows() else { panic!("embeddings are 32-bit floats by default") };
+            assert_eq!(expected.as_slice().unwrap(), rows, "both sides must return the same bits");
+            second.embed(&prompts, &EmbedOptions::default()).unwrap();
 
             let mut rust = in_rust(&embedder);
             for (sums, mut side) in [(through_c, in_c(model, embedder.dim())), (control, in_rust(&second))] {

@@ -1,13 +1,13 @@
 //! Cancellation.
 
-use super::codes::nvembed_code;
-use super::error::nvembed_error;
-use super::guard;
-use super::handle::{self, Handle, Table};
-use super::memory;
-use crate::CancelToken;
+use nvembed::CancelToken;
 
-/// Stops the calls it was given to. Closed with nvembed_cancel_free(), also while calls use it.
+use crate::codes::nvembed_code;
+use crate::error::nvembed_error;
+use crate::handle::{self, Handle, Table};
+use crate::{guard, memory};
+
+/// A token that cancels the calls it is passed to. Close it with nvembed_cancel_free(), even while calls use it.
 pub struct nvembed_cancel;
 
 static TOKENS: Table<CancelToken> = Table::new();
@@ -20,15 +20,15 @@ impl Handle for nvembed_cancel {
     }
 }
 
-/// Makes a token. One token may be given to many calls, at the same time and one after the other.
+/// Creates a token. Many calls can share it, at the same time or one after the other.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_cancel_new(
     cancel: *mut *mut nvembed_cancel,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
-    // SAFETY: the caller keeps docs/c-api.md: `error` and `cancel` are NULL or may be written.
+    // SAFETY: the caller keeps the contract: `error` and `cancel` are NULL or may be written.
     unsafe {
         guard(error, || {
             memory::check("cancel", cancel)?;
@@ -37,10 +37,10 @@ pub unsafe extern "C" fn nvembed_cancel_new(
     }
 }
 
-/// Ends the calls that have this token, with NVEMBED_CANCELLED, and every call that gets it later. Returns at once; a run
-/// of the graph ends between two of its nodes. A token cannot be used again: make a new one.
+/// Cancels the calls that have this token, and every call that gets it later; they return NVEMBED_CANCELLED. This function
+/// returns at once; a run of the graph stops between two of its nodes. A token cannot be reset: create a new one.
 ///
-/// Threads: any, at the same time; that is what it is for. Not for signal handlers.
+/// Thread-safe, but not for signal handlers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_cancel_request(
     cancel: *const nvembed_cancel,
@@ -55,11 +55,11 @@ pub unsafe extern "C" fn nvembed_cancel_request(
     }
 }
 
-/// Closes a token. NULL is fine. It does not cancel: calls that have the token go on.
+/// Closes a token without cancelling: calls that have it continue. NULL is allowed.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvembed_cancel_free(cancel: *mut nvembed_cancel) -> nvembed_code {
-    // SAFETY: NULL, nothing is written.
+    // SAFETY: NULL, so nothing is written.
     unsafe { guard(std::ptr::null_mut(), || handle::close(cancel)) }
 }

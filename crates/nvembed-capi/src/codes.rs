@@ -1,25 +1,23 @@
-//! The numbers of the interface. They are append-only: none is ever changed or used again.
+//! The numbers of the interface. New ones are added; none is ever changed or reused.
 
 use std::ffi::c_char;
 
-use crate::ErrorKind;
-
-/// What a call returns: NVEMBED_OK, or why it failed. Later versions may return codes that are not listed here.
+/// What a call returns: NVEMBED_OK, or the reason why it failed. Later versions may return codes that are not listed here.
 pub type nvembed_code = i32;
 
-/// Done.
+/// Success.
 pub const NVEMBED_OK: i32 = 0;
-/// No usable ONNX Runtime library: none found, not loadable, or too old. The message lists where it was looked for.
+/// No usable ONNX Runtime library: none found, not loadable, or too old. The message lists the places searched.
 pub const NVEMBED_LIBRARY: i32 = 1;
-/// The execution provider asked for is not in the library, or could not be started.
+/// The execution provider is not in the library, could not be started, or cannot run this model.
 pub const NVEMBED_PROVIDER: i32 = 2;
 /// The model folder is missing, incomplete, damaged, or of another schema version.
 pub const NVEMBED_MODEL: i32 = 3;
 /// A prompt cannot be embedded: for example, its instruction fills the whole row and nothing is left to pool.
 pub const NVEMBED_INPUT: i32 = 4;
-/// A prompt is longer than allowed, or too long for the provider's memory.
+/// A prompt is longer than the limit and truncation is off, or too long for the provider to hold its attention scores.
 pub const NVEMBED_TOO_LONG: i32 = 5;
-/// An option is out of its range.
+/// An option is out of range, or the provider ignores it.
 pub const NVEMBED_OPTION: i32 = 6;
 /// ONNX Runtime failed during a run, or returned something that is not an embedding.
 pub const NVEMBED_INFERENCE: i32 = 7;
@@ -27,30 +25,30 @@ pub const NVEMBED_INFERENCE: i32 = 7;
 pub const NVEMBED_CANCELLED: i32 = 8;
 /// The cache folder cannot be written.
 pub const NVEMBED_CACHE: i32 = 9;
-/// A GPU failed: out of memory, an error of the driver, or one after which the device is useless for this process.
+/// A GPU failed: out of memory, a driver error, or an error that makes the device unusable until the process restarts.
 pub const NVEMBED_DEVICE: i32 = 10;
-/// The call's deadline passed before it was done.
+/// The call's deadline passed before it finished.
 pub const NVEMBED_DEADLINE_EXCEEDED: i32 = 11;
-/// A handle is NULL, closed, of another type, or never was one.
+/// The handle is NULL, closed, of another type, or not a handle at all.
 pub const NVEMBED_INVALID_HANDLE: i32 = 100;
-/// A pointer that is needed is NULL.
+/// A required pointer is NULL.
 pub const NVEMBED_NULL_POINTER: i32 = 101;
-/// An argument is not one the function knows: a misaligned pointer, an impossible length, an unknown constant.
+/// An argument is invalid: a misaligned pointer, an impossible length, or an unknown constant.
 pub const NVEMBED_INVALID_ARGUMENT: i32 = 102;
 /// A string is not valid UTF-8.
 pub const NVEMBED_INVALID_UTF8: i32 = 103;
 /// The caller's buffer is too small; the message says how large it must be.
 pub const NVEMBED_BUFFER_TOO_SMALL: i32 = 104;
-/// The struct_size of a struct is none that this library knows: the header belongs to a newer library, or it was not set.
+/// The struct_size of a struct is not one that this library knows: it was not set, or the header is newer than the library.
 pub const NVEMBED_STRUCT_SIZE: i32 = 105;
 /// A function was called from inside the log callback.
 pub const NVEMBED_IN_CALLBACK: i32 = 106;
-/// A bug in nvembed. The call ended; the handles are as they were.
+/// A bug in nvembed. The call ended; all handles are still valid.
 pub const NVEMBED_INTERNAL: i32 = 199;
 
-/// The name of a code, for example "NVEMBED_MODEL"; "unknown code" for others. A constant that is never freed.
+/// Returns the name of a code, for example "NVEMBED_MODEL", or "unknown code": a constant; do not free it.
 ///
-/// Threads: any, at any time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvembed_code_name(code: nvembed_code) -> *const c_char {
     let name = match code {
@@ -77,21 +75,4 @@ pub extern "C" fn nvembed_code_name(code: nvembed_code) -> *const c_char {
         _ => c"unknown code",
     };
     name.as_ptr()
-}
-
-/// The code of a Rust error. Without a wildcard: a new kind does not compile until it has a code.
-pub(super) fn code_of(kind: ErrorKind) -> nvembed_code {
-    match kind {
-        ErrorKind::Library => NVEMBED_LIBRARY,
-        ErrorKind::Provider => NVEMBED_PROVIDER,
-        ErrorKind::Model => NVEMBED_MODEL,
-        ErrorKind::Input => NVEMBED_INPUT,
-        ErrorKind::TooLong => NVEMBED_TOO_LONG,
-        ErrorKind::Option => NVEMBED_OPTION,
-        ErrorKind::Inference => NVEMBED_INFERENCE,
-        ErrorKind::Cancelled => NVEMBED_CANCELLED,
-        ErrorKind::Cache => NVEMBED_CACHE,
-        ErrorKind::Device => NVEMBED_DEVICE,
-        ErrorKind::DeadlineExceeded => NVEMBED_DEADLINE_EXCEEDED,
-    }
 }

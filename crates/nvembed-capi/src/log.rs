@@ -1,4 +1,4 @@
-//! Logs to a callback of the caller's. Texts of users are never logged.
+//! Logging to the caller's callback. Users' texts are never logged.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
@@ -13,26 +13,26 @@ use tracing::span;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
-use super::error::{Failure, nvembed_error};
-use super::guard;
+use crate::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
+use crate::error::{Failure, nvembed_error};
+use crate::guard;
 
-/// Only what fails.
+/// Failures only.
 pub const NVEMBED_LOG_ERROR: i32 = 1;
-/// And what is suspicious.
+/// Also what looks wrong.
 pub const NVEMBED_LOG_WARN: i32 = 2;
-/// And what happens rarely, such as the loading of ONNX Runtime.
+/// Also rare events, such as the loading of ONNX Runtime.
 pub const NVEMBED_LOG_INFO: i32 = 3;
-/// And what helps to find a problem.
+/// Also what helps to find a problem.
 pub const NVEMBED_LOG_DEBUG: i32 = 4;
-/// And everything else.
+/// Everything.
 pub const NVEMBED_LOG_TRACE: i32 = 5;
 
-/// Receives a log message: its NVEMBED_LOG_... level, the part it comes from ("nvembed...", "ort..." for ONNX Runtime), and
-/// the message; both strings are UTF-8 without a NUL at their end, and live until the callback returns.
+/// Receives a log message: its NVEMBED_LOG_... level, its target ("nvembed...", or "ort..." for ONNX Runtime) and its text.
+/// Both strings are UTF-8, are not NUL-terminated, and are valid until the callback returns.
 ///
-/// It is called from any thread, from several at the same time, and by threads of ONNX Runtime. It must not throw, must not
-/// call functions of nvembed (they return NVEMBED_IN_CALLBACK), and should be quick.
+/// It is called from any thread, including ONNX Runtime's, and from several at the same time. It must not throw, must not call
+/// functions of nvembed (they return NVEMBED_IN_CALLBACK), and should return quickly.
 pub type nvembed_log_callback = Option<
     unsafe extern "C" fn(
         level: i32,
@@ -44,11 +44,11 @@ pub type nvembed_log_callback = Option<
     ),
 >;
 
-/// The callback that is set.
+/// The current callback.
 static SINK: RwLock<Option<Sink>> = RwLock::new(None);
-/// Its level, 0 for none; read for every message, before any lock.
+/// Its level, 0 if there is no callback; read for every message, before any lock.
 static LEVEL: AtomicI32 = AtomicI32::new(0);
-/// Whether our subscriber is installed; held while the callback is changed.
+/// Whether our subscriber is installed; locked while the callback is changed.
 static INSTALLED: Mutex<bool> = Mutex::new(false);
 
 thread_local! {
@@ -60,21 +60,20 @@ struct Sink {
     user_data: *mut c_void,
 }
 
-// SAFETY: whoever sets the callback promises that it, with its data, may be called from any thread.
+// SAFETY: the caller promises that the callback, with its data, may be called from any thread.
 unsafe impl Send for Sink {}
 // SAFETY: as above.
 unsafe impl Sync for Sink {}
 
 /// Whether this thread is inside the callback.
-pub(super) fn in_callback() -> bool {
+pub(crate) fn in_callback() -> bool {
     IN_CALLBACK.get()
 }
 
-/// Sets the callback for log messages up to `level`, of the whole process; NULL unsets it. A second call replaces the first.
-/// When it returns, the former callback is not running and will not be called again: its user data may be freed.
+/// Sets the process's callback for log messages up to `level`, instead of the previous one; NULL removes it. When this
+/// function returns, the previous callback is not running and will not be called again, so its user data may be freed.
 ///
-/// Threads: any, at the same time; the last one stays. It waits for callbacks that are running: it must not be called with a
-/// lock that the callback takes.
+/// Thread-safe. It waits for callbacks that are running, so do not hold a lock that the callback takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_set_log_callback(
     callback: nvembed_log_callback,
@@ -87,13 +86,13 @@ pub unsafe extern "C" fn nvembed_set_log_callback(
         guard(error, || {
             let invalid = |message: String| Failure::new(NVEMBED_INVALID_ARGUMENT, message);
             if callback.is_some() && !(NVEMBED_LOG_ERROR..=NVEMBED_LOG_TRACE).contains(&level) {
-                return Err(invalid(format!("level is {level}, allowed are 1 (error) to 5 (trace)")));
+                return Err(invalid(format!("level must be 1 (error) to 5 (trace), got {level}")));
             }
             let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
             if callback.is_some() && !*installed {
-                // Only another Rust part of this very binary can have been first; a C program's libraries have their own.
+                // Only other Rust code in the same library can have set one: each Rust library of a C program has its own.
                 tracing::subscriber::set_global_default(ToCallback)
-                    .map_err(|_| invalid("this process sends its tracing events elsewhere already".to_owned()))?;
+                    .map_err(|_| invalid("this process already sends its tracing events elsewhere".to_owned()))?;
                 *installed = true;
             }
             *SINK.write().unwrap_or_else(PoisonError::into_inner) =
@@ -105,7 +104,7 @@ pub unsafe extern "C" fn nvembed_set_log_callback(
     }
 }
 
-/// Sends events to the callback; spans are not kept.
+/// Sends events to the callback; spans are ignored.
 struct ToCallback;
 
 fn number(level: Level) -> i32 {
@@ -139,11 +138,11 @@ impl Subscriber for ToCallback {
     }
 
     fn event(&self, event: &Event<'_>) {
-        // A message about a message would come back here. A thread that is ending has no flag any more, and no say.
+        // A message from inside the callback would come back here. A thread that is ending no longer has the flag.
         if IN_CALLBACK.try_with(Cell::get).unwrap_or(true) {
             return;
         }
-        // ONNX Runtime calls this from C++: a panic must not get there.
+        // ONNX Runtime calls this from C++, which no panic may reach.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             let mut message = String::new();
             event.record(&mut Text(&mut message));
@@ -151,7 +150,7 @@ impl Subscriber for ToCallback {
             let Some(Sink { callback, user_data }) = &*sink else { return };
             let (level, target) = (number(*event.metadata().level()), event.metadata().target());
             IN_CALLBACK.set(true);
-            // SAFETY: the strings live as long as the call; the rest is the promise of whoever set the callback.
+            // SAFETY: the strings outlive the call; the rest is the promise of the caller who set the callback.
             unsafe {
                 let (text, target_text) = (message.as_ptr().cast(), target.as_ptr().cast());
                 callback(level, target_text, target.len(), text, message.len(), *user_data);
@@ -170,7 +169,7 @@ impl Subscriber for ToCallback {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// An event as one line: the message, then its fields.
+/// Writes an event as one line: the message, then its fields.
 struct Text<'a>(&'a mut String);
 
 impl Visit for Text<'_> {

@@ -1,31 +1,32 @@
-//! Models: opened, asked about, closed.
+//! Models: open, inspect, close.
 
 use std::ffi::c_char;
 
-use super::cancel::nvembed_cancel;
-use super::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
-use super::error::{Failure, nvembed_error};
-use super::handle::{self, Handle, Table};
-use super::options::{nvembed_embed_options, nvembed_model_options, of_call, snapshot};
-use super::{guard, memory};
-use crate::{Embedder, Prompt};
+use nvembed::{Embedder, Prompt};
+
+use crate::cancel::nvembed_cancel;
+use crate::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
+use crate::error::{Failure, nvembed_error};
+use crate::handle::{self, Handle, Table};
+use crate::options::{nvembed_embed_options, nvembed_model_options, of_call, snapshot};
+use crate::{guard, memory};
 
 /// An open model.
 pub struct nvembed_model;
 
-/// The model's name, for example "NV-Embed-v2".
+/// The name of the model, for example "NV-Embed-v2".
 pub const NVEMBED_METADATA_NAME: i32 = 0;
-/// Where the checkpoint says it comes from, for example "nvidia/NV-Embed-v2".
+/// Where the checkpoint comes from, for example "nvidia/NV-Embed-v2".
 pub const NVEMBED_METADATA_SOURCE: i32 = 1;
-/// The licence of the weights, for example "cc-by-nc-4.0": not for commercial use.
+/// The license of the weights, for example "cc-by-nc-4.0", which forbids commercial use.
 pub const NVEMBED_METADATA_LICENSE: i32 = 2;
-/// The arithmetic of the graph: "fp32", "fp16", "bf16", "int8", "int4" or "w8a8".
+/// The precision of the graph: "fp32", "fp16", "bf16", "int8", "int4" or "w8a8".
 pub const NVEMBED_METADATA_PRECISION: i32 = 3;
-/// The version of the exporter that made the folder.
+/// The version of the exporter that wrote the model folder.
 pub const NVEMBED_METADATA_EXPORTER_VERSION: i32 = 4;
-/// The version of the ONNX Runtime library in use, without its patch number, for example "1.32".
+/// The version of the loaded ONNX Runtime library, without its patch number, for example "1.32".
 pub const NVEMBED_METADATA_LIBRARY_VERSION: i32 = 5;
-/// The file of the ONNX Runtime library in use.
+/// The file of the loaded ONNX Runtime library.
 pub const NVEMBED_METADATA_LIBRARY_PATH: i32 = 6;
 
 static MODELS: Table<Embedder> = Table::new();
@@ -38,9 +39,9 @@ impl Handle for nvembed_model {
     }
 }
 
-/// Opens a model folder made by nvembed-export. `options` may be NULL. After a failure there is nothing to close.
+/// Opens a model folder written by nvembed-export. `options` may be NULL. After a failure there is nothing to close.
 ///
-/// Threads: any, at the same time; the first calls of a process load ONNX Runtime one after the other.
+/// Thread-safe. The first calls of a process load ONNX Runtime one after the other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_open(
     folder: *const c_char,
@@ -60,18 +61,18 @@ pub unsafe extern "C" fn nvembed_model_open(
     }
 }
 
-/// Closes a model. NULL is fine. Calls that use it in other threads end as usual, and the last one frees it.
+/// Closes a model. NULL is allowed. Calls that use it in other threads finish normally, and the last one frees it.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvembed_model_close(model: *mut nvembed_model) -> nvembed_code {
-    // SAFETY: NULL, nothing is written.
+    // SAFETY: NULL, so nothing is written.
     unsafe { guard(std::ptr::null_mut(), || handle::close(model)) }
 }
 
-/// D, the numbers of an embedding.
+/// Writes D, the number of elements of an embedding, to `*dimension`.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_dimension(
     model: *const nvembed_model,
@@ -82,9 +83,9 @@ pub unsafe extern "C" fn nvembed_model_dimension(
     unsafe { guard(error, || memory::write("dimension", dimension, handle::get(model)?.dim())) }
 }
 
-/// The longest row in tokens that the model accepts.
+/// Writes the longest row that the model accepts, in tokens, to `*max_length`.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_max_length(
     model: *const nvembed_model,
@@ -96,10 +97,10 @@ pub unsafe extern "C" fn nvembed_model_max_length(
 }
 
 /// Allocates memory and records CUDA graphs on each GPU for every shape that calls with these options can need, so that no
-/// call waits for that. `*shapes` becomes their number; on the CPU there are none. `options`, `cancel` and `shapes` may be
-/// NULL. After a failure some shapes are ready, and the model can be used.
+/// call has to. Writes the number of shapes to `*shapes`; on the CPU it is 0. `options`, `cancel` and `shapes` may be NULL.
+/// After a failure some shapes are ready, and the model can be used.
 ///
-/// Threads: any, at the same time; other calls' runs come between two shapes.
+/// Thread-safe. Runs of other calls are executed between two shapes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_warm_up(
     model: *const nvembed_model,
@@ -122,11 +123,11 @@ pub unsafe extern "C" fn nvembed_model_warm_up(
     }
 }
 
-/// What the model says of itself: `field` is an NVEMBED_METADATA_... constant. Copies the string and a NUL to `buffer`;
-/// `*length` becomes its length without the NUL, also when the buffer is too small. A NULL buffer asks for the length only;
-/// `length` may be NULL when `buffer` is not.
+/// Copies a property of the model and a NUL to `buffer`: `field` is an NVEMBED_METADATA_... constant. Writes the length without
+/// the NUL to `*length`, even if the buffer is too small. A NULL buffer asks for the length only; `length` may be NULL if
+/// `buffer` is not.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_metadata(
     model: *const nvembed_model,
@@ -150,7 +151,7 @@ pub unsafe extern "C" fn nvembed_model_metadata(
                 NVEMBED_METADATA_LIBRARY_VERSION => library.version(),
                 NVEMBED_METADATA_LIBRARY_PATH => library.path().display().to_string(),
                 other => {
-                    let message = format!("field is {other}, which is no NVEMBED_METADATA constant");
+                    let message = format!("field must be an NVEMBED_METADATA constant, got {other}");
                     return Err(Failure::new(NVEMBED_INVALID_ARGUMENT, message));
                 }
             };
@@ -159,10 +160,10 @@ pub unsafe extern "C" fn nvembed_model_metadata(
     }
 }
 
-/// The instruction of a query whose task is described in one English sentence: "Instruct: {task}\nQuery: ". Buffer and
-/// length as of nvembed_model_metadata().
+/// Copies the instruction of a query to `buffer`, given its task in one English sentence: "Instruct: {task}\nQuery: ".
+/// `buffer`, `capacity` and `length` are as in nvembed_model_metadata().
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_query_instruction(
     task: *const c_char,

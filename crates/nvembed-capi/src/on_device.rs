@@ -4,21 +4,22 @@ use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, OnceLock};
 
-use super::cancel::nvembed_cancel;
-use super::codes::{NVEMBED_BUFFER_TOO_SMALL, NVEMBED_NULL_POINTER, nvembed_code};
-use super::embed::{NVEMBED_F16, NVEMBED_F32, Rows, nvembed_prompt, prompts_of};
-use super::error::{Failure, nvembed_error};
-use super::handle::{self, Handle, Table};
-use super::model::nvembed_model;
-use super::options::{nvembed_embed_options, of_call};
-use super::{guard, memory};
-use crate::DeviceEmbeddings;
+use nvembed::gpu::DeviceEmbeddings;
 
-/// Rows in a GPU's memory: a contiguous array of rows x dimension elements, row i of prompt i.
+use crate::cancel::nvembed_cancel;
+use crate::codes::{NVEMBED_BUFFER_TOO_SMALL, NVEMBED_NULL_POINTER, nvembed_code};
+use crate::embed::{PerRow, dtype_in_c, nvembed_prompt, prompts_of};
+use crate::error::{Failure, nvembed_error};
+use crate::handle::{self, Handle, Table};
+use crate::model::nvembed_model;
+use crate::options::{nvembed_embed_options, of_call};
+use crate::{guard, memory};
+
+/// Rows in a GPU's memory: a contiguous array of rows x dimension elements, row i for prompt i.
 pub struct nvembed_device_embeddings;
 
-/// Rows and, once they are released, the event behind what reads them. The last call that uses them gives them back.
-pub(super) struct Held {
+/// Rows and, after nvembed_device_embeddings_release_after(), the event. The last call that uses the rows releases them.
+pub(crate) struct Held {
     embeddings: ManuallyDrop<DeviceEmbeddings>,
     release_after: OnceLock<usize>,
 }
@@ -35,10 +36,10 @@ impl Handle for nvembed_device_embeddings {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // SAFETY: taken once, here, after which nothing can use it.
+        // SAFETY: taken only here, and not used afterwards.
         let embeddings = unsafe { ManuallyDrop::take(&mut self.embeddings) };
         match self.release_after.get() {
-            // SAFETY: whoever gave the event promised nvembed_device_embeddings_release_after() what this asks for.
+            // SAFETY: the caller of nvembed_device_embeddings_release_after() made this promise about the event.
             Some(event) => unsafe { embeddings.release_after(*event) },
             None => drop(embeddings),
         }
@@ -48,12 +49,12 @@ impl Drop for Held {
 /// Embeds `count` prompts on a GPU and leaves the rows there, for a search on that GPU. `options` and `cancel` may be NULL.
 /// After a failure there is nothing to release.
 ///
-/// The prompts run as one batch: 1 or more, and no more than fit in one within max_batch_tokens, max_batch_size and the
-/// model's buckets, else NVEMBED_OPTION; a model on the CPU is NVEMBED_OPTION too. The call returns when the computation
-/// is on its way, not when it is done: see nvembed_device_embeddings_event(). While as many results of one shape are held
-/// as nvembed_model_options_set_buffer_sets() allows, another one of that shape is NVEMBED_DEVICE.
+/// The prompts run as one batch. NVEMBED_OPTION if there are none, or more than fit in one batch within max_batch_tokens,
+/// max_batch_size and the model's buckets, or if the model is on the CPU. The call returns when the computation has started,
+/// not when it is done: see nvembed_device_embeddings_event(). NVEMBED_DEVICE if as many results of that shape are already
+/// held as nvembed_model_options_set_buffer_sets() allows.
 ///
-/// Threads: any, at the same time, also on one model: they take turns on the GPU.
+/// Thread-safe, even on one model: calls take turns on the GPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_on_device(
     model: *const nvembed_model,
@@ -64,7 +65,7 @@ pub unsafe extern "C" fn nvembed_embed_on_device(
     embeddings: *mut *mut nvembed_device_embeddings,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
-    // SAFETY: the pointers are as docs/c-api.md says.
+    // SAFETY: the pointers are as the contract says.
     unsafe {
         guard(error, || {
             memory::write("embeddings", embeddings, std::ptr::null_mut())?;
@@ -78,10 +79,10 @@ pub unsafe extern "C" fn nvembed_embed_on_device(
     }
 }
 
-/// The address of the first element in the memory of the GPU: a CUdeviceptr. It stays as it is, and so do the elements
-/// behind it, until the rows are released.
+/// Writes the address of the first element in the GPU's memory, a CUdeviceptr, to `*pointer`. The address and the elements do
+/// not change until the rows are released.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_pointer(
     embeddings: *const nvembed_device_embeddings,
@@ -89,40 +90,43 @@ pub unsafe extern "C" fn nvembed_device_embeddings_pointer(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `pointer` and `error` are NULL or may be written.
-    unsafe { ask("pointer", embeddings, pointer, error, DeviceEmbeddings::device_pointer) }
+    unsafe { get(embeddings, "pointer", pointer, error, |rows| Ok(rows.device_pointer())) }
 }
 
-/// The CUstream that the rows are computed on, of the GPU's primary context. It is the model's; do not destroy it.
+/// Writes the CUstream that the rows are computed on, in the GPU's primary context, to `*stream`. It belongs to the model; do
+/// not destroy it.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_stream(
     embeddings: *const nvembed_device_embeddings,
     stream: *mut *mut c_void,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
+    let address = |rows: &DeviceEmbeddings| Ok(std::ptr::with_exposed_provenance_mut(rows.stream()));
     // SAFETY: `stream` and `error` are NULL or may be written.
-    unsafe { ask("stream", embeddings, stream, error, |rows| std::ptr::with_exposed_provenance_mut(rows.stream())) }
+    unsafe { get(embeddings, "stream", stream, error, address) }
 }
 
-/// The CUevent behind the computation: the rows are complete when it has passed. Let your stream wait for it
-/// (cuStreamWaitEvent), or the host (cuEventSynchronize), before the rows are read. It is the model's; do not destroy or
-/// record it. It is this result's until the rows are released.
+/// Writes the CUevent that is recorded after the computation to `*event`: the rows are complete when it has passed. Let your
+/// stream (cuStreamWaitEvent) or the host (cuEventSynchronize) wait for it before the rows are read. The event belongs to the
+/// model, and to this result until the rows are released; do not destroy or record it.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_event(
     embeddings: *const nvembed_device_embeddings,
     event: *mut *mut c_void,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
+    let address = |rows: &DeviceEmbeddings| Ok(std::ptr::with_exposed_provenance_mut(rows.event()));
     // SAFETY: `event` and `error` are NULL or may be written.
-    unsafe { ask("event", embeddings, event, error, |rows| std::ptr::with_exposed_provenance_mut(rows.event())) }
+    unsafe { get(embeddings, "event", event, error, address) }
 }
 
-/// The GPU, as CUDA numbers it.
+/// Writes the GPU's number, as CUDA numbers it, to `*device_id`.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_device_id(
     embeddings: *const nvembed_device_embeddings,
@@ -130,12 +134,12 @@ pub unsafe extern "C" fn nvembed_device_embeddings_device_id(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `device_id` and `error` are NULL or may be written.
-    unsafe { ask("device_id", embeddings, device_id, error, DeviceEmbeddings::device_id) }
+    unsafe { get(embeddings, "device_id", device_id, error, |rows| Ok(rows.device_id())) }
 }
 
-/// NVEMBED_F32 or NVEMBED_F16: what the model's graph computes, fp16 graphs in 16-bit floats.
+/// Writes the element type of the rows, NVEMBED_F32 or NVEMBED_F16, to `*dtype`: 16-bit floats for an fp16 model.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_dtype(
     embeddings: *const nvembed_device_embeddings,
@@ -143,12 +147,12 @@ pub unsafe extern "C" fn nvembed_device_embeddings_dtype(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `dtype` and `error` are NULL or may be written.
-    unsafe { ask("dtype", embeddings, dtype, error, |rows| if rows.is_f16() { NVEMBED_F16 } else { NVEMBED_F32 }) }
+    unsafe { get(embeddings, "dtype", dtype, error, |rows| dtype_in_c(rows.dtype())) }
 }
 
-/// The number of rows, which is that of the prompts.
+/// Writes the number of rows, which is the number of prompts, to `*rows`.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_rows(
     embeddings: *const nvembed_device_embeddings,
@@ -156,12 +160,12 @@ pub unsafe extern "C" fn nvembed_device_embeddings_rows(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `rows` and `error` are NULL or may be written.
-    unsafe { ask("rows", embeddings, rows, error, |held| held.shape().0) }
+    unsafe { get(embeddings, "rows", rows, error, |held| Ok(held.shape().0)) }
 }
 
-/// D, the elements of a row.
+/// Writes D, the number of elements of a row, to `*dimension`.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_dimension(
     embeddings: *const nvembed_device_embeddings,
@@ -169,13 +173,13 @@ pub unsafe extern "C" fn nvembed_device_embeddings_dimension(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `dimension` and `error` are NULL or may be written.
-    unsafe { ask("dimension", embeddings, dimension, error, |held| held.shape().1) }
+    unsafe { get(embeddings, "dimension", dimension, error, |rows| Ok(rows.shape().1)) }
 }
 
-/// Copies out what happened to each row: `token_counts` and `truncated`, each NULL or with room for `capacity` numbers,
-/// are filled as those of nvembed_output. A capacity below the number of rows is NVEMBED_BUFFER_TOO_SMALL.
+/// Copies the token count of each row, and whether it was truncated: `token_counts` and `truncated`, each NULL or an array of
+/// `capacity` numbers, are filled as in nvembed_output. NVEMBED_BUFFER_TOO_SMALL if `capacity` is below the number of rows.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_tokens(
     embeddings: *const nvembed_device_embeddings,
@@ -188,10 +192,10 @@ pub unsafe extern "C" fn nvembed_device_embeddings_tokens(
     unsafe {
         guard(error, || {
             let held = handle::get(embeddings)?;
-            let arrays = Rows::new(token_counts, truncated)?;
+            let arrays = PerRow::new(token_counts, truncated)?;
             let (rows, _) = held.embeddings.shape();
             if capacity < rows {
-                let message = format!("the capacity is {capacity} numbers, {rows} rows need {rows}");
+                let message = format!("the capacity must be at least {rows} numbers for {rows} rows, got {capacity}");
                 return Err(Failure::new(NVEMBED_BUFFER_TOO_SMALL, message));
             }
             let of_rows = held.embeddings.token_counts().iter().zip(held.embeddings.truncated());
@@ -203,36 +207,36 @@ pub unsafe extern "C" fn nvembed_device_embeddings_tokens(
     }
 }
 
-/// Closes the handle and gives the memory back to the model's next calls. NULL is fine. All that reads the rows must be
-/// done, on the GPU too.
+/// Closes the handle and returns the memory to the model. NULL is allowed. Everything that reads the rows must be done, on the
+/// GPU too.
 ///
-/// Threads: any, at the same time; of several that release the same rows, one succeeds.
+/// Thread-safe. If several threads release the same rows, one succeeds.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvembed_device_embeddings_release(embeddings: *mut nvembed_device_embeddings) -> nvembed_code {
-    // SAFETY: NULL, nothing is written.
+    // SAFETY: NULL, so nothing is written.
     unsafe { guard(std::ptr::null_mut(), || handle::close(embeddings)) }
 }
 
-/// Closes the handle and gives the memory back to calls that come after `event`, a CUevent that was recorded behind what
-/// reads the rows. Returns at once: the GPU waits, not the host.
+/// Closes the handle and returns the memory to runs of the model after `event`, a CUevent that you recorded after everything
+/// that reads the rows. Returns at once: the GPU waits, not the host.
 ///
-/// The caller promises that it is an event of the GPU's primary context, and that it exists until a later call of
+/// The caller promises that the event belongs to the GPU's primary context, and that it exists until a later call of
 /// nvembed_embed_on_device() on the same GPU has returned, or until the model and its results are closed.
 ///
-/// Threads: any, at the same time; of several that release the same rows, one succeeds.
+/// Thread-safe. If several threads release the same rows, one succeeds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_device_embeddings_release_after(
     embeddings: *mut nvembed_device_embeddings,
     event: *mut c_void,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
-    // SAFETY: `event` is NULL or as said above, `error` is NULL or may be written.
+    // SAFETY: `event` is NULL or as promised above, `error` is NULL or may be written.
     unsafe {
         guard(error, || {
             if event.is_null() {
                 return Err(Failure::new(NVEMBED_NULL_POINTER, "event is NULL"));
             }
-            // Whoever takes it is the only one to do so: a getter in another thread may drop it last, with the event set.
+            // Only one thread takes the value. A getter in another thread may drop it last, and then sees the event.
             let held: Arc<Held> = handle::take(embeddings)?;
             held.release_after.get_or_init(|| event.expose_provenance());
             Ok(())
@@ -240,22 +244,22 @@ pub unsafe extern "C" fn nvembed_device_embeddings_release_after(
     }
 }
 
-/// Writes one thing that is known of rows.
+/// The body of every getter: writes a property of the rows to `*out`.
 ///
 /// # Safety
 /// `out` and `error` are NULL or may be written.
-unsafe fn ask<T>(
-    name: &str,
+unsafe fn get<T>(
     embeddings: *const nvembed_device_embeddings,
+    name: &str,
     out: *mut T,
     error: *mut *mut nvembed_error,
-    known: impl FnOnce(&DeviceEmbeddings) -> T,
+    property: impl FnOnce(&DeviceEmbeddings) -> Result<T, Failure>,
 ) -> nvembed_code {
     // SAFETY: as this function's.
     unsafe {
         guard(error, || {
             let held = handle::get(embeddings)?;
-            memory::write(name, out, known(&held.embeddings))
+            memory::write(name, out, property(&held.embeddings)?)
         })
     }
 }

@@ -1,47 +1,49 @@
 //! Options: handles with setters, so that a new option is a new function and nothing else changes.
 
 use std::ffi::c_char;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::cancel::nvembed_cancel;
-use super::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
-use super::error::{Failure, nvembed_error};
-use super::handle::{self, Handle, Table};
-use super::{guard, memory};
-use crate::{EncodeOptions, LoadOptions, Provider, SpecialTokens, Truncation};
+use nvembed::{EmbedOptions, ModelOptions, SpecialTokens, Truncation};
 
-/// Choices that are fixed while a model is open. A new one has the defaults.
+use crate::cancel::nvembed_cancel;
+use crate::codes::{NVEMBED_INVALID_ARGUMENT, nvembed_code};
+use crate::error::{Failure, nvembed_error};
+use crate::handle::{self, Handle, Table};
+use crate::{guard, memory};
+
+/// Options that are fixed while a model is open.
+///
+/// An option that the chosen provider ignores makes nvembed_model_open() fail with NVEMBED_OPTION, unless it has its default.
 pub struct nvembed_model_options;
 
-/// Choices of a call. A new one has the defaults.
+/// Options of one call.
 pub struct nvembed_embed_options;
 
-/// A text that is too long is cut on the right; the closing `</s>` is lost. That is what NVIDIA's code does.
+/// Cut a text that is too long on the right, which loses the closing `</s>`. NVIDIA's code does the same.
 pub const NVEMBED_TRUNCATION_REFERENCE: i32 = 0;
-/// A text that is too long is cut on the right, and its last token becomes `</s>`.
+/// Cut a text that is too long on the right, and make its last token `</s>`.
 pub const NVEMBED_TRUNCATION_KEEP_EOS: i32 = 1;
-/// A text that is too long is refused with NVEMBED_TOO_LONG.
+/// Refuse a text that is too long with NVEMBED_TOO_LONG.
 pub const NVEMBED_TRUNCATION_ERROR: i32 = 2;
 
-/// A literal `<s>`, `</s>` or `<unk>` in a prompt is the special token. That is what NVIDIA's code does.
+/// Read a literal `<s>`, `</s>` or `<unk>` in a prompt as the special token. NVIDIA's code does the same.
 pub const NVEMBED_SPECIAL_TOKENS_PARSE: i32 = 0;
-/// A literal `<s>`, `</s>` or `<unk>` in a prompt is plain text: for texts from users who must not write special tokens.
+/// Read a literal `<s>`, `</s>` or `<unk>` in a prompt as plain text: for users who must not be able to write special tokens.
 pub const NVEMBED_SPECIAL_TOKENS_LITERAL: i32 = 1;
 
-static MODEL_OPTIONS: Table<Mutex<LoadOptions>> = Table::new();
+static MODEL_OPTIONS: Table<Mutex<ModelOptions>> = Table::new();
 static EMBED_OPTIONS: Table<Mutex<CallOptions>> = Table::new();
 
-/// What stands behind nvembed_embed_options: the deadline becomes a point in time when a call begins.
+/// What an [`nvembed_embed_options`] holds. The deadline becomes a point in time when a call starts.
 #[derive(Debug, Clone, Default)]
-pub(super) struct CallOptions {
-    encode: EncodeOptions,
+pub(crate) struct CallOptions {
+    embed: EmbedOptions,
     deadline: Option<Duration>,
 }
 
 impl Handle for nvembed_model_options {
-    type Value = Mutex<LoadOptions>;
+    type Value = Mutex<ModelOptions>;
     const NAME: &'static str = "nvembed_model_options";
     fn table() -> &'static Table<Self::Value> {
         &MODEL_OPTIONS
@@ -56,8 +58,8 @@ impl Handle for nvembed_embed_options {
     }
 }
 
-/// The options behind a handle as they are now; the defaults for NULL.
-pub(super) fn snapshot<H, O>(options: *const H) -> Result<O, Failure>
+/// A copy of the options behind a handle; the defaults for NULL.
+pub(crate) fn snapshot<H, O>(options: *const H) -> Result<O, Failure>
 where
     H: Handle<Value = Mutex<O>>,
     O: Default + Clone,
@@ -68,36 +70,56 @@ where
     Ok(handle::get(options)?.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
-/// The options of a call that begins now; either handle may be NULL.
-pub(super) fn of_call(
+/// The options of a call that starts now; either handle may be NULL.
+pub(crate) fn of_call(
     options: *const nvembed_embed_options,
     cancel: *const nvembed_cancel,
-) -> Result<EncodeOptions, Failure> {
+) -> Result<EmbedOptions, Failure> {
     let now = Instant::now();
-    let CallOptions { mut encode, deadline } = snapshot(options)?;
-    // Later than the clock can tell is never.
-    encode.deadline = deadline.and_then(|deadline| now.checked_add(deadline));
+    let CallOptions { mut embed, deadline } = snapshot(options)?;
+    // A point in time that the clock cannot represent is never reached.
+    embed.deadline = deadline.and_then(|deadline| now.checked_add(deadline));
     if !cancel.is_null() {
-        encode.cancel = Some((*handle::get(cancel)?).clone());
+        embed.cancel = Some((*handle::get(cancel)?).clone());
     }
-    Ok(encode)
+    Ok(embed)
 }
 
-pub(super) fn change<H, O>(options: *mut H, set: impl FnOnce(&mut O)) -> Result<(), Failure>
+/// The body of every setter: assigns a value to a field of the options, unless the value is refused.
+///
+/// # Safety
+/// `error` is NULL or may be written.
+pub(crate) unsafe fn set<H, O, V>(
+    options: *mut H,
+    error: *mut *mut nvembed_error,
+    field: fn(&mut O) -> &mut V,
+    value: impl FnOnce() -> Result<V, Failure>,
+) -> nvembed_code
 where
     H: Handle<Value = Mutex<O>>,
 {
-    set(&mut handle::get(options)?.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(())
+    let change = || {
+        let value = value()?;
+        let options = handle::get(options)?;
+        *field(&mut options.lock().unwrap_or_else(PoisonError::into_inner)) = value;
+        Ok(())
+    };
+    // SAFETY: as this function's.
+    unsafe { guard(error, change) }
 }
 
-fn unknown(what: &str, value: i32) -> Failure {
-    Failure::new(NVEMBED_INVALID_ARGUMENT, format!("{what} is {value}, which is none of its constants"))
+/// `None` for 0, which means "not set" in C.
+pub(crate) fn unless_0<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
 }
 
-/// Makes options of a model, with the defaults.
+fn unknown(what: &str, values: &str, value: i32) -> Failure {
+    Failure::new(NVEMBED_INVALID_ARGUMENT, format!("{what} must be an {values} constant, got {value}"))
+}
+
+/// Creates model options with their defaults.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_new(
     options: *mut *mut nvembed_model_options,
@@ -112,19 +134,19 @@ pub unsafe extern "C" fn nvembed_model_options_new(
     }
 }
 
-/// Closes options. NULL is fine. Models opened with them are not affected.
+/// Closes options. NULL is allowed. Models that were opened with them are not affected.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvembed_model_options_free(options: *mut nvembed_model_options) -> nvembed_code {
-    // SAFETY: NULL, nothing is written.
+    // SAFETY: NULL, so nothing is written.
     unsafe { guard(std::ptr::null_mut(), || handle::close(options)) }
 }
 
-/// Where the computation runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino". A provider that the loaded
-/// library does not have is an error when the model is opened, never a silent run on the CPU.
+/// Where the model runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino". If the provider cannot be
+/// used, opening the model fails; it never runs on the CPU instead.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_set_provider(
     options: *mut nvembed_model_options,
@@ -134,18 +156,15 @@ pub unsafe extern "C" fn nvembed_model_options_set_provider(
 ) -> nvembed_code {
     // SAFETY: `name` points to `name_length` bytes, `error` is NULL or may be written.
     unsafe {
-        guard(error, || {
-            let name = memory::text("the provider's name", name, name_length)?;
-            let provider: Provider = name.parse()?;
-            change(options, |options: &mut LoadOptions| options.provider = provider)
-        })
+        let provider = || Ok(memory::text("the provider's name", name, name_length)?.parse()?);
+        set(options, error, |options| &mut options.provider, provider)
     }
 }
 
-/// The ONNX Runtime library to load, a file or a folder. Not set, or of length 0: it is looked for, see docs/c-api.md.
-/// A process loads one; naming another one later is an error when a model is opened.
+/// The ONNX Runtime library to load, a file or a folder. Not set, or of length 0: nvembed searches for it, as
+/// docs/guides/c-and-cpp.md describes. A process loads one library: to name another one later is an error when a model opens.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_set_library(
     options: *mut nvembed_model_options,
@@ -155,17 +174,14 @@ pub unsafe extern "C" fn nvembed_model_options_set_library(
 ) -> nvembed_code {
     // SAFETY: `path` points to `path_length` bytes, `error` is NULL or may be written.
     unsafe {
-        guard(error, || {
-            let path = memory::text("the library's path", path, path_length)?;
-            let library = (!path.is_empty()).then(|| PathBuf::from(path));
-            change(options, |options: &mut LoadOptions| options.library = library)
-        })
+        let library = || memory::path("the library's path", path, path_length);
+        set(options, error, |options| &mut options.library, library)
     }
 }
 
-/// Threads of one run, 1 to 1,024; 0, the default: ONNX Runtime takes one for each physical core.
+/// Threads per run, 1 to 1,024. 0, the default: one per physical core. CPU and OpenVINO only.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_set_intra_threads(
     options: *mut nvembed_model_options,
@@ -173,17 +189,12 @@ pub unsafe extern "C" fn nvembed_model_options_set_intra_threads(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || {
-            let intra_threads = (threads > 0).then_some(threads);
-            change(options, |options: &mut LoadOptions| options.intra_threads = intra_threads)
-        })
-    }
+    unsafe { set(options, error, |options| &mut options.intra_threads, || Ok(unless_0(threads))) }
 }
 
-/// Whether (not 0) every file of the model is read and compared with the manifest when it is opened. Default: 0.
+/// Whether (not 0) to compare the SHA-256 of every file with the manifest, which reads the whole model. Default: 0.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_set_verify_hashes(
     options: *mut nvembed_model_options,
@@ -191,13 +202,13 @@ pub unsafe extern "C" fn nvembed_model_options_set_verify_hashes(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe { guard(error, || change(options, |options: &mut LoadOptions| options.verify_hashes = verify_hashes != 0)) }
+    unsafe { set(options, error, |options| &mut options.verify_hashes, || Ok(verify_hashes != 0)) }
 }
 
-/// The folder in which the program's `nvembed prepare` keeps what it makes ahead, and in which opening looks for it. Not
-/// set, or of length 0: the folder `cache` in the model folder.
+/// The folder where the command `nvembed prepare` stores optimized graphs and TensorRT engines, and where nvembed_model_open()
+/// looks for them. Not set, or of length 0: the folder `cache` in the model folder. CPU and TensorRT only.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_set_cache(
     options: *mut nvembed_model_options,
@@ -207,18 +218,15 @@ pub unsafe extern "C" fn nvembed_model_options_set_cache(
 ) -> nvembed_code {
     // SAFETY: `path` points to `path_length` bytes, `error` is NULL or may be written.
     unsafe {
-        guard(error, || {
-            let path = memory::text("the cache's path", path, path_length)?;
-            let cache = (!path.is_empty()).then(|| PathBuf::from(path));
-            change(options, |options: &mut LoadOptions| options.cache = cache)
-        })
+        let cache = || memory::path("the cache's path", path, path_length);
+        set(options, error, |options| &mut options.cache, cache)
     }
 }
 
-/// Whether (not 0) all threads rearrange the weights when a model is opened on the CPU: faster, and the process's resident
-/// memory shows up to twice the model meanwhile. Default: 0.
+/// Whether (not 0) all threads rearrange the weights for the processor when a model opens. That is faster, but until it is
+/// done resident memory shows up to twice the model. Default: 0. CPU only.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_set_parallel_prepacking(
     options: *mut nvembed_model_options,
@@ -226,17 +234,13 @@ pub unsafe extern "C" fn nvembed_model_options_set_parallel_prepacking(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || {
-            change(options, |options: &mut LoadOptions| options.parallel_prepacking = parallel_prepacking != 0)
-        })
-    }
+    unsafe { set(options, error, |options| &mut options.parallel_prepacking, || Ok(parallel_prepacking != 0)) }
 }
 
-/// Whether (not 0) the memory of each node of the graph goes back to the system as soon as it is free, on the CPU: a third
-/// less memory for a text of many thousand tokens, and slower. Default: 0.
+/// Whether (not 0) to return the memory of each node of the graph to the system as soon as it is free. That is slower, and a
+/// text of many thousand tokens takes about a third less memory. Default: 0. CPU only.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_model_options_set_low_memory(
     options: *mut nvembed_model_options,
@@ -244,12 +248,12 @@ pub unsafe extern "C" fn nvembed_model_options_set_low_memory(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe { guard(error, || change(options, |options: &mut LoadOptions| options.low_memory = low_memory != 0)) }
+    unsafe { set(options, error, |options| &mut options.low_memory, || Ok(low_memory != 0)) }
 }
 
-/// Makes options of a call, with the defaults.
+/// Creates call options with their defaults.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_options_new(
     options: *mut *mut nvembed_embed_options,
@@ -264,19 +268,19 @@ pub unsafe extern "C" fn nvembed_embed_options_new(
     }
 }
 
-/// Closes options. NULL is fine. A call that has them goes on with what they were when it began.
+/// Closes options. NULL is allowed. A call uses the options as they were when it started.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvembed_embed_options_free(options: *mut nvembed_embed_options) -> nvembed_code {
-    // SAFETY: NULL, nothing is written.
+    // SAFETY: NULL, so nothing is written.
     unsafe { guard(std::ptr::null_mut(), || handle::close(options)) }
 }
 
-/// The longest row in tokens, `<s>`, instruction and `</s>` included: 1 to nvembed_model_max_length(). 0, the default:
-/// the model's own limit. Checked by the call that gets the options, as are the other ranges.
+/// The longest row in tokens, including `<s>`, the instruction and `</s>`: 1 to nvembed_model_max_length(). 0, the default:
+/// the model's own limit. The call that uses the options checks this and the other ranges.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_options_set_max_length(
     options: *mut nvembed_embed_options,
@@ -284,63 +288,50 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_length(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || {
-            let max_length = (max_length > 0).then_some(max_length);
-            change(options, |options: &mut CallOptions| options.encode.max_length = max_length)
-        })
-    }
+    unsafe { set(options, error, |options| &mut options.embed.max_length, || Ok(unless_0(max_length))) }
 }
 
 /// What happens to a text that is too long: an NVEMBED_TRUNCATION_... constant.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_options_set_truncation(
     options: *mut nvembed_embed_options,
     truncation: i32,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
+    let value = || match truncation {
+        NVEMBED_TRUNCATION_REFERENCE => Ok(Truncation::Reference),
+        NVEMBED_TRUNCATION_KEEP_EOS => Ok(Truncation::KeepEos),
+        NVEMBED_TRUNCATION_ERROR => Ok(Truncation::Error),
+        other => Err(unknown("truncation", "NVEMBED_TRUNCATION", other)),
+    };
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || {
-            let truncation = match truncation {
-                NVEMBED_TRUNCATION_REFERENCE => Truncation::Reference,
-                NVEMBED_TRUNCATION_KEEP_EOS => Truncation::KeepEos,
-                NVEMBED_TRUNCATION_ERROR => Truncation::Error,
-                other => return Err(unknown("truncation", other)),
-            };
-            change(options, |options: &mut CallOptions| options.encode.truncation = truncation)
-        })
-    }
+    unsafe { set(options, error, |options| &mut options.embed.truncation, value) }
 }
 
 /// How special tokens written in a prompt are read: an NVEMBED_SPECIAL_TOKENS_... constant.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_options_set_special_tokens(
     options: *mut nvembed_embed_options,
     special_tokens: i32,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
+    let value = || match special_tokens {
+        NVEMBED_SPECIAL_TOKENS_PARSE => Ok(SpecialTokens::Parse),
+        NVEMBED_SPECIAL_TOKENS_LITERAL => Ok(SpecialTokens::Literal),
+        other => Err(unknown("special_tokens", "NVEMBED_SPECIAL_TOKENS", other)),
+    };
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || {
-            let special_tokens = match special_tokens {
-                NVEMBED_SPECIAL_TOKENS_PARSE => SpecialTokens::Parse,
-                NVEMBED_SPECIAL_TOKENS_LITERAL => SpecialTokens::Literal,
-                other => return Err(unknown("special_tokens", other)),
-            };
-            change(options, |options: &mut CallOptions| options.encode.special_tokens = special_tokens)
-        })
-    }
+    unsafe { set(options, error, |options| &mut options.embed.special_tokens, value) }
 }
 
-/// Padded tokens of one batch, rows x longest row: 1 to 1,048,576. Default: 1,024 on the CPU, 4,096 on a GPU. A single
-/// longer row runs alone.
+/// The most padded tokens per batch, rows x longest row: 1 to 1,048,576. Default: 1,024 on the CPU, 4,096 on a GPU. A single
+/// longer row runs in a batch of its own.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_tokens(
     options: *mut nvembed_embed_options,
@@ -348,16 +339,12 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_tokens(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || {
-            change(options, |options: &mut CallOptions| options.encode.max_batch_tokens = Some(max_batch_tokens))
-        })
-    }
+    unsafe { set(options, error, |options| &mut options.embed.max_batch_tokens, || Ok(Some(max_batch_tokens))) }
 }
 
-/// Rows of one batch: 1 to 8,192. Default: 256.
+/// The most rows per batch: 1 to 8,192. Default: 256.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_size(
     options: *mut nvembed_embed_options,
@@ -365,26 +352,20 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_size(
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || change(options, |options: &mut CallOptions| options.encode.max_batch_size = max_batch_size))
-    }
+    unsafe { set(options, error, |options| &mut options.embed.max_batch_size, || Ok(max_batch_size)) }
 }
 
-/// The longest that a call may take, in milliseconds from its start; then it ends with NVEMBED_DEADLINE_EXCEEDED. 0, the
-/// default: no deadline. A call looks at it where it looks for cancellation, but a run on the CPU that has begun ends first.
+/// The most time that a call may take, in milliseconds from its start; it then fails with NVEMBED_DEADLINE_EXCEEDED. 0, the
+/// default: no deadline. It is checked where cancellation is, except that a run on the CPU that has started finishes first.
 ///
-/// Threads: any, at the same time.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvembed_embed_options_set_deadline(
     options: *mut nvembed_embed_options,
     milliseconds: u64,
     error: *mut *mut nvembed_error,
 ) -> nvembed_code {
+    let deadline = || Ok(unless_0(milliseconds).map(Duration::from_millis));
     // SAFETY: `error` is NULL or may be written.
-    unsafe {
-        guard(error, || {
-            let deadline = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));
-            change(options, |options: &mut CallOptions| options.deadline = deadline)
-        })
-    }
+    unsafe { set(options, error, |options| &mut options.deadline, deadline) }
 }

@@ -1,12 +1,16 @@
-//! What cannot be seen from C: panics, and the table behind the handles. The rest is tested from C, in `tests/c-api/`.
+//! What C cannot see: panics, the table behind the handles, and what the setters set. tests/ tests the rest, from C.
 #![allow(clippy::panic, reason = "panics are what is tested")]
 
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-use super::handle::{Handle, close, get, insert};
-use super::options::snapshot;
-use super::*;
-use crate::{LoadOptions, TensorRtOptions, UserStream};
+use nvembed::gpu::{GpuOptions, UserStream};
+use nvembed::{CancelToken, Dtype, EmbedOptions, ErrorKind, ModelOptions, Provider};
+
+use crate::error::Failure;
+use crate::handle::{Handle, close, get, insert};
+use crate::options::{of_call, snapshot};
+use crate::*;
 
 #[test]
 fn a_panic_becomes_a_code_and_a_message() {
@@ -15,11 +19,11 @@ fn a_panic_becomes_a_code_and_a_message() {
     let code = unsafe { guard(&mut error, || panic!("the sum is {}", 1 + 1)) };
     assert_eq!(code, NVEMBED_INTERNAL);
     // SAFETY: a message ends with NUL and lives until the error is freed.
-    let message = unsafe { std::ffi::CStr::from_ptr(nvembed_error_message(error)) };
+    let message = unsafe { CStr::from_ptr(nvembed_error_message(error)) };
     assert_eq!(message.to_str(), Ok("a bug in nvembed: the sum is 2"));
     assert_eq!(nvembed_error_free(error), NVEMBED_OK);
     // SAFETY: NULL is allowed.
-    assert_eq!(unsafe { guard(std::ptr::null_mut(), || panic!("no object asked for")) }, NVEMBED_INTERNAL);
+    assert_eq!(unsafe { guard(std::ptr::null_mut(), || panic!("nobody wants the error object")) }, NVEMBED_INTERNAL);
 }
 
 #[test]
@@ -31,32 +35,81 @@ fn success_clears_the_error() {
 }
 
 #[test]
+fn every_kind_of_error_has_the_code_that_is_named_after_it() {
+    for kind in ErrorKind::ALL {
+        let mut wanted = "NVEMBED".to_owned();
+        for letter in format!("{kind:?}").chars() {
+            if letter.is_ascii_uppercase() {
+                wanted.push('_');
+            }
+            wanted.push(letter.to_ascii_uppercase());
+        }
+        // SAFETY: the name of a code is a constant that ends with NUL.
+        let name = unsafe { CStr::from_ptr(nvembed_code_name(kind.code())) };
+        assert_eq!(name.to_str(), Ok(wanted.as_str()));
+    }
+}
+
+#[test]
+fn every_element_type_has_a_number() {
+    assert_eq!(Dtype::ALL.map(|dtype| embed::dtype_in_c(dtype).unwrap()), [NVEMBED_F32, NVEMBED_F16]);
+}
+
+#[test]
+fn errors_name_options_by_setters_that_exist() {
+    let header = include_str!("../include/nvembed.h");
+    let options = [&ModelOptions::NAMES[..], &GpuOptions::NAMES[..], &EmbedOptions::NAMES[..]].concat();
+    for name in &options {
+        let in_c = names::in_c(name);
+        if in_c.starts_with("nvembed_") {
+            let setter = in_c.strip_suffix("()").unwrap();
+            assert!(header.contains(&format!("nvembed_code {setter}(")), "{in_c} is not in the header");
+        } else {
+            assert!(names::WITHOUT_A_SETTER.contains(name), "{name}");
+            assert!(!header.contains(&format!("_options_set_{name}(")), "{name} has a setter");
+        }
+    }
+    assert!(names::WITHOUT_A_SETTER.iter().all(|name| options.contains(name)));
+    let setters = header.lines().filter(|line| line.starts_with("nvembed_code ") && line.contains("_options_set_"));
+    assert_eq!(setters.count(), options.len() - names::WITHOUT_A_SETTER.len());
+    assert_eq!(names::in_c("dtype"), "the output's dtype");
+}
+
+#[test]
+fn an_error_of_the_library_keeps_its_code_and_names_the_setter() {
+    let failure = Failure::from("gpu".parse::<Provider>().unwrap_err());
+    assert_eq!(failure.code(), NVEMBED_OPTION);
+    let wanted = "nvembed_model_options_set_provider() must be one of cpu, cuda, tensorrt, nv-tensorrt-rtx, openvino, got \"gpu\"";
+    assert_eq!(failure.message(), wanted);
+}
+
+#[test]
 fn a_value_in_use_outlives_its_handle() {
-    let handle: *mut nvembed_cancel = insert(crate::CancelToken::new());
+    let handle: *mut nvembed_cancel = insert(CancelToken::new());
     let in_use = get(handle).unwrap();
     close(handle).unwrap();
     in_use.cancel();
     assert!(in_use.is_cancelled());
     assert_eq!(get(handle).unwrap_err().code(), NVEMBED_INVALID_HANDLE);
-    assert_eq!(std::sync::Arc::strong_count(&in_use), 1, "the table keeps nothing of what is closed");
+    assert_eq!(std::sync::Arc::strong_count(&in_use), 1, "the table keeps nothing that is closed");
 }
 
 #[test]
-fn a_handle_of_one_type_is_none_of_another_and_never_comes_again() {
-    let cancel: *mut nvembed_cancel = insert(crate::CancelToken::new());
+fn a_handle_has_one_type_and_is_never_reused() {
+    let cancel: *mut nvembed_cancel = insert(CancelToken::new());
     assert_eq!(get::<nvembed_model>(cancel.cast()).unwrap_err().code(), NVEMBED_INVALID_HANDLE);
-    assert_eq!(cancel.addr() % 2, 1, "no object of C begins at an odd address");
+    assert_eq!(cancel.addr() % 2, 1, "no object in C has an odd address");
     close(cancel).unwrap();
-    let next: *mut nvembed_cancel = insert(crate::CancelToken::new());
+    let next: *mut nvembed_cancel = insert(CancelToken::new());
     assert_ne!(cancel, next);
     close(next).unwrap();
     assert_eq!(<nvembed_cancel as Handle>::NAME, "nvembed_cancel");
 }
 
 #[test]
-fn setters_set_what_they_are_named_after() {
+fn every_setter_of_model_options_sets_its_field() {
     let (options, none): (*mut nvembed_model_options, _) = (insert(Default::default()), std::ptr::null_mut());
-    let read = || -> crate::LoadOptions { snapshot(options).unwrap() };
+    let read = || -> ModelOptions { snapshot(options).unwrap() };
     // SAFETY: the strings live during the calls.
     unsafe {
         assert_eq!(nvembed_model_options_set_provider(options, c"tensorrt".as_ptr(), 8, none), NVEMBED_OK);
@@ -65,12 +118,11 @@ fn setters_set_what_they_are_named_after() {
         assert_eq!(nvembed_model_options_set_intra_threads(options, 3, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_verify_hashes(options, 2, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_parallel_prepacking(options, -1, none), NVEMBED_OK);
-        let crate::LoadOptions { provider, library, intra_threads, verify_hashes, cache, parallel_prepacking, .. } =
-            read();
+        let ModelOptions { provider, library, intra_threads, verify_hashes, cache, parallel_prepacking, .. } = read();
         assert!(!read().low_memory);
         assert_eq!(nvembed_model_options_set_low_memory(options, 1, none), NVEMBED_OK);
         assert!(read().low_memory);
-        assert_eq!((provider, intra_threads), (crate::Provider::TensorRt, Some(3)));
+        assert_eq!((provider, intra_threads), (Provider::TensorRt, Some(3)));
         assert_eq!((library, cache), (Some("lib".into()), Some("here".into())));
         assert!(verify_hashes && parallel_prepacking);
 
@@ -83,11 +135,11 @@ fn setters_set_what_they_are_named_after() {
 }
 
 #[test]
-fn every_option_of_gpus_lands_in_its_field() {
+fn every_setter_of_gpu_options_sets_its_field() {
     let null = std::ptr::null_mut();
     let mut options = std::ptr::null_mut::<nvembed_model_options>();
     let numbers = [1_usize, 2, 3, 4, 5, 6];
-    // SAFETY: local variables; the stream is an address that no model is opened with.
+    // SAFETY: local variables; no model is opened with the stream's address.
     let codes = unsafe {
         [
             nvembed_model_options_new(&raw mut options, null),
@@ -104,19 +156,25 @@ fn every_option_of_gpus_lands_in_its_field() {
         ]
     };
     assert_eq!(codes, [NVEMBED_OK; 11]);
-    let LoadOptions { cuda, tensorrt, .. } = options::snapshot(options.cast_const()).unwrap();
-    assert_eq!(cuda.device_ids, [1, 2]);
-    assert_eq!((cuda.memory_limit, cuda.cuda_graphs, cuda.buffer_sets), (Some(10), false, 13));
+    let ModelOptions { gpu, .. } = snapshot(options.cast_const()).unwrap();
+    let mut wanted = GpuOptions::default();
+    wanted.device_ids = vec![1, 2];
+    wanted.memory_limit = Some(10);
     // SAFETY: only compared.
-    assert_eq!(cuda.stream, Some(unsafe { UserStream::new(12) }));
-    assert_eq!((cuda.buckets.sequence, cuda.buckets.batch), (vec![3, 4], vec![5, 6]));
-    let TensorRtOptions { builder_optimization_level, workspace, build_on_open, .. } = tensorrt;
-    assert_eq!((builder_optimization_level, workspace, build_on_open), (5, Some(14), true));
+    wanted.stream = Some(unsafe { UserStream::new(12) });
+    wanted.cuda_graphs = false;
+    wanted.buffer_sets = 13;
+    wanted.sequence_buckets = vec![3, 4];
+    wanted.batch_buckets = vec![5, 6];
+    wanted.builder_optimization_level = 5;
+    wanted.workspace = Some(14);
+    wanted.build_on_open = true;
+    assert_eq!(gpu, wanted);
     assert_eq!(nvembed_model_options_free(options), NVEMBED_OK);
 }
 
 #[test]
-fn a_deadline_counts_from_each_call_and_0_is_none() {
+fn a_deadline_counts_from_the_start_of_each_call_and_0_is_none() {
     let null = std::ptr::null_mut();
     let mut options = std::ptr::null_mut::<nvembed_embed_options>();
     // SAFETY: local variables.
@@ -124,7 +182,7 @@ fn a_deadline_counts_from_each_call_and_0_is_none() {
     let deadline = |milliseconds| {
         // SAFETY: as above.
         assert_eq!(unsafe { nvembed_embed_options_set_deadline(options, milliseconds, null) }, NVEMBED_OK);
-        let (before, found) = (Instant::now(), options::of_call(options, std::ptr::null()).unwrap().deadline);
+        let (before, found) = (Instant::now(), of_call(options, std::ptr::null()).unwrap().deadline);
         (before, found, Instant::now())
     };
     for _ in 0..2 {
@@ -133,7 +191,7 @@ fn a_deadline_counts_from_each_call_and_0_is_none() {
         assert!(found >= before + Duration::from_secs(600) && found <= after + Duration::from_secs(600));
     }
     assert_eq!(deadline(0).1, None);
-    // Whether or not the clock can tell that time: no panic, and not in the past.
+    // Whether or not the clock can represent that time: no panic, and not in the past.
     let (_, found, after) = deadline(u64::MAX);
     assert!(found.is_none_or(|deadline| deadline > after));
     assert_eq!(nvembed_embed_options_free(options), NVEMBED_OK);
