@@ -121,7 +121,7 @@ impl Error {
         let mut rest = self.message.as_str();
         while let Some((before, after)) = rest.split_once('`') {
             text.push_str(before);
-            let end = after.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_').unwrap_or(after.len());
+            let end = after.find(|letter: char| !matches!(letter, 'a'..='z' | '0'..='9' | '_')).unwrap_or(after.len());
             match after[end..].strip_prefix('`') {
                 Some(behind) if end > 0 => {
                     text.push_str(&name(&after[..end]));
@@ -188,11 +188,11 @@ mod tests {
     #[test]
     fn a_report_has_the_causes_and_the_readers_names_of_options() {
         let io = std::io::Error::other("disk on fire");
-        let error = Error::new(ErrorKind::Cache, "`max_length` is off; run `pip install x`").because(io);
-        assert_eq!(error.to_string(), "`max_length` is off; run `pip install x`");
+        let error = Error::new(ErrorKind::Cache, "`tf32` or `max_length` is off; run `pip install x`").because(io);
+        assert_eq!(error.to_string(), "`tf32` or `max_length` is off; run `pip install x`");
         assert_eq!(error.source().unwrap().to_string(), "disk on fire");
         let report = error.report(|name| format!("--{}", name.replace('_', "-")));
-        assert_eq!(report, "--max-length is off; run `pip install x`: disk on fire");
+        assert_eq!(report, "--tf32 or --max-length is off; run `pip install x`: disk on fire");
     }
 
     #[test]

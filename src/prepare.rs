@@ -34,8 +34,7 @@ use crate::provider::Prepares;
 pub fn prepare(folder: impl AsRef<Path>, options: &ModelOptions, started: impl FnOnce(&Path)) -> Result<PathBuf> {
     let opening = Opening::new(folder, options)?;
     if options.provider.builds_engines() {
-        // What is missing for building is said here; without these the entry would have no name.
-        gpu::preload_checked(opening.library.path(), options.provider)?;
+        // Without devices the entry would have no name; their error says why there are none.
         gpu::devices()?;
     }
     let Some(place) = Place::of(&opening) else { return Err(nothing_to_prepare(options)) };

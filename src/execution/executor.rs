@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Opening;
-use super::gpu::{GpuSession, Shapes, Ticket, Worker, preload_checked};
+use super::gpu::{GpuSession, Shapes, Ticket, Worker};
 use super::host::{Arena, Host};
 use crate::batch::{BATCH_TOKENS_ON_CPU, BATCH_TOKENS_ON_GPU, Batch, RUN_COST_ON_CPU, RUN_COST_ON_GPU};
 use crate::embeddings::Rows;
@@ -41,7 +41,6 @@ impl Executor {
     /// As [`GpuSession::open`].
     pub(crate) fn on_gpus(opening: &Opening, shapes: &Shapes, engines: Option<PathBuf>) -> Result<Self> {
         let Opening { manifest, library, options, .. } = opening;
-        preload_checked(library.path(), options.provider)?;
         let placement = Placement { engines, ..Placement::for_gpu(manifest, shapes.profile()) };
         let mut workers = Vec::with_capacity(options.gpu.device_ids.len());
         for device_id in options.gpu.device_ids.iter().copied() {

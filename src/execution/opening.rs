@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::gpu::Shapes;
+use super::gpu::{Shapes, preload_checked};
 use crate::error::Result;
 use crate::model::Manifest;
 use crate::onnxruntime::Library;
@@ -18,7 +18,8 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Reads the manifest, loads the library, and checks that the provider is there, can run the model, and reads the options.
+    /// Reads the manifest, loads ONNX Runtime and NVIDIA's libraries, and checks that the provider is there, can run the model
+    /// and reads the options.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model), [`ErrorKind::Library`](crate::ErrorKind::Library),
@@ -30,6 +31,7 @@ impl Opening {
         provider.check_model(&manifest)?;
         let library = Library::load(options.library.as_deref())?;
         library.check_provider(provider)?;
+        preload_checked(library.path(), provider)?;
         let shapes = provider.is_gpu().then(|| Shapes::new(options, &manifest)).transpose()?;
         if options.verify_hashes {
             manifest.verify_hashes()?;

@@ -51,8 +51,10 @@ impl<'r> Check<'r> {
     ) -> Result<Self, Failure> {
         let golden = if limits.dry_run { None } else { Golden::open(embedder.manifest()).map_err(|e| text(&e))? };
         if golden.is_none() && reference.is_none() && !limits.dry_run {
-            return Err("the model has no golden embeddings and no --reference was given: its embeddings cannot be verified"
-                .to_owned());
+            return Err(
+                "the model has no golden embeddings and no --reference was given: its embeddings cannot be verified"
+                    .to_owned(),
+            );
         }
         let rows = golden.as_ref().map(Golden::rows).unwrap_or_default();
         let prompts: Vec<_> = rows.iter().map(|row| row.prompt()).collect();

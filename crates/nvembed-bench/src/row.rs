@@ -165,9 +165,9 @@ pub fn read(path: &Path) -> Result<Vec<Row>, Error> {
             // The version first: a row of another version may differ anywhere.
             let value: serde_json::Value = serde_json::from_str(line).map_err(no_row)?;
             match value.get("schema_version").and_then(serde_json::Value::as_u64) {
-                Some(found) if found != u64::from(SCHEMA_VERSION) => {
-                    Err(invalid(format!("schema_version is {found}, this nvembed reads {SCHEMA_VERSION}; measure again")))
-                }
+                Some(found) if found != u64::from(SCHEMA_VERSION) => Err(invalid(format!(
+                    "schema_version is {found}, this nvembed reads {SCHEMA_VERSION}; measure again"
+                ))),
                 _ => serde_json::from_value(value).map_err(no_row),
             }
         })

@@ -12,7 +12,8 @@ pub use driver::{DeviceInfo, devices, driver_version};
 pub use embeddings::DeviceEmbeddings;
 pub use libraries::{SharedLibrary, preload_libraries};
 
-pub(crate) use libraries::{preload_checked, tensorrt_version};
+pub(super) use libraries::preload_checked;
+pub(crate) use libraries::tensorrt_version;
 pub(crate) use session::GpuSession;
 pub(crate) use shapes::Shapes;
 pub(crate) use worker::{Ticket, Worker};

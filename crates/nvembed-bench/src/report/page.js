@@ -1,6 +1,8 @@
 "use strict";
 // The page around the plots: what is in it, the choice of series, the table.
 
+const words = (status) => status.replace("_", " ");
+
 const sizesOf = (side) => distinct(closed.flatMap((cell) => cell.shape ? [cell.shape[side]] : [])).length;
 const isSwept = sizesOf(0) > 1 || sizesOf(1) > 1;
 const SECTIONS = [
@@ -42,7 +44,7 @@ function header() {
   document.getElementById("warnings").append(
     ...summary.warnings.map((warning) => element("li", {}, warning)),
     ...summary.problems.map(({ series: of, status, error, workloads }) => element("li", { className: "problem" },
-      element("strong", {}, `${series[of].label}: ${status}`), ` (${workloads.join(", ")}) ${error ?? ""}`)));
+      element("strong", {}, `${series[of].label}: ${words(status)}`), ` (${workloads.join(", ")}) ${error ?? ""}`)));
   document.getElementById("notes").append(...summary.notes.map((note) => element("li", {}, note)));
 
   const best = [
@@ -91,7 +93,7 @@ const memory = (bytes) => number(bytes / MEBIBYTE);
 const COLUMNS = [
   { title: "what", text: true, key: (cell) => cell.series.label },
   { title: "workload", text: true, key: (cell) => cell.shape ? cell.shape[1] * 1e7 + cell.shape[0] : cell.workload, show: workloadName },
-  { title: "status", text: true, key: (cell) => cell.status },
+  { title: "status", text: true, key: (cell) => words(cell.status) },
   ...[
     ["tokens/s", (cell) => cell.tokens_per_s, number, true], ["texts/s", (cell) => cell.texts_per_s],
     ["p50 ms", (cell) => cell.p50_ms, number, true], ["p90 ms", (cell) => cell.p90_ms], ["p99 ms", (cell) => cell.p99_ms],

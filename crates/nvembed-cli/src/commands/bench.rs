@@ -86,8 +86,10 @@ enum Command {
 
 /// Compare two files of results: B's tokens per second over A's.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Rows are compared when their model, precision, provider and workload are the same; with --across, when \
-                        the workload is. Ratios are taken round by round; their median, minimum and maximum are printed.")]
+#[command(
+    after_help = "Rows are compared when their model, precision, provider and workload are the same; with --across, when \
+                        the workload is. Ratios are taken round by round; their median, minimum and maximum are printed."
+)]
 struct CompareArguments {
     /// Results of one side.
     a: PathBuf,
@@ -100,8 +102,10 @@ struct CompareArguments {
 
 /// Show results as a page of plots, or as Markdown tables.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The page is one file and loads nothing from anywhere. The rounds of a measurement are shown as their \
-                        median, with the minimum and the maximum.")]
+#[command(
+    after_help = "The page is one file and loads nothing from anywhere. The rounds of a measurement are shown as their \
+                        median, with the minimum and the maximum."
+)]
 struct ReportArguments {
     /// Files of results.
     #[arg(required = true, value_name = "RESULTS")]
@@ -213,8 +217,9 @@ fn cli_error(error: nvembed_bench::Error) -> anyhow::Error {
 
 impl Arguments {
     fn check(&self) -> Result<(), CliError> {
-        let out_of_range =
-            |name: &str, value: String, range: &str| Err(CliError::Usage(format!("{name} must be {range}, got {value}")));
+        let out_of_range = |name: &str, value: String, range: &str| {
+            Err(CliError::Usage(format!("{name} must be {range}, got {value}")))
+        };
         if !(0.01..=86_400.0).contains(&self.seconds) {
             return out_of_range("--seconds", self.seconds.to_string(), "0.01 to 86400");
         }

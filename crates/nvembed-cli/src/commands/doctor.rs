@@ -142,8 +142,7 @@ fn check_model(folder: &Path, options: &ModelOptions, findings: &mut Vec<Finding
         Err(error) => return add(findings, "opening", Err(error.report(flag))),
     };
     add(findings, "opening", Ok("opened".to_owned()));
-    let result =
-        embedder.embed(&[Prompt::passage("The harbour lies east of the old town.")], &EmbedOptions::default());
+    let result = embedder.embed(&[Prompt::passage("The harbour lies east of the old town.")], &EmbedOptions::default());
     let found = result.map(|embeddings| format!("{} embedding of {} numbers", embeddings.len(), embeddings.dim()));
     add(findings, "a run", found.map_err(|error| error.report(flag)));
 }

@@ -205,7 +205,9 @@ impl OpenFile {
         let task = record.task.map(|value| string("task", value)).transpose()?;
         let instruction = match (instruction, task) {
             (Some(_), Some(_)) => {
-                return Err(CliError::Input(format!("{place}: has both \"instruction\" and \"task\"; give one of them")));
+                return Err(CliError::Input(format!(
+                    "{place}: has both \"instruction\" and \"task\"; give one of them"
+                )));
             }
             (Some(instruction), None) => instruction,
             (None, Some(task)) => Prompt::instruction_for(&task),

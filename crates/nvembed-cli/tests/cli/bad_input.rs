@@ -1,13 +1,11 @@
 //! Bad input to the program: each case has its exit code and one line that says what and where; nothing that looks like a
 //! finished result is left behind.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-
-mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{mini, nvembed, run};
+use crate::common::mini;
+use crate::{nvembed, run};
 
 /// A case: what is wrong, the arguments behind `embed -m MODEL -o OUT`, stdin, exit code, and what the message must name.
 type Case<'a> = (&'a str, Vec<&'a str>, &'a [u8], i32, &'a [&'a str]);
@@ -43,9 +41,15 @@ fn embed_refuses_bad_texts_and_options() {
         ("UTF-16", vec![&utf16], b"", 3, &["utf16.txt:1: NUL byte", "UTF-16"]),
         ("truncated JSON", vec![&half], b"", 3, &["half.jsonl:2: not a valid record", "EOF"]),
         ("no text", vec!["--format", "jsonl"], b"{\"id\": 1}", 3, &["input:1", "missing field `text`"]),
-        ("text not a string", vec!["--format", "jsonl"], b"{\"text\": 5}", 3, &["input:1", "field `text`: a string"]),
-        ("a bare string", vec!["--format", "jsonl"], b"\"secret\"", 3, &["input:1", "a JSON object is needed"]),
-        ("an array", vec!["--format", "jsonl"], b"[\"who?\", \"find it\"]", 3, &["a JSON object is needed"]),
+        (
+            "text not a string",
+            vec!["--format", "jsonl"],
+            b"{\"text\": 5}",
+            3,
+            &["input:1", "field `text`: expected a string"],
+        ),
+        ("a bare string", vec!["--format", "jsonl"], b"\"secret\"", 3, &["input:1", "expected a JSON object"]),
+        ("an array", vec!["--format", "jsonl"], b"[\"who?\", \"find it\"]", 3, &["expected a JSON object"]),
         (
             "text twice",
             vec!["--format", "jsonl"],
@@ -93,21 +97,33 @@ fn embed_refuses_bad_texts_and_options() {
             vec!["--max-length", "5000"],
             b"x\n",
             2,
-            &["max_length is 5000, allowed are 1 to 4096"],
+            &["--max-length must be 1 to 4096, got 5000"],
         ),
-        ("max length zero", vec!["--max-length", "0"], b"x\n", 2, &["max_length is 0"]),
+        ("max length zero", vec!["--max-length", "0"], b"x\n", 2, &["--max-length must be 1 to 4096, got 0"]),
         (
             "huge batch",
-            vec!["--batch-tokens", "99999999999"],
+            vec!["--max-batch-tokens", "99999999999"],
             b"x\n",
             2,
-            &["max_batch_tokens is 99999999999", "1048576"],
+            &["--max-batch-tokens must be 1 to 1048576, got 99999999999"],
         ),
-        ("too many rows", vec!["--batch-size", "9999999"], b"x\n", 2, &["max_batch_size is 9999999", "8192"]),
-        ("too many threads", vec!["--threads", "4294967297"], b"x\n", 2, &["intra_threads is 4294967297", "1024"]),
-        ("no window", vec!["--window", "0"], b"x\n", 2, &["window is 0"]),
-        ("batch not a number", vec!["--batch-size", "many"], b"x\n", 2, &["invalid value 'many'"]),
-        ("no threads", vec!["--threads", "0"], b"x\n", 2, &["intra_threads is 0"]),
+        (
+            "too many rows",
+            vec!["--max-batch-size", "9999999"],
+            b"x\n",
+            2,
+            &["--max-batch-size must be 1 to 8192, got 9999999"],
+        ),
+        (
+            "too many threads",
+            vec!["--intra-threads", "4294967297"],
+            b"x\n",
+            2,
+            &["--intra-threads must be 1 to 1024, got 4294967297"],
+        ),
+        ("no window", vec!["--window", "0"], b"x\n", 2, &["--window must be 1 to"]),
+        ("batch not a number", vec!["--max-batch-size", "many"], b"x\n", 2, &["invalid value 'many'"]),
+        ("no threads", vec!["--intra-threads", "0"], b"x\n", 2, &["--intra-threads must be 1 to 1024, got 0"]),
         (
             "unknown provider",
             vec!["--provider", "rocm"],
@@ -126,6 +142,18 @@ fn embed_refuses_bad_texts_and_options() {
         ("library no library", vec!["--library", &empty], b"x\n", 5, &["empty.txt", "not an ONNX Runtime 1.x library"]),
         ("task and instruction", vec!["--task", "a", "--instruction", "b"], b"x\n", 2, &["cannot be used with"]),
         ("unknown option", vec!["--fast"], b"x\n", 2, &["--fast"]),
+        ("option of another provider", vec!["--tf32"], b"x\n", 2, &["provider cpu ignores --tf32", "another provider"]),
+        ("provider option on the CPU", vec!["--provider-option", "a=b"], b"x\n", 2, &["cpu ignores --provider-option"]),
+        ("provider option without value", vec!["--provider-option", "a"], b"x\n", 2, &["expected NAME=VALUE"]),
+        (
+            "unknown truncation",
+            vec!["--truncation", "left"],
+            b"x\n",
+            2,
+            &["--truncation must be one of reference, keep-eos"],
+        ),
+        ("odd size", vec!["--memory-limit", "8GB"], b"x\n", 2, &["8GB", "such as 20GiB"]),
+        ("old name of a flag", vec!["--threads", "1"], b"x\n", 2, &["--threads"]),
     ];
     assert!(cases.len() >= 25);
     let out = folder.path().join("out.npy");
@@ -178,7 +206,7 @@ fn a_line_beyond_the_limit_is_refused_with_bounded_memory() {
 #[test]
 fn a_damaged_golden_file_is_a_matter_of_the_model_folder() {
     for content in ["{", "{\"schema_version\": 9, \"rows\": []}", "{\"schema_version\": 1, \"rows\": []}"] {
-        let copy = common::mini_copy();
+        let copy = crate::common::mini_copy();
         std::fs::write(copy.path().join("golden.json"), content).unwrap();
         let output = nvembed().args(["verify", "-m"]).arg(copy.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(4));
@@ -202,7 +230,7 @@ fn a_bad_line_in_the_middle_keeps_the_name_of_the_output_free() {
 fn model_folders_that_are_not_there_or_not_one_have_exit_code_4() {
     for (model, message) in [("no/model", "no/model does not exist"), ("src", "src is not a model folder")] {
         for arguments in [vec!["embed", "-m", model], vec!["verify", "-m", model], vec!["inspect", model]] {
-            let output = run(nvembed().current_dir(common::root()).args(arguments), b"x\n");
+            let output = run(nvembed().current_dir(crate::common::root()).args(arguments), b"x\n");
             assert_eq!(output.status.code(), Some(4));
             assert!(one_line(&output).contains(message) && output.stdout.is_empty());
         }
@@ -223,7 +251,7 @@ fn outputs_that_cannot_be_written_have_exit_code_7() {
     }
     for (arguments, message) in [
         (["--output-format", "npy"], ".npy cannot go to standard output"),
-        (["--dtype", "f16"], "--dtype is for .npy files"),
+        (["--dtype", "f16"], "--dtype is for .npy files only"),
     ] {
         let output = run(nvembed().arg("embed").args(arguments).arg("-m").arg(mini("fp32")), b"x\n");
         assert_eq!(output.status.code(), Some(2));
@@ -253,7 +281,7 @@ fn a_full_disk_is_reported_and_leaves_no_file() {
 }
 
 fn lines_file() -> PathBuf {
-    common::root().join("tests/eval/README.md")
+    crate::common::root().join("tests/eval/README.md")
 }
 
 fn nvembed_on_lines() -> Command {
@@ -326,7 +354,7 @@ fn where_no_library_is_every_place_is_listed() {
         assert!(text.contains(place), "{place}: {text}");
     }
     // And it is found beside the program, and in the active virtual environment.
-    let venv = common::root().join(".venv");
+    let venv = crate::common::root().join(".venv");
     let found = bare().env("VIRTUAL_ENV", &venv).output().unwrap();
     assert!(String::from_utf8_lossy(&found.stdout).contains("virtual environment"), "{}", one_line(&found));
     let library = String::from_utf8_lossy(&found.stdout).into_owned();

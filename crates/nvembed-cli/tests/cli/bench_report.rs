@@ -1,15 +1,12 @@
 //! `nvembed bench report`: what the page draws, looked at in a browser, and the tables.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-#![allow(clippy::print_stdout, reason = "a skipped test says so")]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use common::{mini, nvembed, run};
+use crate::common::{mini, skipped};
+use crate::{nvembed, run};
 use serde_json::{Value, json};
 
 /// Rows of the real program, of two precisions and four shapes, in two rounds.
@@ -33,6 +30,10 @@ fn write(file: PathBuf, rows: &[Value]) -> PathBuf {
     file
 }
 
+fn shape(batch: usize, length: usize) -> Value {
+    json!({"kind": "shape", "batch": batch, "length": length})
+}
+
 /// A row with some fields of its own.
 fn row(template: &Value, changes: Value) -> Value {
     let mut row = template.clone();
@@ -44,22 +45,24 @@ fn row(template: &Value, changes: Value) -> Value {
 fn made_up(template: &Value) -> Vec<Value> {
     let cuda = row(template, json!({"provider": "cuda", "gpu": "Example GPU", "processor": "Another processor"}));
     let mut rows = vec![
-        row(&cuda, json!({"workload": "1x16", "tokens_per_s": 100.0})),
-        row(&cuda, json!({"workload": "1x16", "tokens_per_s": 400.0, "round": 1})),
-        row(&cuda, json!({"workload": "1x16", "tokens_per_s": 200.0, "round": 2})),
+        row(&cuda, json!({"workload": shape(1, 16), "tokens_per_s": 100.0})),
+        row(&cuda, json!({"workload": shape(1, 16), "tokens_per_s": 400.0, "round": 1})),
+        row(&cuda, json!({"workload": shape(1, 16), "tokens_per_s": 200.0, "round": 2})),
         row(
             &cuda,
-            json!({"workload": "1x40", "tokens_per_s": 1e9, "status": "wrong", "error": "it is 0.5 </script><b>"}),
+            json!({"workload": shape(1, 40), "tokens_per_s": 1e9, "status": "wrong", "error": "it is 0.5 </script><b>"}),
         ),
-        row(&cuda, json!({"workload": "3x16", "tokens_per_s": 1e9, "status": "failed", "error": "out | of memory"})),
-        row(&cuda, json!({"workload": "3x40", "tokens_per_s": 1e9, "status": "dry run", "calls": 1})),
-        row(template, json!({"workload": "texts", "padding_waste": 0.25, "tokens_per_s": 300.0})),
+        row(
+            &cuda,
+            json!({"workload": shape(3, 16), "tokens_per_s": 1e9, "status": "failed", "error": "out | of memory"}),
+        ),
+        row(&cuda, json!({"workload": shape(3, 40), "tokens_per_s": 1e9, "status": "dry_run", "calls": 1})),
+        row(template, json!({"workload": {"kind": "texts"}, "padding_waste": 0.25, "tokens_per_s": 300.0})),
     ];
     for (rate, answered) in [(5.0, 5.0), (50.0, 20.0), (100.0, 20.0)] {
-        let workload = format!("texts at {rate}/s");
         rows.push(row(
             template,
-            json!({"workload": workload, "texts_per_s": answered, "padding_waste": null,
+            json!({"workload": {"kind": "texts"}, "rate_per_s": rate, "texts_per_s": answered, "padding_waste": null,
             "session_share": null, "share_of_peak": null, "rows": 1}),
         ));
     }
@@ -77,7 +80,7 @@ fn look(page: &Path, width: usize, script: &str) -> Option<Value> {
     let found = names.iter().find(|name| Command::new(name).arg("--version").output().is_ok());
     let Some(browser) = found else {
         assert!(std::env::var_os("NVEMBED_REQUIRE_TOOLS").is_none(), "none of {names:?} is installed");
-        println!("SKIPPED: the report was not looked at, since none of {names:?} is installed");
+        skipped("looking at the report", &format!("none of {names:?} is installed"));
         return None;
     };
     let frame = page.with_extension("frame.html");
@@ -327,7 +330,7 @@ fn names_take_what_tells_series_apart_and_no_more() {
     let commits = names(&[json!({"commit": "aaa"}), json!({"commit": "bbb"})]);
     assert_eq!(commits, ["| cpu | fp32 | commit aaa", "| cpu | fp32 | commit bbb"]);
     // The same workload of another amount of text is another measurement.
-    let texts = |tokens: usize| json!({"workload": "texts", "tokens": tokens, "rows": 2});
+    let texts = |tokens: usize| json!({"workload": {"kind": "texts"}, "tokens": tokens, "rows": 2});
     let file = write(folder.path().join("texts.jsonl"), &[row(template, texts(20)), row(template, texts(40))]);
     let text = String::from_utf8(report(&[&file], &["--markdown"]).stdout).unwrap();
     assert!(text.contains("| texts (2 × 10 tokens) |") && text.contains("| texts (2 × 20 tokens) |"), "{text}");
@@ -344,7 +347,7 @@ fn what_cannot_be_shown_is_refused_and_no_page_is_left() {
     let output = page.to_str().unwrap();
     for (file, arguments, code, wanted) in [
         (&empty, vec!["-o", output], 3, "no rows"),
-        (&damaged, vec!["-o", output], 3, "damaged.jsonl:2: no row of results"),
+        (&damaged, vec!["-o", output], 3, "damaged.jsonl:2: not a row of results"),
         (&missing, vec!["-o", output], 3, "missing.jsonl cannot be read"),
         (&empty, vec!["-o", output, "--workload", "8x8"], 2, "--workload 8x8: no row"),
         (&empty, vec![], 2, "--output"),

@@ -1,18 +1,25 @@
 //! The program on the CUDA shim: what it says of missing libraries, `nvembed doctor`, `nvembed prepare`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-#![cfg(target_os = "linux")]
 
-mod common;
+use std::process::Command;
 
-use common::shim::{self, FINITE};
-use common::{mini, mini_for_tensorrt};
+use crate::common::shim::{self, FINITE};
+use crate::common::{mini, mini_for_tensorrt, skipped};
+use crate::{nvembed, run};
+
+/// The program with the shim's CUDA, or why there is none.
+fn on_shim(environment: &[(&str, &str)]) -> Result<Command, String> {
+    let (library, shim) = shim::places()?;
+    let mut command = nvembed();
+    command.env("ORT_DYLIB_PATH", library).env("LD_LIBRARY_PATH", shim).envs(environment.iter().copied());
+    Ok(command)
+}
 
 /// Opens the fp16 model on `provider` with the program, on the shim without `library`; what it prints on stderr.
 fn refusal(library: &str, provider: &str, environment: &[(&str, &str)]) -> Option<String> {
-    let mut command = match shim::program(environment) {
+    let mut command = match on_shim(environment) {
         Ok(command) => command,
         Err(reason) => {
-            shim::skipped(&format!("without {library}"), &reason);
+            skipped(&format!("without {library}"), &reason);
             return None;
         }
     };
@@ -21,7 +28,7 @@ fn refusal(library: &str, provider: &str, environment: &[(&str, &str)]) -> Optio
     let model = if provider == "cuda" { &*any } else { for_tensorrt.path() };
     command.env("LD_LIBRARY_PATH", folder.path()).env("ORT_DYLIB_PATH", onnxruntime.path());
     command.args(["embed", "--provider", provider, "--model"]).arg(model);
-    let output = common::run(&mut command, b"a text\n");
+    let output = run(&mut command, b"a text\n");
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(5), "without {library}: {message}");
     assert!(output.stdout.is_empty());
@@ -35,7 +42,7 @@ fn each_missing_library_is_named_with_its_remedy() {
         ("libcudart.so.13", ["libcudart.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
         ("libcublasLt.so.13", ["libcublasLt.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
         ("libcurand.so.10", ["libcurand.so.10 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
-        ("libcudnn.so.9", ["libcudnn.so.9 is not on this machine", "install cuDNN"]),
+        ("libcudnn.so.9", ["libcudnn.so.9 is not on this machine", "version of cuDNN"]),
     ] {
         let Some(message) = refusal(library, "cuda", &[]) else { return };
         for part in wanted {
@@ -47,7 +54,7 @@ fn each_missing_library_is_named_with_its_remedy() {
 #[test]
 fn missing_tensorrt_an_old_driver_and_a_hidden_gpu_are_each_told() {
     for (provider, environment, wanted) in [
-        ("tensorrt", ("CUDA_SHIM_CC", "89"), ["libnvinfer.so.10 is not on this machine", "install TensorRT"]),
+        ("tensorrt", ("CUDA_SHIM_CC", "89"), ["libnvinfer.so.10 is not on this machine", "version of TensorRT"]),
         ("nv-tensorrt-rtx", ("CUDA_SHIM_CC", "89"), ["not in the loaded ONNX Runtime library", "has cpu, cuda"]),
         ("cuda", ("CUDA_SHIM_DRIVER", "12040"), ["the NVIDIA driver is older than the CUDA runtime", "newer driver"]),
         ("cuda", ("CUDA_SHIM_DEVICES", "0"), ["the NVIDIA driver finds no GPU", "CUDA_VISIBLE_DEVICES"]),
@@ -61,13 +68,13 @@ fn missing_tensorrt_an_old_driver_and_a_hidden_gpu_are_each_told() {
 
 /// `nvembed doctor` on the shim, as lines of its table, and its exit code.
 fn doctor(environment: &[(&str, &str)], arguments: &[&str]) -> Option<(i32, String)> {
-    match shim::program(environment) {
+    match on_shim(environment) {
         Ok(mut command) => {
-            let output = common::run(command.arg("doctor").args(arguments), b"");
+            let output = run(command.arg("doctor").args(arguments), b"");
             Some((output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap()))
         }
         Err(reason) => {
-            shim::skipped("doctor", &reason);
+            skipped("doctor", &reason);
             None
         }
     }
@@ -99,10 +106,10 @@ fn doctor_finds_nothing_wrong_where_a_model_runs() {
 fn doctor_makes_every_check_and_tells_each_problem() {
     let model = mini("fp32").display().to_string();
     let small = [FINITE, ("CUDA_SHIM_MEMORY", "10000000"), ("CUDA_SHIM_CC", "70")];
-    let Some((code, table)) = doctor(&small, &["--model", &model, "--device", "0,3"]) else { return };
+    let Some((code, table)) = doctor(&small, &["--model", &model, "--device-ids", "0,3"]) else { return };
     assert_eq!(code, 5, "{table}");
     for (check, words) in [
-        ("GPU 0", "7.5 is the oldest that CUDA 13 supports"),
+        ("GPU 0", "CUDA 13 supports 7.5 and newer"),
         ("GPU 3", "does not exist; there are 1"),
         ("memory", "0.0 GiB free on GPU 0 is too little"),
         ("opening", "too little free memory"),
@@ -126,10 +133,9 @@ fn doctor_makes_every_check_and_tells_each_problem() {
 
 #[test]
 fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothing() {
-    let (Some(libraries), Ok(mut open), Ok(mut prepare)) =
-        (shim::without("no library"), shim::program(&[]), shim::program(&[]))
+    let (Some(libraries), Ok(mut open), Ok(mut prepare)) = (shim::without("no library"), on_shim(&[]), on_shim(&[]))
     else {
-        return shim::skipped("tensorrt_serves_only_what_was_prepared", "there is no shim");
+        return skipped("tensorrt_serves_only_what_was_prepared", "there is no shim");
     };
     // Libraries of the right names are here, and are not TensorRT.
     for name in ["libnvinfer.so.10", "libnvonnxparser.so.10"] {
@@ -140,11 +146,11 @@ fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothin
         command.env("LD_LIBRARY_PATH", libraries.path()).arg(name).args(["--provider", "tensorrt", "--model"]);
         command.arg(model.path()).arg("--cache").arg(cache.path());
     }
-    let output = common::run(&mut open, b"a text\n");
+    let output = run(&mut open, b"a text\n");
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{message}");
     assert!(message.contains("no tensorrt engine was prepared") && message.contains("nvembed prepare"), "{message}");
-    let output = common::run(&mut prepare, b"");
+    let output = run(&mut prepare, b"");
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{message}");
     assert!(message.contains("provider tensorrt could not be started"), "{message}");

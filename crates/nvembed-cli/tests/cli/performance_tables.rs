@@ -1,11 +1,9 @@
 //! The documents' tables of measurements are what the program says of the committed results.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-
-mod common;
 
 use std::fs;
 
-use common::{nvembed, root, run};
+use crate::common::root;
+use crate::{nvembed, run};
 
 const DOCUMENTS: [&str; 2] = ["README.md", "docs/performance.md"];
 const START: &str = "<!-- nvembed bench report ";

@@ -1,12 +1,10 @@
 //! The program as a user calls it: what goes in, what comes out.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
-
-mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
-use common::{mini, nvembed, root, run};
+use crate::common::{mini, precisions_on_this_cpu, root};
+use crate::{as_in_the_foreground, nvembed, run};
 use serde_json::Value;
 
 fn json_lines(bytes: &[u8]) -> Vec<Value> {
@@ -91,7 +89,7 @@ fn files_become_one_npy_array_in_order() {
 
 #[test]
 fn the_model_cards_right_pairs_score_highest() {
-    for precision in ["fp32", "fp16", "int8", "int4", "w8a8"] {
+    for precision in precisions_on_this_cpu() {
         let mut command = nvembed();
         command.args(["score", "--json", "-m"]).arg(mini(precision));
         command.arg("--queries").arg(root().join("examples/model-card/queries.txt"));
@@ -135,12 +133,12 @@ fn inspect_describes_model_library_and_machine() {
 
 #[test]
 fn verify_accepts_the_golden_embeddings_and_refuses_changed_ones() {
-    for precision in ["fp32", "fp16", "int8", "int4", "w8a8"] {
+    for precision in precisions_on_this_cpu() {
         let output = nvembed().args(["verify", "-m"]).arg(mini(precision)).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && text.contains("golden embeddings agree"), "{text}");
     }
-    let copy = common::mini_copy();
+    let copy = crate::common::mini_copy();
     let path = copy.path().join("golden.json");
     let mut golden: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let first = golden["rows"][0]["embedding"][0].as_f64().unwrap();
@@ -199,6 +197,7 @@ fn an_interrupted_program_leaves_no_file() {
         let out = folder.path().join("out.npy");
         let mut command = nvembed();
         command.args(["embed", "-m"]).arg(mini("fp32")).arg("-o").arg(&out);
+        let mut command = as_in_the_foreground(&command);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // The program waits for its input for ever; once its unfinished file is there, it is at work.
         while std::fs::read_dir(folder.path()).unwrap().count() == 0 {
