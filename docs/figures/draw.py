@@ -58,7 +58,7 @@ def save(figure, name):
 
 def precision():
     """Distance to fp32 against speed, with the size beside each point."""
-    rows = [row for row in table("precision.md", "| | faq ndcg@10") if row[0] not in ("fp32", "bf16")]
+    rows = [row for row in table("guides/precision.md", "| | faq ndcg@10") if row[0] not in ("fp32", "bf16")]
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for row in rows:
         main = row[0] in ("fp16", "int8", "int4", "w8a8")
@@ -81,7 +81,7 @@ def precision():
 
 def long_texts():
     """Peak memory against length."""
-    rows = table("export.md", "| tokens | nv-embed-mini")
+    rows = table("guides/export.md", "| tokens | nv-embed-mini")
     tokens = [number(row[0]) for row in rows]
     figure, axes = plt.subplots(figsize=(7.2, 3.8))
     for column, label, color in ((1, "nv-embed-mini, fp32", ORANGE), (2, "two layers at full width, int8", BLUE)):
@@ -100,7 +100,7 @@ def long_texts():
 
 def opening():
     """Seconds to open the 7.85 B model, the better of two, and the memory a process has for itself."""
-    rows = table("export.md", "| how it is opened")
+    rows = table("guides/export.md", "| how it is opened")
     figure, (seconds, memory) = plt.subplots(1, 2, figsize=(7.2, 2.8), sharey=True)
     places = range(len(rows))
     for column, label, color, shift in ((1, "files in no cache", GREY, 0.2), (2, "files in the cache", BLUE, -0.2)):

@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=PRECISIONS,
         default="fp16",
-        help="default: fp16, as NVIDIA runs it; w8a8 needs --target cpu; see docs/precision.md",
+        help="default: fp16, as NVIDIA runs it; w8a8 needs --target cpu; see docs/guides/precision.md",
     )
     result.add_argument(
         "--pooler", choices=sorted(POOLERS), default="fused", help="fused is exact and faster (default)"

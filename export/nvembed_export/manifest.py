@@ -1,4 +1,4 @@
-"""nvembed.json: what the model folder says of itself. The format is described in docs/model-folder.md."""
+"""nvembed.json: what the model folder says of itself. The format is described in docs/guides/model-folder.md."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ _FLOATS = {
     # such dtype, and a row is small.
     "bf16": Precision("bf16", ir.DataType.BFLOAT16, output=ir.DataType.FLOAT),
 }
-# Products of int8 codes (accuracy level 4) are what makes them fast on CPUs; see docs/precision.md for the figures.
+# Products of int8 codes (accuracy level 4) are what makes them fast on CPUs; see docs/guides/precision.md for the figures.
 _QUANTIZATIONS = {
     "int8": Quantization(bits=8, block_size=32, symmetric=True, accuracy_level=4),
     "int4": Quantization(bits=4, block_size=32, symmetric=True, accuracy_level=4),

@@ -1,4 +1,4 @@
-"""The graph keeps the contract of docs/model-folder.md and stays within what every execution provider can take."""
+"""The graph keeps the contract of docs/guides/model-folder.md and stays within what every execution provider can take."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Measure every precision of nv-embed-mini and of a wide random model, and write the table of docs/precision.md.
+"""Measure every precision of nv-embed-mini and of a wide random model, and write the table of docs/guides/precision.md.
 
     python tests/eval/precisions.py                 # print
-    python tests/eval/precisions.py --write         # and put the table between the markers of docs/precision.md
+    python tests/eval/precisions.py --write         # and put the table between the markers of docs/guides/precision.md
 
 Quality is measured on the evaluation sets of this folder and as cosine to the fp32 graph, size is that of the weights
 file, speed a ratio to fp32 on this machine: runs of all models alternate, so that a busy machine slows all of them.
@@ -31,7 +31,7 @@ from score import SETS, evaluate
 from seeded_checkpoint import Spec, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "precision.md"
+DOCUMENT = ROOT / "docs" / "guides" / "precision.md"
 MINI = ROOT / "models" / "nv-embed-mini"
 WIDE = Spec("wide", 12, 2048, 2, 16, 4, None, 5632, 64, 4, 512, vocab=1024, dtype="F16", outliers=30.0)
 TOKENS_PER_BATCH = 4096
@@ -147,7 +147,7 @@ def replace_between(text, name, content):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--write", action="store_true", help="rewrite the table of docs/precision.md")
+    parser.add_argument("--write", action="store_true", help="rewrite the table of docs/guides/precision.md")
     args = parser.parse_args()
     # The sets that are committed; all of their texts in one call.
     sets, tokens = [s for s in SETS if s.path.parent == Path(__file__).resolve().parent], {}
