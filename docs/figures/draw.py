@@ -84,9 +84,15 @@ def long_texts():
     rows = table("guides/export.md", "| tokens | nv-embed-mini")
     tokens = [number(row[0]) for row in rows]
     figure, axes = plt.subplots(figsize=(7.2, 3.8))
-    for column, label, color in ((1, "nv-embed-mini, fp32", ORANGE), (2, "two layers at full width, int8", BLUE)):
-        memory = [number(row[column]) for row in rows]
-        axes.plot(tokens, memory, "o-", color=color, label=label)
+    mini, wide = "nv-embed-mini, fp32", "two layers at full width, int8"
+    for column, label, color, line in (
+        (1, mini, ORANGE, "o-"),
+        (2, f"{mini}, --low-memory", ORANGE, "o:"),
+        (3, wide, BLUE, "o-"),
+        (4, f"{wide}, --low-memory", BLUE, "o:"),
+    ):
+        measured = [(number(row[0]), number(row[column])) for row in rows if numbers(row[column])]
+        axes.plot(*zip(*measured, strict=True), line, color=color, label=label)
     scores = [32 * 4 * length**2 / 1e9 for length in tokens]
     axes.plot(tokens, scores, "--", color=GREY, label="scores of one layer alone, if they were stored (computed)")
     axes.set(xscale="log", yscale="log", xlabel="tokens of the text", ylabel="GB")
