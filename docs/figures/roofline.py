@@ -1,6 +1,6 @@
 """What NV-Embed 7B could reach at most on three GPUs, computed from data sheets: nothing here was measured.
 
-    make performance-tables                        # writes the table of docs/guides/performance.md
+    make performance-tables                        # writes the table of docs/lab/gpu-roofline.md
     python docs/figures/roofline.py --check        # fails where the document says something else
 
 Roofline (Williams, Waterman, Patterson 2009): an operation takes at least its arithmetic over the peak, and at
@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "guides" / "performance.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "lab" / "gpu-roofline.md"
 START, END = "<!-- table: computed by docs/figures/roofline.py -->\n", "<!-- end of computed table -->"
 
 # NV-Embed's sizes; the pooler in its fused form.
