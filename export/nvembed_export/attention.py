@@ -17,7 +17,7 @@ from nvembed_export.precision import Precision
 class PortableAttention:
     """Opset 24's Attention with row lengths instead of a mask, a form that CUDA's and TensorRT's fused kernels accept.
 
-    ONNX Runtime's CPU kernel (1.32) materializes all B·H·S² scores.
+    ONNX Runtime's CPU kernel (1.32) stores all B·H·S² scores.
     """
 
     def __init__(self, precision: Precision, config: TextConfig):

@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     quantized.add_argument(
         "--symmetric",
         action=argparse.BooleanOptionalAction,
-        help="quantize without zero points (default), or with one per block (--no-symmetric)",
+        help="no zero points (default); --no-symmetric: one zero point per block",
     )
     quantized.add_argument(
         "--accuracy-level",

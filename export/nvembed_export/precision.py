@@ -1,7 +1,7 @@
 """Decides the dtype or quantised form in which each weight is stored and each product is computed.
 
 A precision has two dtypes: `wide` for the residual stream, the statistics and weights of norms, the pooler's softmax,
-the mean and the normalization, and `narrow` for projections and attention. NVIDIA runs the model under autocast, which
+the mean and the normalisation, and `narrow` for projections and attention. NVIDIA runs the model under autocast, which
 splits it the same way: Mistral's residual stream has outliers, so keeping it in fp16 would change the model.
 """
 

@@ -24,7 +24,7 @@ def convert(path: Path, bos_token_id: int) -> dict[str, Any]:
     """The content of tokenizer.json for a SentencePiece model; it prepends the piece with id `bos_token_id`.
 
     Raises TokenizerError if the file is not a SentencePiece BPE model like Mistral's: with byte fallback, without text
-    normalization, and with a space prepended to the text.
+    normalisation, and with a space prepended to the text.
     """
     model = _load(path)
     pieces = [piece.piece for piece in model.pieces]
