@@ -1,9 +1,9 @@
-"""Draw the pictures of the documentation from its own tables, so that a picture never says what no table says.
+"""Draw the documentation's figures from its tables, so that figures and tables always agree.
 
     make figures
 
-Each picture names the document, the table by the start of its header line, and the columns. SVG, the same bytes for the
-same tables.
+Each function names the document, the table (by the start of its header line) and the columns. The same tables give
+SVG files with the same bytes.
 """
 
 import re
@@ -41,12 +41,12 @@ def table(document, header):
 
 
 def numbers(cell):
-    """All numbers of a cell: "1,024 s, 1.3e-4" holds 1024 and 0.00013."""
+    """All numbers of a cell: "1,024 s, 1.3e-4" gives 1024 and 0.00013."""
     return [float(found[0].replace(",", "")) for found in re.finditer(r"[0-9](,?[0-9])*(\.[0-9]+)?(e-?[0-9]+)?", cell)]
 
 
 def number(cell):
-    """The first number of a cell: "1.38 GB, 5.4 s" is 1.38."""
+    """The first number of a cell: "1.38 GB, 5.4 s" gives 1.38."""
     return numbers(cell)[0]
 
 
@@ -57,7 +57,7 @@ def save(figure, name):
 
 
 def precision():
-    """Distance to fp32 against speed, with the size beside each point."""
+    """Distance to fp32 against speed; each point is labelled with its size."""
     rows = [row for row in table("guides/precision.md", "| | faq ndcg@10") if row[0] not in ("fp32", "bf16")]
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for row in rows:
@@ -80,7 +80,7 @@ def precision():
 
 
 def long_texts():
-    """Peak memory against length."""
+    """Peak memory against text length."""
     rows = table("guides/export.md", "| tokens | nv-embed-mini")
     tokens = [number(row[0]) for row in rows]
     figure, axes = plt.subplots(figsize=(7.2, 3.8))
@@ -105,7 +105,7 @@ def long_texts():
 
 
 def opening():
-    """Seconds to open the 7.85 B model, the better of two, and the memory a process has for itself."""
+    """Seconds to open the 7.85 B model, the better of two runs, and a process's private memory."""
     rows = table("guides/export.md", "| how it is opened")
     figure, (seconds, memory) = plt.subplots(1, 2, figsize=(7.2, 2.8), sharey=True)
     places = range(len(rows))
