@@ -1,7 +1,7 @@
 """Ideas for a faster CPU path, each against what nvembed does: `python benches/cpu_leads.py MODEL [ROUNDS]`.
 
 MODEL is a folder exported with `--target cpu` at the 7B widths. Both sides of an idea take turns; a row is the median
-of their ratios, and the least and largest. Above 1 the idea is faster. docs/performance.md says what became of each.
+of their ratios, and the least and largest. Above 1 the idea is faster. docs/lab/cpu-speed.md says what became of each.
 """
 
 import sys

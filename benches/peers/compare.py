@@ -1,7 +1,7 @@
-"""nvembed and its peers, side by side: `compare.py CHECKPOINT MODELS -o ROWS.jsonl`, see README.md.
+"""Compare nvembed with its peers: `compare.py CHECKPOINT MODELS -o ROWS.jsonl`, see README.md.
 
-In a round, as many peers as fit into memory are open at once and take turns at every cell; then come the next. Each
-answer is compared with a float64 reference before its cell is timed; what is wrong is a row that says so, with no time.
+In each round, as many peers as fit into memory are open at once and take turns at every cell; then the next group
+follows. Embeddings are compared with a float64 reference before a cell is timed; wrong ones are reported, not timed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Reference:
-    """The float64 answers to the awkward texts and to every cell's."""
+    """The float64 embeddings of the awkward texts and of the texts of every cell."""
 
     def __init__(self, checkpoint: Path, cells: list[Cell], threads: int):
         batches = [[prompt] for prompt in AWKWARD] + [list(cell.prompts) for cell in cells]
@@ -42,18 +42,18 @@ class Reference:
             self.answers[part] = dict(zip(names, np.split(answers, ends[:-1]), strict=True))
 
     def cosine(self, part: str, name: str, found: np.ndarray) -> float:
-        """The least over the rows."""
+        """The lowest cosine over the rows. Raises PeerFailed for a wrong shape and for values that are not finite."""
         wanted = self.answers[part][name]
         if found.shape != wanted.shape:
-            raise PeerFailed(f"the answer's shape is {found.shape}, expected {wanted.shape}")
+            raise PeerFailed(f"the embeddings of {name} have shape {found.shape}, expected {wanted.shape}")
         if not np.isfinite(found).all():
-            raise PeerFailed(f"the answer to {name} is not finite")
+            raise PeerFailed(f"the embeddings of {name} are not finite")
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
         return float(((found * wanted).sum(1) / lengths).min())
 
 
 class Opened:
-    """A peer's process in a round, or the reason why there is none."""
+    """A peer's process in a round, or the reason there is none."""
 
     def __init__(self, peer: Peer, args, reference: Reference):
         self.peer, self.reference, self.process, self.problem = peer, reference, None, None
@@ -66,11 +66,11 @@ class Opened:
             self.problem = self.problem or ("failed", str(failure))
 
     def measure(self, cell: Cell, args) -> dict:
-        """The values of a row: compared first, and timed if right."""
+        """The values of a row: the embeddings are compared first, and timed only if they are correct."""
         values = {"cosine_min": self.cosine, "verified_against": self.reference.name}
         if self.problem is None:
             try:
-                self._check(cell.name, cell.prompts)  # this call warms up, too
+                self._check(cell.name, cell.prompts)  # this call is also the warm-up
                 values["cosine_min"] = self.cosine
                 if self.problem is None:
                     before = self.process.cpu_s()
@@ -100,12 +100,12 @@ class Opened:
         self.cosine = cosine if self.cosine is None else min(self.cosine, cosine)
         allowed = TOLERANCE[self.peer.precision]
         if 1 - cosine > allowed:
-            reason = f"the least cosine of {name} to {self.reference.name} is {cosine:.6f}, 1 - {allowed:g} is allowed"
+            reason = f"lowest cosine of {name} to {self.reference.name} is {cosine:.6f}, the limit is 1 - {allowed:g}"
             self.problem = ("wrong", f"{reason}: not timed")
 
 
 def groups(peers: list[Peer], checkpoint_bytes: int, budget: float) -> list[list[Peer]]:
-    """Peers that fit into memory together, in order."""
+    """Split peers, in order, into groups that fit into `budget` bytes of memory together."""
     result, used = [], 0.0
     for peer in peers:
         need = peer.memory * checkpoint_bytes + 0.5e9  # the interpreter and its libraries
@@ -118,7 +118,7 @@ def groups(peers: list[Peer], checkpoint_bytes: int, budget: float) -> list[list
 
 
 def rounds(args, peers: list[Peer], work: list[Cell], reference: Reference) -> Iterator[dict]:
-    """Every row. Peers start each round one further on, so that none always comes first."""
+    """Yield every row. Each round starts further down the list of peers, so that no peer is always first."""
     size = sum(file.stat().st_size for file in args.checkpoint.glob("*.safetensors"))
     model = json.loads((args.checkpoint / "config.json").read_text()).get("_name_or_path", args.checkpoint.name)
     for round_ in range(args.rounds):
@@ -164,22 +164,40 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     def shape(text: str) -> tuple[int, int]:
         rows, length = (int(part) for part in text.split("x"))
         if not (1 <= rows <= 1024 and 8 <= length <= 4096):
-            raise argparse.ArgumentTypeError(f"{text}: allowed are 1 to 1024 rows of 8 to 4096 tokens")
+            raise argparse.ArgumentTypeError(f"got {text}, expected 1 to 1024 rows of 8 to 4096 tokens")
         return rows, length
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="safetensors, config.json, tokenizer.json")
-    parser.add_argument("models", type=Path, help="folder of what was exported from it")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file of rows, written anew")
-    parser.add_argument("--peers", nargs="*", metavar="WORD", help="only peers whose name has one of these in it")
-    parser.add_argument("--cells", nargs="+", type=shape, default=[(1, 32), (1, 128), (1, 512), (8, 128)])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each cell, peer and round, at least")
-    parser.add_argument("--min-calls", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2, help="of every peer")
-    parser.add_argument("--memory", type=float, default=12.0, metavar="GB", help="of peers that are open together")
-    parser.add_argument("--write", nargs=2, metavar=("FILE", "NAME"), help="also put the table between FILE's markers")
+    parser.add_argument("checkpoint", type=Path, help="folder with safetensors, config.json and tokenizer.json")
+    parser.add_argument("models", type=Path, help="folder with the models exported from the checkpoint")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file of rows; replaced if it exists")
+    parser.add_argument("--peers", nargs="*", metavar="WORD", help="only peers whose name contains one of these words")
+    parser.add_argument(
+        "--cells",
+        nargs="+",
+        type=shape,
+        metavar="ROWSxTOKENS",
+        default=[(1, 32), (1, 128), (1, 512), (8, 128)],
+        help="batches to time (default: 1x32 1x128 1x512 8x128)",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="minimum time per cell, peer and round (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-calls", type=int, default=2, help="minimum calls per cell, peer and round (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of every peer (default: %(default)s)")
+    parser.add_argument(
+        "--memory", type=float, default=12.0, metavar="GB", help="for all open peers together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--write", nargs=2, metavar=("FILE", "NAME"), help="also replace the table between the markers of NAME in FILE"
+    )
     args = parser.parse_args(arguments)
+    for word in args.peers or []:
+        if not any(word in peer.name for peer in PEERS):
+            parser.error(f"--peers: no name contains `{word}`; the peers are {'; '.join(peer.name for peer in PEERS)}")
     if args.write:
         args.write = Path(args.write[0]), args.write[1]
     return args

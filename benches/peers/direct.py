@@ -1,10 +1,10 @@
-"""The model as NVIDIA's code computes it, in PyTorch: transformers' Mistral layers without a causal mask, and the
-latent attention token by token, with nothing folded.
+"""The model as NVIDIA's code computes it, in PyTorch: transformers' Mistral layers without a causal mask, and latent
+attention per token with nothing folded.
 
-Where there was a choice, the faster one: no mask when there is no padding, `scaled_dot_product_attention` where the
-process picks it, and keys and values of the latents once a call (NVIDIA's code repeats the latents for every row and
-computes them B times). With `keep_latents` they are computed once and kept, which NVIDIA's code does not do, but
-whoever serves the model could. `part="backbone"` is the mean of the last layer's states, without the latent attention.
+Where there was a choice, this takes the faster one: no mask if there is no padding, `scaled_dot_product_attention` if
+the process selects it, and the latents' keys and values once per call (NVIDIA's code repeats the latents for every row
+and computes them B times). With `keep_latents` they are computed once and kept, which NVIDIA's code does not do but a
+server could. `part="backbone"` is the mean of the last hidden states, without latent attention.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Direct(nn.Module):
         self.eval().requires_grad_(False)
 
     def attention(self, implementation: str) -> None:
-        """ "eager" or "sdpa", of transformers; the latent attention goes with it."""
+        """Select transformers' "eager" or "sdpa" attention; the latent attention uses the same."""
         self.backbone.config._attn_implementation = implementation
 
     def forward(self, input_ids, attention_mask, pool_mask, padded: bool = True):
-        """`padded`: whether any row is shorter than S; if none is, no mask is needed."""
+        """`padded`: whether any row is shorter than S. If not, no mask is needed."""
         hidden = self._layers(input_ids, attention_mask, padded)
         if self.part == "full":
             hidden = self._latent_attention(hidden)
@@ -52,7 +52,7 @@ class Direct(nn.Module):
         backbone = self.backbone
         hidden = backbone.embed_tokens(input_ids)
         mask = None
-        if padded:  # [B, 1, S, S], which every implementation takes
+        if padded:  # [B, 1, S, S], which every implementation accepts
             seen = (attention_mask != 0)[:, None, None, :].expand(-1, 1, input_ids.shape[1], -1)
             least = torch.finfo(hidden.dtype).min
             mask = torch.zeros_like(seen, dtype=hidden.dtype).masked_fill(~seen, least)
@@ -84,7 +84,7 @@ class Direct(nn.Module):
         return self._linear(value * functional.gelu(gate), f"{second}.fn.net.2") + hidden
 
     def _keys_values(self):
-        """Of the latents, each [1, heads, latents, dimension of a head]."""
+        """Keys and values of the latents, [1, heads, latents, head dimension] each."""
         block = "cross_attend_blocks.0"
         context = self._norm(self._weight("latents"), f"{block}.norm_context")
         both = functional.linear(context, self._weight(f"{block}.fn.to_kv.weight"))

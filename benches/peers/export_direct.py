@@ -1,6 +1,6 @@
-"""The direct PyTorch form as plain ONNX, as anybody would export it: `export_direct.py CHECKPOINT OUT.onnx`.
+"""Export the direct PyTorch form as plain ONNX, as anybody would: `export_direct.py CHECKPOINT OUT.onnx`.
 
-torch.onnx.export with dynamic rows and lengths and nothing else; what can be folded or fused is left to the runtime.
+Uses torch.onnx.export with dynamic rows and lengths and nothing else; folding and fusing are left to the runtime.
 """
 
 from __future__ import annotations

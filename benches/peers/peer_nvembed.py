@@ -1,6 +1,6 @@
 """nvembed as a process: `peer_nvembed.py MODEL_FOLDER --library libnvembed.so`. See worker.py.
 
-Through the C interface, whose cost is nothing beside a call's; texts are tokenized by nvembed, in Rust.
+Uses the C interface, whose overhead is negligible compared with a call. nvembed tokenizes the texts, in Rust.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Output(ctypes.Structure):
 
 
 class Library:
-    """libnvembed.so; what fails raises with its message."""
+    """libnvembed.so. A call that fails raises RuntimeError with nvembed's message."""
 
     def __init__(self, path: Path):
         self.c = ctypes.CDLL(str(path))
         self.c.nvembed_error_message.restype = self.c.nvembed_version.restype = c_char_p
         self.c.nvembed_error_message.argtypes = [c_void_p]
         if self.c.nvembed_abi_version() < 1:
-            raise RuntimeError(f"{path} has an unknown version of the C interface")
+            raise RuntimeError(f"{path}: C ABI version is {self.c.nvembed_abi_version()}, expected at least 1")
 
     def call(self, name: str, *arguments) -> None:
         error = c_void_p()
@@ -99,7 +99,7 @@ class Model:
 
 
 def onnxruntime_folder(venv: Path | None) -> Path:
-    """Where the wheel that the other peers import keeps its library, or that of another virtual environment."""
+    """The folder of ONNX Runtime's library: of the wheel that the other peers import, or in another environment."""
     if venv is None:
         return Path(find_spec("onnxruntime").origin).parent / "capi"
     return next(venv.glob("lib/python3*/site-packages/onnxruntime/capi"))
@@ -117,7 +117,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--library", type=Path, required=True)
     parser.add_argument("--provider", default="cpu")
-    parser.add_argument("--onnxruntime-venv", type=Path, help="default: the ONNX Runtime that Python imports")
+    parser.add_argument(
+        "--onnxruntime-venv", type=Path, help="virtual environment with ONNX Runtime (default: the one Python imports)"
+    )
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
     worker.serve(lambda: open_model(args))

@@ -1,4 +1,4 @@
-"""A plain ONNX export of the direct form on ONNX Runtime, through Python: `peer_onnxruntime.py CHECKPOINT GRAPH`."""
+"""A plain ONNX export of the direct form on ONNX Runtime in Python: `peer_onnxruntime.py CHECKPOINT GRAPH`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import worker
 
 
 def open_model(args):
-    """Both attention implementations are tried on every shape; with --compile, TorchInductor's code of both."""
+    """Open the model. Without --compile, both attention implementations are tried on every shape."""
     import torch
     import transformers
     from direct import Direct
@@ -26,7 +26,7 @@ def open_model(args):
             model.attention(implementation)
         return forward(*(torch.from_numpy(array) for array in arrays), padded=bool((arrays[1] == 0).any())).numpy()
 
-    # TorchInductor writes its own kernels around one implementation; sdpa is the one it is made for.
+    # TorchInductor generates kernels around one implementation; it is designed for sdpa.
     implementations = ["sdpa"] if args.compile else ["sdpa", "eager"]
     fastest = worker.Fastest({name: functools.partial(run, name) for name in implementations})
 
@@ -43,8 +43,10 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--part", choices=("full", "backbone"), default="full")
-    parser.add_argument("--keep-latents", action="store_true", help="keys and values of the latents once, not a call")
-    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument(
+        "--keep-latents", action="store_true", help="compute the latents' keys and values once, not in every call"
+    )
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
     worker.serve(lambda: open_model(args))

@@ -1,4 +1,4 @@
-"""Who is compared, and how each is started."""
+"""The programs that are compared, and how each is started."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CANDLE = HERE / "candle" / "target" / "release" / "candle-peer"
 LIBRARY = ROOT / "build" / "capi" / "prefix" / "lib" / "libnvembed.so.0"
-OPENVINO_VENV = ROOT / ".venv-openvino"  # whose ONNX Runtime has the OpenVINO provider
+OPENVINO_VENV = ROOT / ".venv-openvino"  # its ONNX Runtime has the OpenVINO provider
 
-# Distance to the float64 reference, 1 - cosine, beyond which an answer is wrong: what `nvembed verify` allows.
+# Largest allowed distance to the float64 reference, 1 - cosine. The limits are those of `nvembed verify`, except for
+# fp32, where verify allows 1e-5 in each number, which is much less.
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3, "int8": 1e-3, "w8a8": 5e-3}
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A program that embeds. `command` has {checkpoint}, {models} and {threads} filled in."""
+    """A program that embeds. {checkpoint}, {models} and {threads} are filled in in `command`."""
 
     name: str
     precision: str
     command: tuple[str, ...]
-    # "full", or "backbone" for what leaves out the latent attention: a smaller task, which is not ranked.
+    # "full", or "backbone" if latent attention is left out: a smaller task, which is not ranked.
     part: str = "full"
-    # Bytes of memory for each byte of the fp16 checkpoint, about.
+    # Memory in bytes per byte of the fp16 checkpoint, approximately.
     memory: float = 2.5
 
     def arguments(self, **values: object) -> list[str]:
@@ -64,7 +65,7 @@ def candle(part: str) -> Peer:
 
 DIRECT, OURS = "{models}/direct/model.onnx", "{models}/nvembed-fp32/model.onnx"
 
-# The order of the table.
+# In the order of the table.
 PEERS = (
     ours("fp32", 4.0),
     ours("int8", 2.0),

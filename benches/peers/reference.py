@@ -1,8 +1,8 @@
-"""What the answers must be: the tests' PyTorch reference in float64. `reference.py CHECKPOINT THREADS OUT.npz`.
+"""The reference embeddings, from the tests' PyTorch reference in float64: `reference.py CHECKPOINT THREADS OUT.npz`.
 
-Standard input is a JSON list of batches, each a list of (instruction, text) whose lengths are equal: nothing is padded.
-OUT.npz has `full`, the embeddings, and `backbone`, the mean of the last layer's states, [N, D] unit rows in order. A
-process of its own, since float64 takes twice the memory of any peer.
+Standard input is a JSON list of batches. Each is a list of (instruction, text) of equal length, so that nothing is
+padded. OUT.npz has `full`, the embeddings, and `backbone`, the mean of the last hidden states, as [N, D] unit rows in
+order. This runs as a separate process because float64 takes twice the memory of any peer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reference_torch import ReferenceModel
 
 
 class Both(ReferenceModel):
-    """The reference, which also keeps the layers' states that its pooler is given."""
+    """The reference, which also keeps the hidden states that go into its pooler."""
 
     def _hidden(self, ids, real):
         self.states = super()._hidden(ids, real)
@@ -35,7 +35,7 @@ def main() -> None:
         rows = tokenize(checkpoint / "tokenizer.json", batch)
         ids, real, pooled = pack(rows)
         if not real.all():
-            raise ValueError("rows of a batch differ in length")
+            raise ValueError("the rows of a batch differ in length, expected equal lengths")
         full.append(model.embed(ids, real, pooled))
         weights = pooled / pooled.sum(1, keepdims=True)
         mean = np.einsum("bs,bsd->bd", weights, model.states.numpy())

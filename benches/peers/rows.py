@@ -1,4 +1,4 @@
-"""Rows of results: the fields of `nvembed bench` (src/cli/bench/record.rs), where they mean the same, and some more."""
+"""Result rows: the fields of `nvembed bench`, with the same meaning, and some more."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def facts(threads: int) -> dict:
 
 
 def commit() -> str | None:
-    """The checked out commit; "changed" behind it if what is measured differs from it."""
+    """The checked-out commit, followed by ", changed" if what is measured differs from it; None without git."""
     git = ["git", "-C", str(ROOT)]
     try:
         name = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
@@ -48,7 +48,7 @@ def commit() -> str | None:
 
 
 def row(peer, model: str, workload: str, round_: int, status: str = "ok", **values) -> dict:
-    """A row; what could not be measured is null."""
+    """A result row; fields that were not measured are null."""
     empty = dict.fromkeys(
         """error quantization padding_waste cosine_min verified_against latency_ms tokens_per_s texts_per_s
         session_share gflop_per_s peak_gflop_per_s share_of_peak open_s peak_memory_bytes device_memory_bytes
@@ -81,20 +81,20 @@ def row(peer, model: str, workload: str, round_: int, status: str = "ok", **valu
 
 
 def latency(times_ms: list[float]) -> dict:
-    """Percentiles by nearest rank."""
+    """Percentiles by nearest rank, in milliseconds."""
     ordered = sorted(times_ms)
     ranks = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
     return {name: ordered[max(1, -(-len(ordered) * rank // 100)) - 1] for name, rank in ranks.items()}
 
 
 def speed(cell, times_ms: list[float], cpu_s: float | None = None) -> dict:
-    """What times of calls say of a cell, by their median; `cpu_s` is the processor time they took together."""
+    """The fields of a timed cell. Speeds use the median call; `cpu_s` is the processor time of all calls together."""
     typical = latency(times_ms)["p50"] / 1e3
     return {
         "rows": cell.rows,
         "tokens": cell.rows * cell.length,
         "calls": len(times_ms),
-        # Fewer than the threads, where others use them, means that something else was running.
+        # Fewer cores than threads, where other peers use them all, means that another program was running.
         "cores_used": cpu_s and round(1e3 * cpu_s / sum(times_ms), 2),
         "padding_waste": 0.0,
         "latency_ms": latency(times_ms),

@@ -1,4 +1,4 @@
-"""Rows of results as a Markdown table, and into a document between markers."""
+"""Writes result rows as a Markdown table, and puts it between markers in a document."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def spread(values: list[float]) -> str:
-    """Median, and the least and largest of the rounds if there are several."""
+    """The median and, for several rounds, the smallest and largest value."""
     middle = f"{statistics.median(values):.2f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.2f}–{max(values):.2f})"
 
 
 def ratios(rows: list[dict], peer: str, workload: str, against: list[str]) -> list[float]:
-    """Round by round, tokens a second of the fastest of `against` over the peer's."""
+    """For each round, the tokens per second of the fastest of `against` divided by the peer's."""
 
     def speeds(name):
         return {
@@ -31,7 +31,7 @@ def ratios(rows: list[dict], peer: str, workload: str, against: list[str]) -> li
 
 
 def table(rows: list[dict]) -> str:
-    """A line a peer: tokens/s of each workload, with the ratio of nvembed's speed to it; cosine; what is wrong."""
+    """One line per peer: cosine, tokens/s of each workload with nvembed's speed relative to it, memory, problems."""
     workloads = list(dict.fromkeys(row["workload"] for row in rows if row["workload"]))
     peers = list(dict.fromkeys(row["peer"] for row in rows))
     precision = {row["peer"]: row["precision"] for row in rows}
@@ -68,7 +68,7 @@ def table(rows: list[dict]) -> str:
         cosine = f"{max(0.0, 1 - min(cosines)):.0e}" if cosines else "–"
         gigabytes = f"{max(memory) / 1e9:.1f}" if memory else "–"
         lines.append(f"| {label} | {cosine} | " + " | ".join(cells) + f" | {gigabytes} |")
-    return "\n".join([*lines, *(["", "‡ Not measured, or not everywhere:", "", *notes] if notes else [])])
+    return "\n".join([*lines, *(["", "‡ Not measured in at least one column:", "", *notes] if notes else [])])
 
 
 def heading(rows: list[dict]) -> str:
@@ -88,10 +88,10 @@ def heading(rows: list[dict]) -> str:
 
 
 def write_between(document: Path, name: str, content: str) -> None:
-    """Replace what stands between the markers of `name`; ValueError if they are not there once each."""
+    """Replace the text between the markers of `name`. Raises ValueError unless each marker occurs exactly once."""
     start, end = f"<!-- {name}: written by compare.py -->", f"<!-- end of {name} -->"
     text = document.read_text("utf-8")
     if text.count(start) != 1 or text.count(end) != 1:
-        raise ValueError(f"{document} does not have {start} and {end} once each")
+        raise ValueError(f"{document}: expected the markers {start} and {end} exactly once each")
     before, rest = text.split(start)
     document.write_text(f"{before}{start}\n\n{content}\n\n{end}{rest.split(end)[1]}", "utf-8")

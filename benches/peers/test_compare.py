@@ -1,7 +1,7 @@
-"""The comparison itself, on nv-embed-mini and with what the other tests have installed. No time is asserted.
+"""Tests the comparison on nv-embed-mini, with the packages of the other tests. Asserts no times.
 
-`make test-peers` builds what it needs. The peers that need more (candle, OpenVINO, the plain export) are run by
-`make peers` alone.
+`make test-peers` builds what it needs. Peers that need more (candle, OpenVINO, the plain export) run only in
+`make peers`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MINI = peers.ROOT / "models" / "nv-embed-mini"
 MODELS = peers.ROOT / "build" / "models"
 PROGRAM = peers.ROOT / "target" / "debug" / "nvembed"
 
-# A peer that forgets the instruction's length and pools it, too: the usual mistake.
+# A peer that also pools the instruction, the usual mistake.
 MISTAKEN = """
 import peer_nvembed
 right = peer_nvembed.Model.embed
@@ -45,7 +45,7 @@ def script(folder, name: str, source: str, *arguments: str) -> peers.Peer:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Rows and the document of one small run: right peers, and wrong ones."""
+    """Rows, document and output of a small run with correct and wrong peers."""
     folder = tmp_path_factory.mktemp("peers")
     for precision in ("fp32", "w8a8"):
         (folder / f"nvembed-{precision}").symlink_to(MODELS / f"nv-embed-mini-{precision}")
@@ -92,7 +92,7 @@ def test_a_wrong_answer_is_reported_with_its_cosine_and_not_timed(found, name, s
     assert f"- {name}: {status}: " in found[1]
     line = next(line for line in found[1].splitlines() if line.startswith(f"| {name} ‡"))
     assert line.split("|")[3:5] == [" – ", " – "]
-    wanted = {"mistaken": "cosine of awkward", "nans": "is not finite", "ends": "no such weights"}
+    wanted = {"mistaken": "cosine of awkward", "nans": "are not finite", "ends": "no such weights"}
     assert wanted[name] in of(found, name)[0]["error"]
 
 
@@ -102,7 +102,7 @@ def test_the_layers_alone_are_a_smaller_task_that_is_checked_and_not_ranked(foun
     assert ";" not in line  # no ratio
 
 
-def test_the_table_stands_between_its_markers_with_ratios_and_what_it_was_made_with(found):
+def test_the_table_is_between_its_markers_with_ratios_versions_and_commit(found):
     document = found[1]
     assert document.startswith("before\n<!-- small")
     assert document.endswith("<!-- end of small -->\nafter\n")
@@ -118,7 +118,7 @@ def test_nvembed_reads_the_rows(found):
     done = compare.subprocess.run([PROGRAM, "bench", "compare", found[2], found[2]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "PyTorch" in done.stdout
-    assert "mistaken" not in done.stdout  # what is wrong has no speed
+    assert "mistaken" not in done.stdout  # wrong peers have no speed
 
 
 def test_ratios_are_taken_round_by_round():
@@ -132,12 +132,19 @@ def test_ratios_are_taken_round_by_round():
     assert table.ratios(made, "b", "1x8", ["d"]) == []
 
 
-def test_markers_that_are_not_there_are_an_error(tmp_path):
+def test_missing_markers_are_an_error(tmp_path):
     document = tmp_path / "document.md"
     document.write_text("<!-- small: written by compare.py -->\n")
     with pytest.raises(ValueError, match="end of small"):
         table.write_between(document, "small", "x")
     assert document.read_text() == "<!-- small: written by compare.py -->\n"
+
+
+def test_a_peer_that_does_not_exist_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as caught:
+        compare.parse(["checkpoint", "models", "-o", "rows.jsonl", "--peers", "candle", "llama"])
+    assert caught.value.code == 2
+    assert "no name contains `llama`; the peers are nvembed fp32; " in capsys.readouterr().err
 
 
 def test_texts_have_exactly_the_tokens_of_their_cell():
@@ -147,7 +154,7 @@ def test_texts_have_exactly_the_tokens_of_their_cell():
     assert len({prompt for cell in made for prompt in cell.prompts}) == 4
 
 
-def test_peers_are_grouped_by_their_memory_and_none_is_lost():
+def test_peers_are_grouped_by_memory_and_none_is_lost():
     large = [peers.Peer(str(number), "fp32", (), memory=4.0) for number in range(5)]
     assert compare.groups(large, 10**9, 10e9) == [large[:2], large[2:4], large[4:]]
     assert compare.groups(large, 10**9, 1.0) == [[peer] for peer in large]
@@ -185,5 +192,5 @@ def test_the_fastest_way_is_chosen_for_each_shape(monkeypatch):
 
 
 def test_a_peer_that_cannot_be_started_says_why():
-    with pytest.raises(process.PeerFailed, match="does not start"):
+    with pytest.raises(process.PeerFailed, match="did not start"):
         process.PeerProcess(["/no/such/program"], 1)

@@ -1,4 +1,4 @@
-"""The texts that all peers embed: of exact lengths for timing, awkward ones for the answers."""
+"""The texts that all peers embed: texts of exact lengths for timing, awkward ones to check the embeddings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 FAQ = Path(__file__).parents[2] / "tests" / "eval" / "faq.jsonl"
 QUERY = "Instruct: Given a question, retrieve passages that answer the question\nQuery: "
 
-# One batch of rows of different lengths, with and without an instruction: here is where others go wrong.
+# A batch of rows of different lengths, with and without instructions, which wrong implementations fail on.
 AWKWARD = [
     (QUERY, "who wrote the odyssey?"),
     ("", "The Odyssey is attributed to Homer, a poet of ancient Greece."),
@@ -22,7 +22,7 @@ AWKWARD = [
 
 @dataclass(frozen=True)
 class Cell:
-    """Passages of a number of tokens each, which are one call."""
+    """The passages of one call, `rows` of them with `length` tokens each."""
 
     rows: int
     length: int
@@ -34,7 +34,7 @@ class Cell:
 
 
 def cells(shapes: list[tuple[int, int]], tokenizer_json: Path) -> list[Cell]:
-    """A cell for each (rows, tokens); `<s>` and `</s>` count."""
+    """A cell for each (rows, tokens). `<s>` and `</s>` are counted."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_json))
@@ -47,7 +47,7 @@ def cells(shapes: list[tuple[int, int]], tokenizer_json: Path) -> list[Cell]:
         return len(tokenizer.encode(f"{text}</s>").ids)
 
     def text(start: int, length: int) -> str:
-        """Words of the evaluation set from `start` on, leaving out those that do not fit at the end."""
+        """Words of the evaluation set from `start` on, skipping words that would exceed `length` tokens."""
         found = ""
         for word in words[start:] + words[:start]:
             longer = f"{found} {word}" if found else word
@@ -56,13 +56,13 @@ def cells(shapes: list[tuple[int, int]], tokenizer_json: Path) -> list[Cell]:
                 found = longer
             if tokens == length:
                 return found
-        raise ValueError(f"no text of {length} tokens can be made of {FAQ.name}, only one of {count(found)}")
+        raise ValueError(f"cannot make a text of {length} tokens from {FAQ.name}, only one of {count(found)}")
 
     result, start = [], 0
     for rows, length in shapes:
         prompts = []
         for _ in range(rows):
             prompts.append(("", text(start % len(words), length)))
-            start += 997  # any step that is prime to the number of words
+            start += 997  # any number coprime to the number of words
         result.append(Cell(rows, length, tuple(prompts)))
     return result

@@ -1,12 +1,12 @@
-"""What a peer written in Python is: a process that opens a model and answers lines of JSON on standard input.
+"""The framework of a peer in Python: a process that opens a model and answers JSON lines on standard input.
 
-It says that it is ready:                   {"open_s": 1.5, "versions": {...}}
+When it is ready it writes                  {"open_s": 1.5, "versions": {...}}
 {"prompts": [[instruction, text], ...]}     {"embeddings": [[...], ...]}: unit rows
-... with "seconds" and "min_calls"          {"times_ms": [...]}: of calls, whose prompts were embedded before
-What fails is answered with                 {"error": "..."}
+... with "seconds" and "min_calls"          {"times_ms": [...]}: one per call; the prompts were embedded before
+A request that fails is answered with       {"error": "..."}
 
-A call takes texts and returns rows of float32 in memory; tokenization is part of it, for every peer. candle/src/main.rs
-speaks the same.
+For every peer a call takes texts and returns float32 rows in memory, including tokenization. candle/src/main.rs
+implements the same protocol.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ Embed = Callable[[list[tuple[str, str]]], np.ndarray]
 
 
 class Texts:
-    """Texts to ids and masks, with the tokenizer that all peers use."""
+    """Converts texts to ids and masks, with the tokenizer that all peers use."""
 
     def __init__(self, checkpoint: Path):
         self.tokenizer = open_tokenizer(checkpoint / "tokenizer.json")
 
     def batch(self, prompts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """input_ids, attention_mask, pool_mask, int64 [B, S]; padded on the right to the longest row."""
+        """input_ids, attention_mask, pool_mask: int64 [B, S], padded on the right to the longest row."""
         return pack(encode(self.tokenizer, prompts))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """[N, D] rows of length 1, float32."""
+    """Scale rows to length 1: float32 [N, D]."""
     rows = np.asarray(rows, np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 class Fastest:
-    """Ways of computing the same, each tried on every new shape; the faster one is taken from then on."""
+    """Equivalent implementations. All are timed on each new shape; the fastest is used for it from then on."""
 
     def __init__(self, ways: dict[str, Callable]):
         self.ways, self.chosen = ways, {}
@@ -59,7 +59,7 @@ class Fastest:
 
     def _seconds(self, name, arrays) -> float:
         taken = []
-        for _ in range(3):  # a short call's first run is none to judge by
+        for _ in range(3):  # the first run of a short call is not representative
             start = time.perf_counter()
             self.ways[name](*arrays)
             taken.append(time.perf_counter() - start)
@@ -69,7 +69,7 @@ class Fastest:
 
 
 def time_calls(embed: Embed, prompts, seconds: float, min_calls: int) -> list[float]:
-    """Milliseconds of each call. The caller has asked for these prompts' embeddings before, which warmed up."""
+    """Time of each call in milliseconds. The caller has embedded these prompts before, as the warm-up."""
     times, start = [], time.perf_counter()
     while len(times) < min_calls or time.perf_counter() - start < seconds:
         begin = time.perf_counter()
@@ -79,7 +79,7 @@ def time_calls(embed: Embed, prompts, seconds: float, min_calls: int) -> list[fl
 
 
 def serve(open_model: Callable[[], tuple[Embed, dict]]) -> None:
-    """Open the model and answer until standard input ends. Nothing but answers may reach standard output."""
+    """Open the model and answer requests until standard input ends. Only answers are written to standard output."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -97,5 +97,5 @@ def serve(open_model: Callable[[], tuple[Embed, dict]]) -> None:
                 answer({"times_ms": time_calls(embed, prompts, request["seconds"], request["min_calls"])})
             else:
                 answer({"embeddings": np.asarray(embed(prompts), np.float64).tolist()})
-        except Exception as error:  # a peer's failure is a row of the report, whatever it is
+        except Exception as error:  # any failure of a peer becomes a row of the report
             answer({"error": f"{type(error).__name__}: {error}"})

@@ -1,9 +1,9 @@
-"""Draw the pictures of the documentation from its own tables, so that a picture never says what no table says.
+"""Draw the documentation's figures from its tables, so that figures and tables always agree.
 
     make figures
 
-Each picture names the document, the table by the start of its header line, and the columns. SVG, the same bytes for the
-same tables.
+Each function names the document, the table (by the start of its header line) and the columns. The same tables give
+SVG files with the same bytes.
 """
 
 import re
@@ -41,12 +41,12 @@ def table(document, header):
 
 
 def numbers(cell):
-    """All numbers of a cell: "1,024 s, 1.3e-4" holds 1024 and 0.00013."""
+    """All numbers of a cell: "1,024 s, 1.3e-4" gives 1024 and 0.00013."""
     return [float(found[0].replace(",", "")) for found in re.finditer(r"[0-9](,?[0-9])*(\.[0-9]+)?(e-?[0-9]+)?", cell)]
 
 
 def number(cell):
-    """The first number of a cell: "1.38 GB, 5.4 s" is 1.38."""
+    """The first number of a cell: "1.38 GB, 5.4 s" gives 1.38."""
     return numbers(cell)[0]
 
 
@@ -57,8 +57,8 @@ def save(figure, name):
 
 
 def precision():
-    """Distance to fp32 against speed, with the size beside each point."""
-    rows = [row for row in table("precision.md", "| | faq ndcg@10") if row[0] not in ("fp32", "bf16")]
+    """Distance to fp32 against speed; each point is labelled with its size."""
+    rows = [row for row in table("guides/precision.md", "| | faq ndcg@10") if row[0] not in ("fp32", "bf16")]
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for row in rows:
         main = row[0] in ("fp16", "int8", "int4", "w8a8")
@@ -80,13 +80,19 @@ def precision():
 
 
 def long_texts():
-    """Peak memory against length."""
-    rows = table("export.md", "| tokens | nv-embed-mini")
+    """Peak memory against text length."""
+    rows = table("guides/export.md", "| tokens | nv-embed-mini")
     tokens = [number(row[0]) for row in rows]
     figure, axes = plt.subplots(figsize=(7.2, 3.8))
-    for column, label, color in ((1, "nv-embed-mini, fp32", ORANGE), (2, "two layers at full width, int8", BLUE)):
-        memory = [number(row[column]) for row in rows]
-        axes.plot(tokens, memory, "o-", color=color, label=label)
+    mini, wide = "nv-embed-mini, fp32", "two layers at full width, int8"
+    for column, label, color, line in (
+        (1, mini, ORANGE, "o-"),
+        (2, f"{mini}, --low-memory", ORANGE, "o:"),
+        (3, wide, BLUE, "o-"),
+        (4, f"{wide}, --low-memory", BLUE, "o:"),
+    ):
+        measured = [(number(row[0]), number(row[column])) for row in rows if numbers(row[column])]
+        axes.plot(*zip(*measured, strict=True), line, color=color, label=label)
     scores = [32 * 4 * length**2 / 1e9 for length in tokens]
     axes.plot(tokens, scores, "--", color=GREY, label="scores of one layer alone, if they were stored (computed)")
     axes.set(xscale="log", yscale="log", xlabel="tokens of the text", ylabel="GB")
@@ -99,8 +105,8 @@ def long_texts():
 
 
 def opening():
-    """Seconds to open the 7.85 B model, the better of two, and the memory a process has for itself."""
-    rows = table("export.md", "| how it is opened")
+    """Seconds to open the 7.85 B model, the better of two runs, and a process's private memory."""
+    rows = table("guides/export.md", "| how it is opened")
     figure, (seconds, memory) = plt.subplots(1, 2, figsize=(7.2, 2.8), sharey=True)
     places = range(len(rows))
     for column, label, color, shift in ((1, "files in no cache", GREY, 0.2), (2, "files in the cache", BLUE, -0.2)):

@@ -1,11 +1,11 @@
-"""What NV-Embed 7B could reach at most on three GPUs, computed from data sheets: nothing here was measured.
+"""Upper bounds for the speed of NV-Embed 7B on three GPUs, computed from data sheets; nothing here was measured.
 
-    make performance-tables                        # writes the table of docs/performance.md
-    python docs/figures/roofline.py --check        # fails where the document says something else
+    make performance-tables                        # write the table in docs/lab/gpu-roofline.md
+    python docs/figures/roofline.py --check        # fail if the document has another table
 
-Roofline (Williams, Waterman, Patterson 2009): an operation takes at least its arithmetic over the peak, and at
-least its bytes over the memory's bandwidth; the larger of the two counts. Operations follow one another; inside of one,
-arithmetic and memory overlap fully, and the operations between products are fused into passes over the residual stream.
+Roofline model (Williams, Waterman, Patterson 2009): an operation takes the longer of its arithmetic divided by peak
+FLOP/s and its bytes divided by memory bandwidth. Operations run one after another; within an operation, arithmetic and
+memory access overlap fully. Operations between products are fused into passes over the residual stream.
 """
 
 import argparse
@@ -13,20 +13,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "performance.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "lab" / "gpu-roofline.md"
 START, END = "<!-- table: computed by docs/figures/roofline.py -->\n", "<!-- end of computed table -->"
 
 # NV-Embed's sizes; the pooler in its fused form.
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD, INNER = 4096, 32, 32, 8, 128, 14336
 LATENTS, CROSS_HEADS = 512, 8
 HALF, FULL = 2, 4  # bytes of float16 and float32
-# Bytes of a stored weight: int4 has 4 bits and a float16 scale for each 32.
+# Bytes per stored weight: int4 has 4 bits and one float16 scale per 32 weights.
 WEIGHT_BYTES = {"fp16": 2.0, "int4": 0.5 + 2 / 32}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Dense float16 tensor-core peak with float32 sums, and bandwidth, of the data sheet."""
+    """Dense float16 tensor-core peak with float32 sums in FLOP/s, and bandwidth in bytes/s, from the data sheet."""
 
     name: str
     flops: float
@@ -43,14 +43,14 @@ SHAPES = ((1, 32), (1, 128), (8, 128), (1, 512), (32, 512), (1, 4096))
 
 
 def product(tokens: int, inputs: int, outputs: int, weight_bytes: float) -> tuple[float, float]:
-    """Arithmetic and bytes of [tokens, inputs] × [inputs, outputs]: weights, input and output once each."""
+    """FLOPs and bytes of [tokens, inputs] × [inputs, outputs]; weights, input and output are moved once each."""
     return 2.0 * tokens * inputs * outputs, inputs * outputs * weight_bytes + tokens * (inputs + outputs) * HALF
 
 
 def operations(rows: int, length: int, weight_bytes: float) -> list[tuple[float, float]]:
-    """Arithmetic and bytes of each operation of a run."""
+    """FLOPs and bytes of each operation in a run."""
     tokens, queries, keys = rows * length, HEADS * HEAD, KV_HEADS * HEAD
-    # Residual read and written in float32, the norm's output written.
+    # Reads and writes the residual stream in float32, writes the norm's output.
     norm = (0.0, tokens * HIDDEN * (2 * FULL + HALF))
     layer = [
         norm,
@@ -74,7 +74,7 @@ def operations(rows: int, length: int, weight_bytes: float) -> list[tuple[float,
 
 
 def least_time(gpu: Gpu, found: list[tuple[float, float]]) -> tuple[float, float]:
-    """Seconds, and the share of them in which memory is what is waited for."""
+    """The lower bound in seconds, and the share of it that is bound by memory."""
     times = [(flops / gpu.flops, size / gpu.bandwidth) for flops, size in found]
     total = sum(max(pair) for pair in times)
     return total, sum(memory for compute, memory in times if memory > compute) / total
@@ -100,16 +100,16 @@ def table() -> str:
 
 
 def main() -> int:
-    """Write the table into the document, or compare."""
+    """Write the table to the document, or compare the two."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    parser.add_argument("--check", action="store_true", help="compare and write nothing; exit 1 if they differ")
     check = parser.parse_args().check
     text = DOCUMENT.read_text("utf-8")
     before, rest = text.split(START)
     wanted = before + START + table() + END + rest.split(END)[1]
     if check and wanted != text:
         print(
-            f"{DOCUMENT}: the computed table is not what roofline.py computes; run make performance-tables",
+            f"{DOCUMENT}: the table differs from the computed one; run make performance-tables",
             file=sys.stderr,
         )
         return 1

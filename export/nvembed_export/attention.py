@@ -1,7 +1,7 @@
-"""The attention operator itself: one form for every execution provider, and one that the CPU runs in linear memory.
+"""The attention operator: a portable form for all execution providers, and one whose memory is linear in S on CPUs.
 
-Letters: B batch, S sequence, H query heads, K key/value heads, d head_dim. Every token of a row sees every real token
-of that row and no padding; scores are scaled by 1/√d.
+Letters: B batch, S sequence, H query heads, K key/value heads, d head_dim. Every token attends to every real token of
+its row and never to padding; scores are scaled by 1/√d.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from nvembed_export.precision import Precision
 
 
 class PortableAttention:
-    """Opset 24's Attention with the rows' lengths; CUDA's and TensorRT's fused kernels take it.
+    """Opset 24's Attention with row lengths instead of a mask, a form that CUDA's and TensorRT's fused kernels accept.
 
-    ONNX Runtime's CPU kernel (1.32) stores all scores, B·H·S² numbers.
+    ONNX Runtime's CPU kernel (1.32) stores all B·H·S² scores.
     """
 
     def __init__(self, precision: Precision, config: TextConfig):
         self.heads = {"q_num_heads": config.num_attention_heads, "kv_num_heads": config.num_key_value_heads}
 
     def prepare(self, graph: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
-        """Real tokens of each row, int64 [B]; made once and shared by all layers."""
+        """Number of real tokens per row, int64 [B]; computed once, shared by all layers."""
         return graph.op("ReduceSum", attention_mask, graph.constant([1], np.int64), keepdims=0)
 
     def __call__(self, graph: GraphBuilder, q: ir.Value, k: ir.Value, v: ir.Value, lengths: ir.Value) -> ir.Value:
@@ -34,22 +34,22 @@ class PortableAttention:
 
 
 class CpuAttention:
-    """ONNX Runtime's MultiHeadAttention, whose CPU kernel goes through keys in blocks (arXiv 2205.14135).
+    """ONNX Runtime's MultiHeadAttention, whose CPU kernel processes keys in blocks (arXiv 2205.14135).
 
-    That kernel is taken for float32 without any mask only, so padding is hidden in the vectors: each head gets one
-    more dimension, 1 in queries, 0 in real keys and a large negative number in padding keys. It adds nothing to the
-    score of a real key, and takes that of padding so low that its weight is exactly 0. Queries of one group share
-    their keys and values by repetition, which costs memory linear in S.
+    That kernel is used only for float32 without a mask, so padding is masked inside the vectors: each head gets one
+    extra dimension that is 1 in queries, 0 in real keys and a large negative number in padding keys. It does not change
+    the score of a real key, and lowers that of a padding key so far that its weight is exactly 0. Keys and values are
+    repeated for the queries of their group, which costs memory linear in S.
     """
 
-    HIDDEN = -1e9  # times 1/√d still far below any score, whose exponential is then 0 in float32
+    HIDDEN = -1e9  # even times 1/√d far below any real score, so its softmax weight is 0 in float32
 
     def __init__(self, precision: Precision, config: TextConfig):
         self.precision = precision
         self.heads, self.kv_heads, self.dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
 
     def prepare(self, graph: GraphBuilder, attention_mask: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The additional dimension of queries and of keys, wide [B, S, H, 1]; made once and shared by all layers."""
+        """The extra dimension of queries and of keys, wide [B, S, H, 1]; computed once, shared by all layers."""
         p = self.precision
         real = graph.op("Cast", attention_mask, to=int(p.wide))
         real = graph.op("Reshape", real, graph.constant([0, 0, 1, 1], np.int64))
@@ -58,19 +58,19 @@ class CpuAttention:
         return graph.op("Add", real, padding), graph.op("Mul", padding, p.scalar(graph, self.HIDDEN))
 
     def __call__(self, graph: GraphBuilder, q: ir.Value, k: ir.Value, v: ir.Value, additional) -> ir.Value:
-        """q [B, S, H·d], k and v [B, S, K·d] -> [B, S, H·d], all narrow; inside wide."""
+        """q [B, S, H·d], k and v [B, S, K·d] -> [B, S, H·d], all narrow; computed in the wide dtype."""
         p, (ones, hidden) = self.precision, additional
         q = graph.op("Reshape", p.widened(graph, q), graph.constant([0, 0, self.heads, self.dim], np.int64))
         k, v = (self._repeated(graph, p.widened(graph, x)) for x in (k, v))
         q = self._flat(graph, graph.op("Concat", q, ones, axis=3), self.dim + 1)
         k = self._flat(graph, graph.op("Concat", k, hidden, axis=3), self.dim + 1)
         v = self._flat(graph, v, self.dim)
-        scale = self.dim**-0.5  # of the real dimensions
+        scale = self.dim**-0.5  # without the extra dimension
         x = graph.op("MultiHeadAttention", q, k, v, domain=MICROSOFT, num_heads=self.heads, scale=scale)
         return p.narrowed(graph, x)
 
     def _repeated(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """[B, S, K·d] -> [B, S, H, d], each key/value head once for every query head of its group."""
+        """[B, S, K·d] -> [B, S, H, d]: each key/value head repeated for the query heads of its group."""
         group = self.heads // self.kv_heads
         x = graph.op("Reshape", x, graph.constant([0, 0, self.kv_heads, 1, self.dim], np.int64))
         x = graph.op("Expand", x, graph.constant([1, 1, 1, group, 1], np.int64))

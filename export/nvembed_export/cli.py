@@ -1,4 +1,4 @@
-"""The command line: arguments in, a model folder out, failures as one line and an exit code."""
+"""The command line: parses arguments, writes a model folder, reports a failure as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ examples:
   nvembed-export ~/checkpoints/NV-Embed-v2 build/models/nv-embed-v2-ov --precision bf16 --target openvino
 
 exit codes:
-  0 the folder was written    2 usage             3 the checkpoint, its config or tokenizer is not usable
-  4 the folder cannot be written (it exists, disk full, permission)       130 interrupted
+    0  the model folder was written
+    2  usage error
+    3  the checkpoint, its config.json or its tokenizer cannot be used
+    4  the model folder cannot be written (it exists, disk full, no permission)
+  130  interrupted
 
 The folder's path is printed on stdout, everything else on stderr. A failed export leaves no folder behind.
 """
 
 
 class Bar:
-    """Progress on stderr: a bar of bytes while weights are written, a line of text in other phases."""
+    """Progress on stderr: a bar of bytes while weights are written, a line of text in the other phases."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled, self.bar = enabled, None
@@ -80,58 +83,70 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=PRECISIONS,
         default="fp16",
-        help="default: fp16, as NVIDIA runs it; w8a8 needs --target cpu; see docs/precision.md",
+        help="how weights are stored and multiplied (default: fp16, as NVIDIA runs the model); w8a8 needs "
+        "--target cpu; see docs/guides/precision.md",
     )
     result.add_argument(
-        "--pooler", choices=sorted(POOLERS), default="fused", help="fused is exact and faster (default)"
+        "--pooler",
+        choices=sorted(POOLERS),
+        default="fused",
+        help="fused: equivalent and faster (default); direct: the published formulas",
     )
     result.add_argument(
         "--target",
         choices=sorted(TARGETS),
         default="any",
-        help="any: one graph for all execution providers (default); cpu: for the CPU only, whose memory then grows "
-        "with the length of a text and not with its square; openvino: for OpenVINO on CPUs, fp32 or bf16",
+        help="any: one graph for all execution providers (default); cpu: CPU only, with memory linear instead of "
+        "quadratic in text length; openvino: OpenVINO on CPUs, fp32 or bf16 only",
     )
     result.add_argument(
         "--max-length",
         type=int,
         metavar="N",
-        help="longest row in tokens (default: 4096, NV-Embed-v2: 32768, at most the model's positions)",
+        help="maximum tokens per text (default: 32768 for NV-Embed-v2, otherwise 4096; at most "
+        "max_position_embeddings)",
     )
     result.add_argument(
         "--layers",
         type=int,
         metavar="N",
-        help="only the first N layers, for tests at full width: not the model, and its name says so",
+        help="export only the first N layers, to test at full width; the model's name then says so",
     )
     quantized = result.add_argument_group("int8 and int4")
     quantized.add_argument(
         "--activations",
         choices=ACTIVATIONS,
-        help="what weights are multiplied with: fp32 for CPUs (default), fp16 for GPUs",
+        help="dtype of activations: fp32 for CPUs (default), fp16 for GPUs",
     )
     sizes = ", ".join(map(str, BLOCK_SIZES))
-    quantized.add_argument("--block-size", type=int, metavar="N", help=f"weights a scale: {sizes} (default: 32)")
-    quantized.add_argument("--symmetric", action=argparse.BooleanOptionalAction, help="no zero point (default)")
+    quantized.add_argument("--block-size", type=int, metavar="N", help=f"weights per scale: {sizes} (default: 32)")
+    quantized.add_argument(
+        "--symmetric",
+        action=argparse.BooleanOptionalAction,
+        help="no zero points (default); --no-symmetric: one zero point per block",
+    )
     quantized.add_argument(
         "--accuracy-level",
         type=int,
         metavar="N",
-        help="of products, at least: 0 the kernel's choice, 1 fp32, 2 fp16, 3 bf16, 4 int8 (default)",
+        help="lowest precision a product may use: 0 the kernel's choice, 1 fp32, 2 fp16, 3 bf16, 4 int8 (default)",
     )
-    result.add_argument("--name", help="the model's name in the manifest (default: the checkpoint's)")
-    result.add_argument("--license", help="SPDX id of the weights (default: README.md's, else cc-by-nc-4.0)")
-    result.add_argument("--no-golden", action="store_true", help="skip the float64 reference embeddings")
-    result.add_argument("--force", action="store_true", help="replace a model folder that exists")
+    result.add_argument("--name", help="the model's name in the manifest (default: the checkpoint's name)")
     result.add_argument(
-        "--quiet", action="store_true", help="no progress bar, and of the summary only a licence that restricts use"
+        "--license",
+        help="SPDX id of the weights' licence (default: from the checkpoint's README.md, else cc-by-nc-4.0)",
+    )
+    result.add_argument("--no-golden", action="store_true", help="do not compute float64 reference embeddings")
+    result.add_argument("--force", action="store_true", help="replace an existing model folder")
+    result.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no summary, except for a licence that restricts use"
     )
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return result
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the exporter; returns the exit code. argparse itself exits with 2 on a usage error."""
+    """Run the exporter and return its exit code. argparse raises SystemExit(2) for arguments it cannot parse."""
     args = parser().parse_args(arguments)
     options = ExportOptions(
         precision=args.precision,
@@ -149,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         force=args.force,
     )
     bar = Bar(enabled=not args.quiet and sys.stderr.isatty())
-    # A polite kill must clean up too; the default action would leave the partial folder behind.
+    # SIGTERM must clean up too: its default action would leave the partial folder behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         summary = export(args.checkpoint, args.output, options, bar)
@@ -167,17 +182,17 @@ def main(arguments: list[str] | None = None) -> int:
     if not args.quiet:
         say(describe(summary), sys.stderr)
     elif license_note(summary.license):
-        say(license_line(summary), sys.stderr)  # whoever exports must be told
+        say(license_line(summary), sys.stderr)  # shown even with --quiet
     say(str(summary.folder), sys.stdout)
     return EXIT_OK
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Print a line now. A reader that has gone does not make a failure of an export that is complete."""
+    """Print a line and flush. A closed pipe is ignored: the export itself has succeeded."""
     try:
         print(text, file=stream, flush=True)
     except BrokenPipeError:
-        # What is still buffered goes nowhere: the interpreter flushes again at its end, and would complain.
+        # The interpreter flushes the stream again at exit and would report the error then.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
@@ -185,12 +200,12 @@ def say(text: str, stream: TextIO) -> None:
 
 def describe(summary: ExportSummary) -> str:
     lines = [
-        f"{summary.name}: {summary.precision}, rows of up to {summary.max_length} tokens, "
+        f"{summary.name}: {summary.precision}, up to {summary.max_length} tokens per text, "
         f"{summary.data_bytes / 1e6:,.1f} MB of weights",
         license_line(summary),
     ]
     if not summary.is_whole_model:
-        lines.append("only the first layers: for tests, not the model; its embeddings mean nothing")
+        lines.append("only the first layers were exported: use the folder for tests, its embeddings are meaningless")
     return "\n".join(lines)
 
 
@@ -199,5 +214,5 @@ def license_line(summary: ExportSummary) -> str:
 
 
 def license_note(license: str) -> str:
-    """What a licence restricts, to be put behind its name; empty for those that do not restrict use."""
+    """The restriction to print after a licence's name; empty if it does not restrict use."""
     return " - not for commercial use" if license.startswith("cc-by-nc") else ""

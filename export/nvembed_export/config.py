@@ -1,6 +1,6 @@
-"""config.json, parsed once and checked: what the rest of the exporter may rely on.
+"""config.json, parsed and validated once, so that the rest of the exporter can rely on it.
 
-Source of the fields: NVIDIA's NV-Embed configuration (arXiv 2405.17428, model card) on top of transformers' Mistral
+The fields are those of NVIDIA's NV-Embed configuration (arXiv 2405.17428, model card) and of transformers' Mistral
 configuration.
 """
 
@@ -16,8 +16,8 @@ from nvembed_export.errors import ConfigError
 
 LARGEST_INTEGER = 2**31 - 1  # far beyond any model; products of a few such numbers can still be printed
 
-# What transformers' PretrainedConfig writes into every dump: generation defaults, bookkeeping and training options.
-# None of them changes the forward pass of this model. A key that is neither here nor read below must be neutral.
+# Keys that transformers' PretrainedConfig writes into every dump: generation defaults, bookkeeping and training
+# options. None of them changes this model's forward pass. A key that is neither here nor read below must be neutral.
 HARMLESS_KEYS = frozenset(
     """_attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout auto_map
     begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id diversity_penalty dtype
@@ -32,8 +32,8 @@ TOP_KEYS = frozenset(
     add_pad_token mask_type""".split()
 )
 
-# `sliding_window` is read by nothing: NVIDIA's bidirectional mask is built without it, so although the real model says
-# 4096 every token attends to every other one, however far.
+# `sliding_window` is accepted and ignored: NVIDIA's bidirectional mask does not use it. The real model says 4096, yet
+# every token attends to every other one at any distance.
 TEXT_KEYS = frozenset(
     """model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
     head_dim hidden_act max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters sliding_window
@@ -76,7 +76,7 @@ class LatentAttentionConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole checkpoint's configuration; `name_or_path` is empty when the checkpoint does not say."""
+    """The configuration of a checkpoint; `name_or_path` is empty if config.json does not have it."""
 
     name_or_path: str
     text: TextConfig
@@ -84,7 +84,7 @@ class ModelConfig:
 
 
 class _Section:
-    """One JSON object of config.json; `path` names it in messages."""
+    """One JSON object of config.json; `path` identifies it in messages."""
 
     def __init__(self, values: Any, path: str):
         if not isinstance(values, dict):
@@ -126,7 +126,7 @@ class _Section:
         return value
 
     def must_be(self, key: str, *supported: Any, absent_is_fine: bool = True) -> None:
-        """Reject any value but the supported ones; `True == 1` in Python, so types are compared too."""
+        """Reject unsupported values. Types are compared too, because `True == 1` in Python."""
         if key not in self.values and absent_is_fine:
             return
         value = self.values.get(key)
@@ -138,28 +138,31 @@ class _Section:
         for key, value in self.values.items():
             neutral = value is None or value is False or value in (0, "", [], {})
             if key not in known and key not in HARMLESS_KEYS and not neutral:
-                raise ConfigError(f"{self.label(key)} is {_show(value)}, expected no such key or a neutral value")
+                raise ConfigError(
+                    f"{self.label(key)} is {_show(value)}, but this key is unknown: only a neutral value (null, false, "
+                    "0 or empty) is accepted"
+                )
 
 
 def load_config(checkpoint_dir: Path) -> ModelConfig:
-    """The checked configuration of a checkpoint folder.
+    """Read and validate the config.json of a checkpoint folder.
 
-    Raises ConfigError when config.json is missing, is not JSON, or asks for something the graph does not implement.
+    Raises ConfigError if it is missing or not JSON, or describes a model the graph does not implement.
     """
     path = checkpoint_dir / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, expected the checkpoint's configuration") from None
+        raise ConfigError(f"{path}: no such file, expected a checkpoint folder with a config.json") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer too long, brackets too deep
-        raise ConfigError(f"{path}: found no valid json ({error}), expected an object") from None
+        raise ConfigError(f"{path}: not valid JSON ({error}), expected an object") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     return parse_config(values)
 
 
 def parse_config(values: Any) -> ModelConfig:
-    """The checked configuration from decoded JSON. Raises ConfigError, as `load_config` does."""
+    """Validate decoded JSON. Raises ConfigError as `load_config` does."""
     top = _Section(values, "")
     top.must_be("model_type", "nvembed")
     top.must_be("padding_side", "right")
@@ -191,22 +194,25 @@ def _parse_text(section: _Section) -> TextConfig:
     kv_heads = section.integer("num_key_value_heads")
     if heads % kv_heads:
         raise ConfigError(
-            f"{section.label('num_attention_heads')} is {heads}, expected a multiple of num_key_value_heads, {kv_heads}"
+            f"{section.label('num_attention_heads')} is {heads}, expected a multiple of num_key_value_heads "
+            f"({kv_heads})"
         )
     if section.values.get("head_dim") is None and hidden % heads:
         raise ConfigError(
-            f"{section.label('hidden_size')} is {hidden}, expected a multiple of num_attention_heads, {heads}, "
+            f"{section.label('hidden_size')} is {hidden}, expected a multiple of num_attention_heads ({heads}) "
             "or an explicit head_dim"
         )
     head_dim = section.integer("head_dim", default=max(hidden // heads, 1))
     if head_dim % 2:
-        raise ConfigError(f"{section.label('head_dim')} is {head_dim}, expected an even number (rotary pairs)")
+        raise ConfigError(
+            f"{section.label('head_dim')} is {head_dim}, expected an even number (rotary embeddings rotate pairs)"
+        )
     vocab_size = section.integer("vocab_size")
     special = {}
     for key, default in (("bos_token_id", 1), ("eos_token_id", 2)):
         special[key] = section.integer(key, default=default, least=0)
         if special[key] >= vocab_size:
-            raise ConfigError(f"{section.label(key)} is {special[key]}, expected an id below vocab_size, {vocab_size}")
+            raise ConfigError(f"{section.label(key)} is {special[key]}, expected an id below vocab_size ({vocab_size})")
     return TextConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -223,7 +229,7 @@ def _parse_text(section: _Section) -> TextConfig:
 
 
 def _rope_theta(section: _Section) -> float:
-    """rope_theta from the top of the section or, newer transformers, from `rope_parameters`; plain RoPE only."""
+    """rope_theta from the section itself or from `rope_parameters` (newer transformers). Rejects RoPE scaling."""
     for key in ("rope_scaling", "rope_parameters"):
         value = section.values.get(key)
         if value is None:
@@ -238,7 +244,10 @@ def _rope_theta(section: _Section) -> float:
     inside = _Section(parameters, f"{section.path}.rope_parameters").positive_float("rope_theta")
     if section.values.get("rope_theta") is not None and section.positive_float("rope_theta") != inside:
         outside = section.values["rope_theta"]
-        raise ConfigError(f"{section.label('rope_theta')} is {outside}, but rope_parameters.rope_theta is {inside}")
+        raise ConfigError(
+            f"{section.label('rope_theta')} is {outside}, expected the same value as rope_parameters.rope_theta "
+            f"({inside})"
+        )
     return inside
 
 
@@ -248,7 +257,9 @@ def _parse_latent(section: _Section, text: TextConfig) -> LatentAttentionConfig:
     for key in ("hidden_dim", "latent_dim"):
         value = section.integer(key, default=4096)
         if value != text.hidden_size:
-            raise ConfigError(f"{section.label(key)} is {value}, expected text_config.hidden_size, {text.hidden_size}")
+            raise ConfigError(
+                f"{section.label(key)} is {value}, expected the value of text_config.hidden_size ({text.hidden_size})"
+            )
     return LatentAttentionConfig(
         num_latents_value=section.integer("num_latents_value", default=512),
         num_cross_heads=section.integer("num_cross_heads", default=8),
@@ -258,9 +269,9 @@ def _parse_latent(section: _Section, text: TextConfig) -> LatentAttentionConfig:
 
 
 def _show(value: Any) -> str:
-    """A value as it stands in the JSON, cut to a readable length."""
+    """A value as JSON, cut to 80 characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except RecursionError:  # nested almost too deeply to be read is too deep to be written
+    except RecursionError:  # json.loads can read deeper nesting than json.dumps can write
         return "a deeply nested value"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,6 +1,6 @@
-"""The errors an export can end with, and the exit code of each.
+"""The errors an export can raise, and their exit codes.
 
-Messages are lower case and name the thing and both values: what was found and what was expected (or the limit).
+Messages are lower case and give the value found, the value or limit expected and, where there is one, the next step.
 """
 
 EXIT_OK = 0
@@ -11,7 +11,7 @@ EXIT_INTERRUPTED = 130
 
 
 class ExportError(Exception):
-    """Any failure of the exporter that is not a defect of the exporter itself."""
+    """Base of all errors that are not bugs in the exporter."""
 
     exit_code = EXIT_CHECKPOINT
 
@@ -23,7 +23,7 @@ class UsageError(ExportError):
 
 
 class ConfigError(ExportError):
-    """config.json is missing, is not valid, or describes a model the graph does not implement."""
+    """config.json is missing or invalid, or describes a model the graph does not implement."""
 
 
 class CheckpointError(ExportError):
@@ -31,18 +31,18 @@ class CheckpointError(ExportError):
 
 
 class TensorError(CheckpointError):
-    """A tensor is missing, left over, or has the wrong shape or dtype."""
+    """A tensor is missing or unexpected, or has the wrong shape or dtype."""
 
 
 class WeightValueError(CheckpointError):
-    """A weight is not finite, or does not fit the dtype it is exported to."""
+    """A weight is not finite, or exceeds the range of the dtype it is exported to."""
 
 
 class TokenizerError(ExportError):
-    """The tokenizer is missing, damaged, or is not the kind NV-Embed's prompts rely on."""
+    """The tokenizer is missing or damaged, or is not of the kind NV-Embed's prompts rely on."""
 
 
 class OutputError(ExportError):
-    """The model folder cannot be written: it exists, the disk is full, permission is missing."""
+    """The model folder cannot be written: it exists, the disk is full, or permission is missing."""
 
     exit_code = EXIT_OUTPUT

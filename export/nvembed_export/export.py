@@ -1,4 +1,4 @@
-"""The whole export, from a checkpoint folder to a model folder, in one function."""
+"""The export of a checkpoint folder to a model folder, in one function."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from nvembed_export.precision import W8A8, for_openvino, make_precision
 from nvembed_export.tokenizer import load_tokenizer
 
 GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
-GOLDEN_NUMBER_BYTES, GOLDEN_ROWS, MANIFEST_BYTES = 16, 8, 65536  # for the estimate of the space needed
+GOLDEN_NUMBER_BYTES, GOLDEN_ROWS, MANIFEST_BYTES = 16, 8, 65536  # to estimate the disk space needed
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a caller may choose; None means what the checkpoint says, or the default for it.
+    """The caller's choices. None takes the checkpoint's value, or the default that depends on it.
 
-    `layers` keeps only the first layers of the backbone. Such a folder is for trying things at full width; its name
-    says that it is not the model.
+    `layers` keeps only the first layers of the backbone, for tests at full width; the model's name then says so.
     """
 
     precision: str = "fp16"
@@ -61,7 +60,7 @@ class ExportSummary:
 
 
 class Progress(Protocol):
-    """Told of the phases of an export and of the bytes written in one."""
+    """Receives the phases of an export and, within a phase, the number of bytes written."""
 
     def phase(self, description: str, total: int | None = None) -> None: ...
 
@@ -69,7 +68,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """Says nothing."""
+    """Ignores all progress."""
 
     def phase(self, description: str, total: int | None = None) -> None:
         return
@@ -81,26 +80,26 @@ class NoProgress:
 def export(
     checkpoint_dir: Path, target: Path, options: ExportOptions, progress: Progress | None = None
 ) -> ExportSummary:
-    """Write the model folder `target` for the checkpoint in `checkpoint_dir`, and say what was written.
+    """Export the checkpoint in `checkpoint_dir` to the model folder `target` and return a summary.
 
-    The folder appears only when every file of it is complete. Memory stays at a few tensors whatever the model's size.
+    The folder appears only once all its files are complete. Memory stays at a few tensors, whatever the model's size.
 
-    Raises ConfigError, CheckpointError, TokenizerError for the input, UsageError for options that contradict it, and
-    OutputError for the folder; nothing of the output is left behind in any of these cases.
+    Raises ConfigError, CheckpointError or TokenizerError for the input, UsageError for options that contradict it or
+    each other, and OutputError for the folder. None of them leaves partial output behind.
     """
     progress = progress or NoProgress()
     precision = make_precision(
         options.precision, options.activations, options.block_size, options.symmetric, options.accuracy_level
     )
     if precision.name == W8A8 and options.target != "cpu":
-        raise UsageError(f"--precision {W8A8} has kernels on the CPU only, found --target {options.target}")
+        raise UsageError(f"--precision {W8A8} needs --target cpu, got --target {options.target}")
     if options.target == "openvino":
         precision = for_openvino(precision)
     check_output(target, checkpoint_dir, options.force)
 
     config = load_config(checkpoint_dir)
     tokenizer = load_tokenizer(checkpoint_dir, config.text)
-    # The checkpoint is checked whole even when only some layers are taken: what is left over is then known.
+    # The whole checkpoint is checked even if only some layers are exported, so that unexpected tensors are found.
     checkpoint = Checkpoint.open(checkpoint_dir, config)
 
     source = config.name_or_path or checkpoint_dir.resolve().name
@@ -137,7 +136,7 @@ def export(
         document = manifest(
             config, precision, options.pooler, max_length, model_facts, graph_files, tokenizer_sha256, golden
         )
-        _write_json(folder / MANIFEST_FILE, document)  # last: a folder that has one is complete
+        _write_json(folder / MANIFEST_FILE, document)  # last, so that a folder with a manifest is complete
     return ExportSummary(target, name, license, precision.name, max_length, data.total_bytes, config == whole)
 
 
@@ -146,20 +145,20 @@ def _max_length(asked: int | None, config: ModelConfig, name: str, source: str) 
         return default_max_length(config, name, source)
     if not 1 <= asked <= config.text.max_position_embeddings:
         limit = config.text.max_position_embeddings
-        raise UsageError(f"--max-length is {asked}, expected 1 to max_position_embeddings, {limit}")
+        raise UsageError(f"--max-length is {asked}, expected 1 to {limit} (max_position_embeddings)")
     return asked
 
 
 def _first_layers(asked: int | None, config: ModelConfig, name: str) -> tuple[ModelConfig, str]:
-    """The configuration of the first `asked` layers, and a name that cannot be taken for the whole model's.
+    """The configuration of the first `asked` layers, and a name that cannot be mistaken for the whole model's.
 
-    The suffix comes after --name too: nobody can give a part the name of the whole.
+    The suffix is appended to --name too, so that no part can have the name of the whole model.
     """
     whole = config.text.num_hidden_layers
     if asked is None or asked == whole:
         return config, name
     if not 1 <= asked < whole:
-        raise UsageError(f"--layers is {asked}, expected 1 to num_hidden_layers, {whole}")
+        raise UsageError(f"--layers is {asked}, expected 1 to {whole} (num_hidden_layers)")
     config = replace(config, text=replace(config.text, num_hidden_layers=asked))
     return config, f"{name}-first-{asked}-of-{whole}-layers"
 
@@ -169,7 +168,7 @@ def _golden_phase(progress: Progress) -> Callable[[str], None]:
 
 
 def _write_json(path: Path, document: dict) -> str:
-    """Write a document and return the sha256 of its bytes in hex."""
+    """Write a JSON document and return the SHA-256 of its bytes in hex."""
     content = (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode("utf-8")
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()

@@ -1,8 +1,8 @@
-"""golden.json: what a float64 reference, written from the unfused formulas, says about a handful of texts.
+"""golden.json: reference embeddings of a few texts, computed in float64 from the unfused formulas.
 
-It shares nothing with the graph or its folded weights but the checkpoint reader, so that neither can hide the other's
-mistake. Rows are laid end to end, [T, D] for T tokens in all, so a weight is read once; only attention goes by row.
-Memory: [T, 8D] and a block of one weight.
+Shares only the checkpoint reader with the graph and its folded weights, so that neither can hide the other's mistakes.
+Rows are concatenated to [T, D] for T tokens in total, so that each weight is read once; only attention is computed per
+row. Memory: [T, 8D] and a block of one weight.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from nvembed_export.golden_texts import GOLDEN_TEXTS
 
 REFERENCE = "numpy float64, unfused pooler"
 LAYER_NORM_EPS = 1e-5
-_erf = np.frompyfunc(math.erf, 1, 1)  # numpy has none of its own
+_erf = np.frompyfunc(math.erf, 1, 1)  # numpy has no erf
 
 
 def golden_document(
     checkpoint: Checkpoint, config: ModelConfig, tokenizer: Tokenizer, max_length: int, progress: Callable[[str], None]
 ) -> dict:
-    """The content of golden.json. Texts whose instruction leaves nothing to pool within `max_length` are left out."""
+    """The content of golden.json. Omits texts whose instruction leaves no token to pool within `max_length`."""
     rows = [tokenize(tokenizer, instruction, text, max_length) for instruction, text in GOLDEN_TEXTS]
     usable = [index for index, (ids, skipped) in enumerate(rows) if skipped < len(ids)]
     vectors = reference_embeddings(checkpoint, config, [rows[index] for index in usable], progress)
@@ -38,7 +38,7 @@ def golden_document(
                 "text": GOLDEN_TEXTS[index][1],
                 "input_ids": rows[index][0],
                 "instruction_tokens": rows[index][1],
-                # The shortest decimal that reads back as the same float32.
+                # The shortest decimal that parses to the same float32.
                 "embedding": [float(str(value)) for value in vector.astype(np.float32)],
             }
             for index, vector in zip(usable, vectors, strict=True)
@@ -47,9 +47,10 @@ def golden_document(
 
 
 def tokenize(tokenizer: Tokenizer, instruction: str, text: str, max_length: int) -> tuple[list[int], int]:
-    """Token ids of instruction + text + `</s>`, cut on the right, and how many leading ones the pool mask leaves out.
+    """Token ids of instruction + text + `</s>`, truncated on the right, and the number of leading ids not pooled.
 
-    The count is that of the instruction alone, without `<s>`: NVIDIA's rule, which ends before the trailing space.
+    That number is NVIDIA's: the tokens of the instruction tokenized alone, without `<s>`. In the full text it covers
+    `<s>` and the instruction without its trailing space.
     """
     ids = tokenizer.encode(instruction + text + "</s>").ids[:max_length]
     skipped = len(tokenizer.encode(instruction, add_special_tokens=False).ids) if instruction else 0
@@ -62,7 +63,7 @@ def reference_embeddings(
     rows: list[tuple[list[int], int]],
     progress: Callable[[str], None] = lambda _: None,
 ) -> np.ndarray:
-    """[rows, D] float64 embeddings of (token ids, leading positions not pooled)."""
+    """Embeddings of (token ids, number of leading positions not pooled) rows, float64 [rows, D]."""
     lengths = [len(ids) for ids, _ in rows]
     hidden = _backbone(checkpoint, config, np.concatenate([ids for ids, _ in rows]), lengths, progress)
     progress("pooler")
@@ -77,7 +78,7 @@ def reference_embeddings(
 
 
 def _backbone(checkpoint, config, ids: np.ndarray, lengths: list[int], progress) -> np.ndarray:
-    """Mistral's layers without a causal mask (arXiv 2310.06825): ids [T] -> [T, D]."""
+    """Mistral's layers (arXiv 2310.06825) without a causal mask: ids [T] -> [T, D]."""
     text = config.text
     heads, kv_heads, dim = text.num_attention_heads, text.num_key_value_heads, text.head_dim
     table = f"{BACKBONE}.embed_tokens.weight"
@@ -102,7 +103,7 @@ def _backbone(checkpoint, config, ids: np.ndarray, lengths: list[int], progress)
 
 
 def _rotate(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
-    """Rotary embedding of [T, heads, d]: entry i and entry i + d/2 are one complex number (arXiv 2104.09864)."""
+    """Rotary embedding (arXiv 2104.09864) of [T, heads, d]: entries i and i + d/2 form a complex number."""
     half = x.shape[-1] // 2
     angles = positions[:, None] * theta ** (-np.arange(half) / half)
     turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)[:, None, :]
@@ -110,14 +111,14 @@ def _rotate(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
 
 
 def _attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, group: int) -> np.ndarray:
-    """q [S, H, d], k and v [S, H/group, d] of one row -> [S, H·d]; all tokens see each other."""
+    """q [S, H, d], k and v [S, H/group, d] of one row -> [S, H·d]; every token attends to every other."""
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
     weights = _softmax(np.einsum("qhd,khd->hqk", q, k) / math.sqrt(q.shape[-1]))
     return np.einsum("hqk,khd->qhd", weights, v).reshape(len(q), -1)
 
 
 def _latent_attention(checkpoint, config, hidden: np.ndarray) -> np.ndarray:
-    """Cross attention to the latents, then GEGLU, both with residuals (arXiv 2405.17428): [T, D] -> [T, D]."""
+    """Cross-attention to the latents, then GEGLU, both with residuals (arXiv 2405.17428): [T, D] -> [T, D]."""
     latent = config.latent_attention
     dim, cross = latent.cross_dim_head, latent.num_cross_heads * latent.cross_dim_head
     context = _layer_norm(checkpoint, f"{CROSS}.norm_context", _float64(checkpoint, f"{POOLER}.latents"))
@@ -139,7 +140,7 @@ def _latent_attention(checkpoint, config, hidden: np.ndarray) -> np.ndarray:
 
 
 def _linear(checkpoint: Checkpoint, name: str, x: np.ndarray) -> np.ndarray:
-    """x Wᵀ, [T, in] -> [T, out]; W is read by blocks of its rows."""
+    """x Wᵀ, [T, in] -> [T, out]; W is read in blocks of rows."""
     blocks = checkpoint.row_blocks(f"{name}.weight")
     return np.concatenate([x @ block.astype(np.float64).T for block in blocks], axis=-1)
 

@@ -1,9 +1,9 @@
-"""The texts of golden.json: (instruction, text). A later change of this list changes no file already written."""
+"""The (instruction, text) pairs of golden.json."""
 
 QUESTIONS = "Instruct: Given a question, retrieve passages that answer the question\nQuery: "
 DUPLICATES = "Instruct: Retrieve duplicate questions\nQuery: "
 
-# The first four rows are the example of NVIDIA's model card, so that its published scores can be compared.
+# The first four rows are the example on NVIDIA's model card, so that its published scores can be compared.
 GOLDEN_TEXTS = [
     (QUESTIONS, "are judo throws allowed in wrestling?"),
     (QUESTIONS, "how to become a radiology technician in michigan?"),

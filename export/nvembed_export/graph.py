@@ -1,4 +1,4 @@
-"""A thin builder over onnx_ir: nodes named after the module they belong to, constants shared, weights external."""
+"""A thin builder over onnx_ir: names nodes after their module, shares constants, stores weights externally."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import onnx_ir as ir
 from nvembed_export import __version__
 from nvembed_export.external_data import ExternalData
 
-OPSET = 24  # the first whose Attention takes nonpad_kv_seqlen
-MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
-IR_VERSION = 12  # what opset 24 was released with; ONNX Runtime 1.31 reads it
+OPSET = 24  # the first whose Attention has nonpad_kv_seqlen
+MICROSOFT = "com.microsoft"  # domain of ONNX Runtime's own operators
+IR_VERSION = 12  # released with opset 24; ONNX Runtime 1.31 supports it
 
 
 class GraphBuilder:
-    """Collects the nodes of one graph in order."""
+    """Collects the nodes and weights of one graph, in order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class GraphBuilder:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Nodes made inside are named `…/name/…`."""
+        """Nodes made inside this context are named `…/name/…`."""
         self._scope.append(name)
         try:
             yield
@@ -40,7 +40,7 @@ class GraphBuilder:
             self._scope.pop()
 
     def op(self, op_type: str, *inputs: ir.Value | None, outputs: int = 1, domain: str = "", **attributes):
-        """Append a node, of the standard domain unless told otherwise, and return its output, or a tuple of several."""
+        """Append a node (standard domain by default) and return its output, or a tuple if there are several."""
         path = "/".join([*self._scope, op_type])
         number = self._counts.get(path, 0)
         self._counts[path] = number + 1
@@ -53,13 +53,13 @@ class GraphBuilder:
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
     def once(self, key: tuple, make):
-        """What `make()` built for this key when it was first asked for: nodes that several others share."""
+        """The result of `make()`, which is called once per key: for nodes that several others share."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     def constant(self, value: int | float | list[int], dtype: type[np.generic]) -> ir.Value:
-        """A small constant inside the graph file itself, where shape inference can see it."""
+        """A small constant, stored in the graph file itself so that shape inference can see it."""
         array = np.asarray(value, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
@@ -77,7 +77,7 @@ class GraphBuilder:
         return value
 
     def model(self, inputs: list[ir.Value], outputs: list[ir.Value]) -> onnx.ModelProto:
-        """The finished model; its weights are references into the data file, which need not exist yet."""
+        """The finished model. Its weights refer to the data file, which need not exist yet."""
         graph = ir.Graph(
             inputs,
             outputs,

@@ -1,14 +1,14 @@
 """The latent-attention pooler (arXiv 2405.17428, section 3.1.2), fused by default, and the weighted mean.
 
-Letters: B batch, S sequence, D hidden size, R latents, n cross heads, e cross_dim_head. x̂ is a row less its mean,
-divided by its standard deviation: LayerNorm without its affine part.
+Letters: B batch, S sequence, D hidden size, R latents, n cross heads, e cross_dim_head, P pooled tokens. x̂ is a row
+minus its mean, divided by its standard deviation: LayerNorm without its affine part.
 
     h ← h + softmax(LN(h) Wqᵀ kᵀ / √e) v Woᵀ           k, v = LN(latents) Wkvᵀ, per head
     h ← h + (u ⊙ gelu(g)) W2ᵀ + b2                      u, g = halves of LN(h) W1ᵀ + b1
 
 Neither k nor v depends on the input. So, for head i, Wqᵀ kᵀ / √e is a constant [D, R] and v Woᵀ a constant [R, D]; with
-the norm's γ and β inside, the scores are x̂ A + a and the update is softmax(scores) C. γ and β of the second norm fold
-into W1 and b1 the same way. W2 is linear and commutes with the mean over tokens, so it is applied once a sequence.
+the norm's γ and β folded in, the scores are x̂ A + a and the update is softmax(scores) C. γ and β of the second norm
+fold into W1 and b1 the same way. W2 is linear and commutes with the mean over tokens, so it is applied once per text.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from nvembed_export.graph import GraphBuilder
 from nvembed_export.precision import Precision
 from nvembed_export.weights import Weight
 
-LAYER_NORM_EPS = 1e-5  # torch's default, which NVIDIA's pooler keeps
+LAYER_NORM_EPS = 1e-5  # torch's default, which NVIDIA's pooler uses
 
 
 class Folding:
-    """The constants of the fused form, in float64, a block of rows at a time.
+    """The constants of the fused form, computed in float64, one block of rows at a time.
 
-    At the 7B size `to_kv` is [65536, 4096]; what stays in memory is one head's share, or `v` [R, n·e] and as many rows
-    of `to_out`, 134 MB each.
+    At the 7B size `to_kv` is [65536, 4096]. Only the block of one head, or `v` [R, n·e] and a block of `to_out` of the
+    same size, is in memory: 134 MB each.
     """
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig):
@@ -42,19 +42,19 @@ class Folding:
         self._biases: dict[str, np.ndarray] = {}
 
     def scores_weight(self) -> Weight:
-        """Aᵀ [n·R, D]: head i's rows are k_i Wq_i / √e, columns scaled by γ."""
+        """Aᵀ [n·R, D]: the rows of head i are k_i Wq_i / √e, with columns scaled by γ."""
         return Weight(f"{CROSS}.scores.weight", (self.heads * self.latents, self.hidden), self._scores_rows)
 
     def scores_bias(self) -> Weight:
-        """a [n·R]: the scores of the norm's β."""
+        """a [n·R]: the contribution of the norm's β to the scores."""
         return self._bias(f"{CROSS}.scores.bias", self.heads * self.latents, self._scores_rows)
 
     def values_weight(self) -> Weight:
-        """Cᵀ [D, n·R]: head i's columns are Wo_i v_iᵀ."""
+        """Cᵀ [D, n·R]: the columns of head i are Wo_i v_iᵀ."""
         return Weight(f"{CROSS}.values.weight", (self.hidden, self.heads * self.latents), self._values_rows)
 
     def feed_forward_weight(self) -> Weight:
-        """W1 [8D, D], columns scaled by the norm's γ."""
+        """W1 [8D, D] with columns scaled by the norm's γ."""
         return Weight(f"{FEED_FORWARD}.folded.weight", (8 * self.hidden, self.hidden), self._feed_forward_rows)
 
     def feed_forward_bias(self) -> Weight:
@@ -62,7 +62,7 @@ class Folding:
         return self._bias(f"{FEED_FORWARD}.folded.bias", 8 * self.hidden, self._feed_forward_rows)
 
     def _bias(self, name: str, size: int, rows) -> Weight:
-        """A bias falls out of the pass over its matrix; that pass is repeated only if nobody has made it yet."""
+        """A bias is a by-product of the pass over its matrix; if that pass was not made yet, this makes it."""
 
         def make() -> np.ndarray:
             if name not in self._biases:
@@ -73,7 +73,7 @@ class Folding:
         return Weight.from_array(name, make, (size,))
 
     def _scores_rows(self) -> Iterator[np.ndarray]:
-        """Aᵀ head by head, [R, D] each; the sum over e goes by blocks of `to_q` and `to_kv` rows."""
+        """Aᵀ head by head, [R, D] each; the sum over e is taken in blocks of `to_q` and `to_kv` rows."""
         gamma, beta = self._vector(f"{CROSS}.norm.weight"), self._vector(f"{CROSS}.norm.bias")
         context, biases = self._context(), []
         for head in range(self.heads):
@@ -87,12 +87,12 @@ class Folding:
         self._biases[f"{CROSS}.scores.bias"] = np.concatenate(biases)
 
     def _values_rows(self) -> Iterator[np.ndarray]:
-        """Cᵀ by blocks of its D rows, each from whole rows of `to_out`, which lie together in the file."""
+        """Cᵀ in blocks of its D rows, each from whole rows of `to_out`, which are contiguous in the file."""
         cross, context = self.heads * self.head_dim, self._context()
         values = np.empty((self.latents, cross))
         for start, stop in self._row_ranges(0, cross):
             values[:, start:stop] = context @ self._value_rows(start, stop).T
-        step = max(1, 4 * BLOCK_BYTES // (8 * cross))  # `to_out` has long rows: fewer of them make poor products
+        step = max(1, 4 * BLOCK_BYTES // (8 * cross))  # `to_out` has long rows; matrix products of few rows are slow
         for start in range(0, self.hidden, step):
             wo = self._rows(f"{CROSS}.fn.to_out.weight", start, min(start + step, self.hidden))
             heads = [slice(head * self.head_dim, (head + 1) * self.head_dim) for head in range(self.heads)]
@@ -119,7 +119,7 @@ class Folding:
         return self._rows(f"{CROSS}.fn.to_kv.weight", start, stop)
 
     def _value_rows(self, start: int, stop: int) -> np.ndarray:
-        """`to_kv` holds the keys' rows first, then the values'."""
+        """Rows of the values, which follow the rows of the keys in `to_kv`."""
         cross = self.heads * self.head_dim
         return self._rows(f"{CROSS}.fn.to_kv.weight", cross + start, cross + stop)
 
@@ -135,13 +135,13 @@ class Folding:
 
 
 def geglu(graph: GraphBuilder, x: ir.Value, half: int) -> ir.Value:
-    """u ⊙ gelu(g), [B, S, 8D] -> [B, S, 4D]; value half first, gate half second, exact (erf) GELU."""
+    """u ⊙ gelu(g), [B, S, 8D] -> [B, S, 4D]: value half u first, gate half g second; exact (erf) GELU."""
     u, g = graph.op("Split", x, graph.constant([half, half], np.int64), outputs=2, axis=-1)
     return graph.op("Mul", u, graph.op("Gelu", g, approximate="none"))
 
 
 class FusedLatentAttention:
-    """The pooler as two products, a softmax over blocks of R, and W2 once a sequence."""
+    """The pooler as two products with a softmax over blocks of R, and W2 applied once per text."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, config: ModelConfig):
         self.precision, self.hidden = precision, config.text.hidden_size
@@ -156,7 +156,7 @@ class FusedLatentAttention:
     def __call__(self, graph: GraphBuilder, h: ir.Value, tokens) -> ir.Value:
         """Wide hidden states of tokens [B, S, D] or [1, P, D] -> wide mean [B, D], not normalised."""
         p = self.precision
-        # LayerNormalization must have a scale; its own is already in the products that follow.
+        # LayerNormalization requires a scale. The norm's own scale is folded into the products that follow.
         ones = p.wide_weight(graph, Weight.from_array("ones", lambda: np.ones(self.hidden), (self.hidden,)))
         with graph.scope("cross_attend_blocks.0"):
             scores = p.widened(graph, p.linear(graph, self._unit_rows(graph, h, ones), self.scores_weight))
@@ -184,7 +184,7 @@ class FusedLatentAttention:
 
 
 class DirectLatentAttention:
-    """The pooler as the formulas are written; slower, and the yardstick of the fused form."""
+    """The pooler as published: slower, and the reference for the fused form."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, config: ModelConfig):
         latent = config.latent_attention
@@ -213,7 +213,7 @@ class DirectLatentAttention:
             return tokens.mean(graph).of_hidden(graph, h)
 
     def _cross_attention(self, graph: GraphBuilder, h: ir.Value) -> ir.Value:
-        """Every token attends to the R latents; k [n, e, R] and v [n, R, e] broadcast over the batch."""
+        """Cross-attention from every token to the R latents; k [n, e, R] and v [n, R, e] broadcast over the batch."""
         p, cross = self.precision, self.heads * self.head_dim
         latents = p.wide_weight(graph, self.weight(f"{POOLER}.latents"))
         context = self._norm(graph, latents, f"{CROSS}.norm_context")
@@ -224,7 +224,7 @@ class DirectLatentAttention:
         v = graph.op("Transpose", graph.op("Reshape", v, by_head), perm=[1, 0, 2])
         q = p.linear(graph, self._norm(graph, h, f"{CROSS}.norm"), self.weight(f"{CROSS}.fn.to_q.weight"))
         q = graph.op("Reshape", q, graph.constant([0, 0, self.heads, self.head_dim], np.int64))
-        # Scaled before the product, so that fp16 scores stay small.
+        # Scale before the product to keep fp16 scores small.
         q = graph.op("Mul", q, p.scalar(graph, self.head_dim**-0.5, wide=False))
         scores = p.widened(graph, graph.op("MatMul", graph.op("Transpose", q, perm=[0, 2, 1, 3]), k))
         weights = p.narrowed(graph, graph.op("Softmax", scores, axis=-1))

@@ -1,4 +1,4 @@
-"""nvembed.json: what the model folder says of itself. The format is described in docs/model-folder.md."""
+"""nvembed.json, the manifest of a model folder. docs/guides/model-folder.md describes its format."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nvembed_export.graph import OPSET
 from nvembed_export.precision import Precision
 
 SCHEMA_VERSION = 1
-NV_EMBED_LICENSE = "cc-by-nc-4.0"  # what NVIDIA publishes NV-Embed v1 and v2 under
-DEFAULT_MAX_LENGTH, NV_EMBED_V2_MAX_LENGTH = 4096, 32768  # the model cards' values
+NV_EMBED_LICENSE = "cc-by-nc-4.0"  # NVIDIA's licence for NV-Embed v1 and v2
+DEFAULT_MAX_LENGTH, NV_EMBED_V2_MAX_LENGTH = 4096, 32768  # from the model cards
 _NOT_ARCHITECTURE = ("max_position_embeddings", "bos_token_id", "eos_token_id")
 
 
 def read_license(checkpoint_dir: Path) -> str | None:
-    """`license:` of README.md's YAML front matter, in lower case; None when the checkpoint does not say."""
+    """`license:` from the YAML front matter of README.md, in lower case; None if there is none."""
     try:
         text = (checkpoint_dir / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -29,7 +29,7 @@ def read_license(checkpoint_dir: Path) -> str | None:
 
 
 def default_max_length(config: ModelConfig, name: str, source: str) -> int:
-    """32,768 for NV-Embed-v2, 4,096 for others, never more than the model has positions."""
+    """32,768 for NV-Embed-v2, otherwise 4,096; never more than max_position_embeddings."""
     is_v2 = "nv-embed-v2" in f"{name} {source}".lower()
     return min(NV_EMBED_V2_MAX_LENGTH if is_v2 else DEFAULT_MAX_LENGTH, config.text.max_position_embeddings)
 
@@ -50,7 +50,7 @@ def manifest(
     tokenizer_sha256: str,
     golden: dict[str, str] | None,
 ) -> dict:
-    """The content of nvembed.json; `graph_files` holds the names, sizes and checksums of the graph's two files."""
+    """The content of nvembed.json; `graph_files` has the names, checksums and size of the graph and its data file."""
     text = {key: value for key, value in asdict(config.text).items() if key not in _NOT_ARCHITECTURE}
     masks = [
         {"name": name, "dtype": "int64", "shape": ["batch", "sequence"]}
@@ -73,7 +73,7 @@ def manifest(
             "sha256": tokenizer_sha256,
             "bos_token_id": config.text.bos_token_id,
             "eos_token_id": config.text.eos_token_id,
-            # Padding is masked everywhere, so its id has no effect on results; NVIDIA pads with </s>.
+            # Padding is masked everywhere, so its id does not affect results; NVIDIA pads with </s>.
             "pad_token_id": config.text.eos_token_id,
         },
         "prompt": {"query_template": "Instruct: {task}\nQuery: ", "suffix": "</s>"},

@@ -1,7 +1,7 @@
-"""NV-Embed as an ONNX graph; every class and attribute is named as in the checkpoint.
+"""NV-Embed as an ONNX graph. Classes and attributes have the names used in the checkpoint.
 
-Letters: B batch, S sequence, D hidden size, H query heads, K key/value heads, d head_dim. Source of the mathematics:
-Mistral 7B (arXiv 2310.06825) for the layers, NV-Embed (arXiv 2405.17428) for the full attention and the pooler.
+Letters: B batch, S sequence, D hidden size, H query heads, K key/value heads, d head_dim, P pooled tokens. Sources:
+Mistral 7B (arXiv 2310.06825) for the layers, NV-Embed (arXiv 2405.17428) for bidirectional attention and the pooler.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from nvembed_export.precision import Precision
 from nvembed_export.tokens import EveryPosition, RealTokens
 from nvembed_export.weights import Weight
 
-# OpenVINO computes in float32 what reaches the output by sums alone. EveryPosition's mean is such a sum, so the
-# residual stream stays float32 in a bf16 model; the mean of RealTokens is a product, and the stream would be bf16.
+# In a bf16 model OpenVINO computes values in float32 that reach the output through sums alone. EveryPosition's mean is
+# such a sum, so the residual stream stays float32; RealTokens' mean is a matrix product and would make the stream bf16.
 TARGETS = {
     "any": (GraphBuilder, EveryPosition, PortableAttention),
     "cpu": (GraphBuilder, RealTokens, CpuAttention),
     "openvino": (OpenVinoGraphBuilder, EveryPosition, OpenVinoAttention),
 }
-MIN_LENGTH = 1e-12  # what torch.nn.functional.normalize divides by at least
+MIN_LENGTH = 1e-12  # eps of torch.nn.functional.normalize
 
 
 class Linear:
-    """y = x Wᵀ, without a bias: narrow in, narrow out."""
+    """y = x Wᵀ without bias; x and y are narrow."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str):
         self.weight, self.precision = Weight.from_checkpoint(checkpoint, f"{name}.weight"), precision
@@ -42,7 +42,7 @@ class Linear:
 
 
 class RMSNorm:
-    """x / √(mean(x²) + ε) · weight, all of it wide (arXiv 1910.07467)."""
+    """x / √(mean(x²) + ε) · weight (arXiv 1910.07467), computed in the wide dtype."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, eps: float):
         self.weight = Weight.from_checkpoint(checkpoint, f"{name}.weight")
@@ -54,19 +54,19 @@ class RMSNorm:
 
 
 class RotaryEmbedding:
-    """Rotation of each head's two halves by position · theta^(-2i/d) (arXiv 2104.09864, rotate-half layout)."""
+    """Rotates the two halves of each head by position · theta^(-2i/d) (arXiv 2104.09864, rotate-half layout)."""
 
     def __init__(self, precision: Precision, config: TextConfig, max_length: int):
         self.precision, self.config, self.max_length = precision, config, max_length
 
     def angles(self) -> np.ndarray:
-        """[max_length, d/2] in float64: position p times the frequency of pair i."""
+        """Angles, float64 [max_length, d/2]: position times the frequency of each pair."""
         half = np.arange(0, self.config.head_dim, 2, dtype=np.float64)
         frequencies = self.config.rope_theta ** (-half / self.config.head_dim)
         return np.outer(np.arange(self.max_length, dtype=np.float64), frequencies)
 
     def tables(self, graph: GraphBuilder) -> tuple[ir.Value, ir.Value]:
-        """cos and sin, [max_length, d/2] each, narrow; made once and shared by all layers."""
+        """cos and sin, narrow [max_length, d/2] each; stored once, shared by all layers."""
         shape = (self.max_length, self.config.head_dim // 2)
         cos = Weight.from_array("rotary_emb.cos", lambda: np.cos(self.angles()), shape)
         sin = Weight.from_array("rotary_emb.sin", lambda: np.sin(self.angles()), shape)
@@ -74,7 +74,7 @@ class RotaryEmbedding:
 
 
 class SelfAttention:
-    """Grouped-query attention in which every token sees every real token of its row."""
+    """Grouped-query attention in which every token attends to every real token of its row."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig, attention):
         self.q_proj = Linear(checkpoint, precision, f"{name}.q_proj")
@@ -107,7 +107,7 @@ class MLP:
 
 
 class DecoderLayer:
-    """Pre-norm block: x + attention(norm x), then x + mlp(norm x); x is the wide residual stream [B, S, D]."""
+    """Pre-norm layer: x + attention(norm x), then x + mlp(norm x); x is the wide residual stream [B, S, D]."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig, attention):
         eps = config.rms_norm_eps
@@ -118,7 +118,7 @@ class DecoderLayer:
         self.mlp = MLP(checkpoint, precision, f"{name}.mlp")
 
     def __call__(self, graph: GraphBuilder, x: ir.Value, *attention_inputs, kept) -> ir.Value:
-        """`kept` takes those tokens of many that something still depends on after this layer's attention."""
+        """`kept` selects the tokens that are still needed after this layer's attention."""
         narrowed, widened = self.precision.narrowed, self.precision.widened
         with graph.scope("self_attn"):
             y = narrowed(graph, self.input_layernorm(graph, x))
@@ -130,7 +130,7 @@ class DecoderLayer:
 
 
 class MistralModel:
-    """The backbone: tokens -> wide hidden states [B, S, D], or [1, P, D] of pooled tokens alone."""
+    """The backbone: tokens -> wide hidden states, [B, S, D] of all positions or [1, P, D] of pooled tokens only."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int, attention):
         self.precision = precision
@@ -155,12 +155,12 @@ class MistralModel:
 
 
 def everything(graph: GraphBuilder, x: ir.Value) -> ir.Value:
-    """All tokens, as they are."""
+    """Select all tokens."""
     return x
 
 
 class NVEmbedModel:
-    """Ids and masks [B, S] -> one embedding a row [B, D]."""
+    """Ids and masks [B, S] -> embeddings [B, D]."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class NVEmbedModel:
 def build_model(
     checkpoint: Checkpoint, config: ModelConfig, precision: Precision, max_length: int, pooler: str, target: str
 ) -> tuple[onnx.ModelProto, ExternalData]:
-    """The graph, and the plan of its data file. No weight has been read yet."""
+    """The graph and the layout of its data file. Does not read any weights."""
     builder, _, _ = TARGETS[target]
     graph = builder("nv-embed")
     int64 = ir.TensorType(ir.DataType.INT64)

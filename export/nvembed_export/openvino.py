@@ -1,6 +1,6 @@
-"""Graphs for OpenVINO: the operators that its reader of ONNX does not know, written out in older ones.
+"""Graphs for OpenVINO: operators that its ONNX importer does not support are decomposed into older ones.
 
-OpenVINO (2025.4, in onnxruntime-openvino 1.24) recognises the written-out norm and attention and has kernels for them.
+OpenVINO (2025.4, in onnxruntime-openvino 1.24) recognises the decomposed norm and attention and has kernels for them.
 Letters: B batch, S sequence, H query heads, K key/value heads, d head_dim.
 """
 
@@ -15,10 +15,10 @@ from nvembed_export.precision import Precision
 
 
 class OpenVinoGraphBuilder(GraphBuilder):
-    """A builder for which RMSNormalization and RotaryEmbedding, both of opset 23, are several nodes each."""
+    """Decomposes RMSNormalization and RotaryEmbedding, both from opset 23, into several nodes each."""
 
     def op(self, op_type: str, *inputs: ir.Value | None, **attributes):
-        """As GraphBuilder.op."""
+        """Like GraphBuilder.op."""
         match op_type:
             case "RMSNormalization":
                 return self._rms_normalization(*inputs, epsilon=attributes["epsilon"])
@@ -35,7 +35,7 @@ class OpenVinoGraphBuilder(GraphBuilder):
         return self.op("Mul", unit, weight)
 
     def _rotary_embedding(self, x: ir.Value, cos: ir.Value, sin: ir.Value, positions: ir.Value, heads: int) -> ir.Value:
-        """x [B, S, H·d] with the halves of each head rotated; cos and sin [max_length, d/2], positions [B, S]."""
+        """Rotate the halves of each head of x [B, S, H·d]; cos and sin [max_length, d/2], positions [B, S]."""
         half = int(cos.shape[1])
         x = self.op("Reshape", x, self.constant([0, 0, heads, 2 * half], np.int64))
         first, second = self.op("Split", x, self.constant([half, half], np.int64), outputs=2, axis=-1)
@@ -48,25 +48,25 @@ class OpenVinoGraphBuilder(GraphBuilder):
         return self.op("Reshape", x, self.constant([0, 0, 2 * half * heads], np.int64))
 
     def _rows(self, table: ir.Value, positions: ir.Value) -> ir.Value:
-        """Rows of a table [max_length, d/2] -> [B, S, 1, d/2]; made once and shared by all layers."""
+        """Rows of a table [max_length, d/2] at the positions -> [B, S, 1, d/2]."""
         return self.op("Unsqueeze", self.op("Gather", table, positions, axis=0), self.constant([2], np.int64))
 
 
 class OpenVinoAttention:
-    """A product, a softmax and a product, which OpenVINO fuses into one kernel that goes through queries in blocks.
+    """Product, softmax, product: OpenVINO fuses them into one kernel that processes queries in blocks.
 
-    The mask is additive. As no query is masked, the queries of a group can stand one behind the other as if they were
-    further positions of one head: keys and values need not be repeated.
+    The mask is additive. No query is masked, so the queries of a group can be treated as additional positions of a
+    single head, and keys and values need not be repeated.
     """
 
-    HIDDEN = -1e9  # far below any score, whose exponential is then 0 in float32
+    HIDDEN = -1e9  # far below any real score, so its softmax weight is 0 in float32
 
     def __init__(self, precision: Precision, config: TextConfig):
         self.precision = precision
         self.heads, self.kv_heads, self.dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
 
     def prepare(self, graph: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
-        """0 for real keys, a large negative number for padding, [B, 1, 1, S]; made once and shared by all layers."""
+        """0 for real keys, a large negative number for padding, [B, 1, 1, S]; computed once, shared by all layers."""
         p = self.precision
         real = graph.op("Cast", attention_mask, to=int(p.wide))
         hidden = graph.op("Mul", graph.op("Sub", p.scalar(graph, 1.0), real), p.scalar(graph, self.HIDDEN))

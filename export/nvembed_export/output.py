@@ -1,4 +1,4 @@
-"""The model folder appears whole or not at all: everything is written beside it and renamed at the end."""
+"""Writes the model folder atomically: everything goes into a temporary sibling that is renamed at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nvembed_export.errors import OutputError
 
 try:
     import fcntl
-except ImportError:  # not POSIX: there is no lock, and what other exporters left is left alone
+except ImportError:  # not POSIX: without locks, leftovers of other exporters are not cleaned up
     fcntl = None
 
 MANIFEST_FILE = "nvembed.json"
@@ -23,22 +23,23 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, file size limit
 
 
 def check_output(target: Path, checkpoint_dir: Path, force: bool) -> None:
-    """Refuse a target that must not be written, before any work is done. Raises OutputError."""
+    """Raise OutputError for a target that must not be written, before any work is done."""
     resolved, source = target.resolve(), checkpoint_dir.resolve()
     if resolved == source or resolved in source.parents:
-        raise OutputError(f"{target}: output holds the checkpoint, {checkpoint_dir}; expected another folder")
+        raise OutputError(f"{target}: output folder contains the checkpoint {checkpoint_dir}; choose another folder")
     if not os.path.lexists(target):
         return
     if not force:
-        raise OutputError(f"{target}: output exists, expected no such folder (--force replaces it)")
+        raise OutputError(f"{target}: output already exists; choose another folder or replace it with --force")
     if not _may_replace(target):
         raise OutputError(
-            f"{target}: found no {MANIFEST_FILE} in it, expected a model folder; --force replaces no other"
+            f"{target}: not a model folder (a folder with {MANIFEST_FILE}); --force replaces nothing else, choose "
+            "another folder"
         )
 
 
 def _may_replace(target: Path) -> bool:
-    """Only a model folder or an empty one: --force must not be a way to delete a home directory."""
+    """Only a model folder or an empty folder: --force must not delete anything else, such as a home directory."""
     if target.is_symlink() or not target.is_dir():
         return False
     try:
@@ -49,9 +50,9 @@ def _may_replace(target: Path) -> bool:
 
 @contextmanager
 def partial_folder(target: Path, force: bool, needed_bytes: int) -> Iterator[Path]:
-    """A temporary sibling of `target`, renamed to it when the body succeeds and removed when anything stops it.
+    """A temporary sibling of `target`: renamed to `target` if the body succeeds, removed if anything stops it.
 
-    Raises OutputError when the disk holds fewer than `needed_bytes`, fills up, or cannot be written.
+    Raises OutputError if the disk has less than `needed_bytes` free, fills up, or cannot be written.
     """
     target = Path(os.path.abspath(target))
     made: list[Path] = []
@@ -73,7 +74,7 @@ def partial_folder(target: Path, force: bool, needed_bytes: int) -> Iterator[Pat
             raise _output_error(error, target, partial, needed_bytes) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        lock_held.close()  # after the folder it speaks for, before the parents it lies in
+        lock_held.close()  # after removing the folder it protects, before removing the parents it is in
         for parent in reversed(made):
             _remove_if_empty(parent)
         raise
@@ -81,7 +82,7 @@ def partial_folder(target: Path, force: bool, needed_bytes: int) -> Iterator[Pat
 
 
 def _siblings(target: Path, token: str) -> tuple[Path, Path, Path]:
-    """What one export makes beside its target: a lock, the folder being written, the folder it replaces."""
+    """Paths that one export creates beside its target: lock file, folder being written, folder being replaced."""
     lock, partial, old = (target.with_name(f".{target.name}.{kind}-{token}") for kind in ("lock", "partial", "old"))
     return lock, partial, old
 
@@ -95,7 +96,7 @@ def _output_error(error: OSError, target: Path, partial: Path, needed: int) -> O
 
 
 def _make_parents(parent: Path) -> list[Path]:
-    """Create missing parents and return them, outermost first, so that a failure can take them away again."""
+    """Create missing parents and return them, outermost first, so that they can be removed after a failure."""
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     parent.mkdir(parents=True, exist_ok=True)
     return missing[::-1]
@@ -110,9 +111,9 @@ def _remove_if_empty(folder: Path) -> None:
 
 @contextmanager
 def _locked(lock: Path, *folders: Path) -> Iterator[None]:
-    """Hold a lock file as long as the body runs. It stays behind only with one of `folders`, so that both are found.
+    """Hold a lock file while the body runs. The file is kept only if one of `folders` is left, to mark it as ours.
 
-    A lock and not a pid, which would mean nothing to another container or host that sees the same folder.
+    A lock works where a pid would not: with another container or host that sees the same folder.
     """
     if fcntl is None:
         yield
@@ -121,12 +122,12 @@ def _locked(lock: Path, *folders: Path) -> Iterator[None]:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # no locks on this file system: without the file nobody asks for one
+        except OSError:  # this file system has no locks; without the file no exporter will try to take one
             lock.unlink(missing_ok=True)
             break
         if lock.exists():
             break
-        os.close(descriptor)  # another exporter took it for stale before it was locked
+        os.close(descriptor)  # another exporter removed the file as stale before we had locked it: try again
     try:
         yield
     finally:
@@ -137,9 +138,9 @@ def _locked(lock: Path, *folders: Path) -> Iterator[None]:
 
 
 def _clean_stale(target: Path) -> None:
-    """Take away what exporters that no longer run have left; a folder a dead one had set aside goes back.
+    """Remove leftovers of exporters that no longer run, and move a folder that one had set aside back to `target`.
 
-    Dead are those whose lock file is there and can be locked. Everything else is left alone.
+    An exporter no longer runs if its lock file exists and can be locked. Everything else is left alone.
     """
     if fcntl is None:
         return
@@ -150,11 +151,11 @@ def _clean_stale(target: Path) -> None:
         lock, partial, old = _siblings(target, match[1])
         try:
             descriptor = os.open(lock, os.O_RDWR)
-        except OSError:  # gone meanwhile, or another user's
+        except OSError:  # removed in the meantime, or owned by another user
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # held, or nobody can know
+        except OSError:  # held by a running exporter, or locks do not work here
             os.close(descriptor)
             continue
         try:
@@ -178,10 +179,10 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _put_in_place(partial: Path, target: Path, old: Path, force: bool) -> None:
-    """Rename; with `force` an existing folder steps aside to `old` and comes back if the second rename fails."""
+    """Rename `partial` to `target`. With `force`, an existing target moves to `old`, and back if the rename fails."""
     if os.path.lexists(target):
         if not force:
-            raise OutputError(f"{target}: output appeared during the export, expected no such folder")
+            raise OutputError(f"{target}: output appeared during the export and was kept; replace it with --force")
         target.rename(old)
     try:
         partial.rename(target)

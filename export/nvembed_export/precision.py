@@ -1,8 +1,8 @@
-"""The one place that decides in which dtype, or quantised form, each weight is stored and each product is taken.
+"""Decides the dtype or quantised form in which each weight is stored and each product is computed.
 
 A precision has two dtypes: `wide` for the residual stream, the statistics and weights of norms, the pooler's softmax,
-the mean and the length, and `narrow` for projections and attention. NVIDIA runs the model under autocast, which makes
-the same division: a residual stream in fp16 would be a different model, since Mistral's has outliers.
+the mean and the normalisation, and `narrow` for projections and attention. NVIDIA runs the model under autocast, which
+splits it the same way: Mistral's residual stream has outliers, so keeping it in fp16 would change the model.
 """
 
 from __future__ import annotations
@@ -17,50 +17,51 @@ from nvembed_export.graph import MICROSOFT, GraphBuilder
 from nvembed_export.quantization import ChannelQuantization, ChannelWeight, Quantization, QuantizedWeight
 from nvembed_export.weights import Weight, round_to
 
-# Step and code of zero of 8-bit activations between -1 and 1, and between 0 and 1; a token of zeros keeps them.
+# Scale and zero point of 8-bit activations in [-1, 1] and in [0, 1], and the smallest divisor for a token, so that an
+# all-zero token is not divided by 0.
 SIGNED, UNSIGNED, SMALLEST_TOKEN = (1 / 127, 128), (1 / 255, 0), 1e-30
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How a graph computes, and the dtype of its output."""
+    """The dtypes in which a graph stores weights, computes, and returns embeddings."""
 
     name: str
     narrow: ir.DataType
     output: ir.DataType
     wide: ir.DataType = ir.DataType.FLOAT
-    table: ir.DataType | None = None  # of the embedding table, where it is not narrow
-    quantization: Quantization | ChannelQuantization | None = None  # of projections
-    checkpoint_layout: bool = False  # projections stay [out, in]
+    table: ir.DataType | None = None  # dtype of the embedding table; None: narrow
+    quantization: Quantization | ChannelQuantization | None = None  # of the projections
+    checkpoint_layout: bool = False  # store projections as [out, in]
 
     def narrowed(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """A wide value in the narrow dtype; no node when the two are the same."""
+        """Cast a wide value to the narrow dtype; adds no node if they are the same."""
         return self._cast(graph, x, self.wide, self.narrow)
 
     def widened(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """A narrow value in the wide dtype; no node when the two are the same."""
+        """Cast a narrow value to the wide dtype; adds no node if they are the same."""
         return self._cast(graph, x, self.narrow, self.wide)
 
     def finished(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """A wide value in the dtype of the output; no node when the two are the same."""
+        """Cast a wide value to the output dtype; adds no node if they are the same."""
         return self._cast(graph, x, self.wide, self.output)
 
     def _cast(self, graph: GraphBuilder, x: ir.Value, found: ir.DataType, wanted: ir.DataType) -> ir.Value:
         return x if found == wanted else graph.op("Cast", x, to=int(wanted))
 
     def embedding(self, graph: GraphBuilder, table: Weight, ids: ir.Value) -> ir.Value:
-        """Rows of a table [V, D] by ids [B, S] -> wide [B, S, D]."""
+        """Look up ids [B, S] in a table [V, D] -> wide [B, S, D]."""
         dtype = self.table or self.narrow
         rows = graph.op("Gather", self._store(graph, table, dtype), ids, axis=0)
         return self._cast(graph, rows, dtype, self.wide)
 
     def linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight, weights_of_mean: bool = False) -> ir.Value:
-        """x Wᵀ for a weight [out, in] in checkpoint layout: narrow [..., in] -> narrow [..., out].
+        """x Wᵀ for a weight given as [out, in]: narrow [..., in] -> narrow [..., out].
 
-        `weights_of_mean`: x is known to lie between 0 and 1, which saves a quantised x its sign.
+        `weights_of_mean`: x lies in [0, 1], so that w8a8 can quantise it without a sign.
 
-        Stored as [in, out], which is what MatMul wants: transposing here costs the runtime nothing. Quantised weights
-        keep [out, in], since blocks lie along the sum.
+        The weight is stored as MatMul needs it, [in, out], so that nothing is transposed at run time. Blockwise
+        quantised weights stay [out, in], because their blocks lie along the input dimension.
         """
         if isinstance(self.quantization, ChannelQuantization):
             return self._int8_linear(graph, x, weight, *(UNSIGNED if weights_of_mean else SIGNED))
@@ -84,11 +85,11 @@ class Precision:
         return y
 
     def _int8_linear(self, graph: GraphBuilder, x: ir.Value, weight: Weight, step: float, middle: int) -> ir.Value:
-        """x Wᵀ by a product of 8-bit integers: codes of x with a scale a token, codes of W with a scale an output.
+        """x Wᵀ as a product of 8-bit integers: x has one scale per token, W one scale per output.
 
-        ONNX Runtime's fast product knows one scale for all of x. So tokens are first divided by their largest
-        magnitude, which their results are multiplied with again; then the scale is a constant, and a row does not
-        depend on the others of its batch.
+        ONNX Runtime's fast product supports a single scale for all of x. So each token is divided by its largest
+        magnitude before the product and multiplied by it afterwards. The scale is then a constant, and a row does not
+        depend on the other rows of its batch.
         """
         scale, zero = graph.constant(step, np.float32), graph.constant(middle, np.uint8)
         codes, largest = graph.once(("8-bit tokens", x), lambda: self._tokens(graph, x, scale, zero))
@@ -100,17 +101,17 @@ class Precision:
         return graph.op("Mul", y, largest)
 
     def _tokens(self, graph: GraphBuilder, x: ir.Value, scale: ir.Value, zero: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Codes uint8 [..., D] of x [..., D] over each token's largest magnitude, and those magnitudes [..., 1]."""
+        """Codes, uint8 [..., D], of x [..., D] divided by each token's largest magnitude; the magnitudes, [..., 1]."""
         largest = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([-1], np.int64), keepdims=1)
         largest = graph.op("Max", largest, self.scalar(graph, SMALLEST_TOKEN, wide=False))
         return graph.op("QuantizeLinear", graph.op("Div", x, largest), scale, zero), largest
 
     def narrow_weight(self, graph: GraphBuilder, weight: Weight) -> ir.Value:
-        """Rotary tables and the biases of projections."""
+        """A weight in the narrow dtype: rotary tables, biases of projections."""
         return self._store(graph, weight, self.narrow)
 
     def wide_weight(self, graph: GraphBuilder, weight: Weight) -> ir.Value:
-        """Norm weights, and biases added to wide values."""
+        """A weight in the wide dtype: norm weights, biases added to wide values."""
         return self._store(graph, weight, self.wide)
 
     def _store(self, graph: GraphBuilder, weight: Weight, dtype: ir.DataType, transposed: bool = False) -> ir.Value:
@@ -125,16 +126,16 @@ class Precision:
 _FLOATS = {
     "fp32": Precision("fp32", ir.DataType.FLOAT, output=ir.DataType.FLOAT),
     "fp16": Precision("fp16", ir.DataType.FLOAT16, output=ir.DataType.FLOAT16),
-    # Embeddings are finished in float32 and stay so: bfloat16 would drop half of their digits, numpy's files have no
-    # such dtype, and a row is small.
+    # The last steps are in float32, and so is the output: bfloat16 would lose half of the digits, .npy files do not
+    # support it, and an embedding is small.
     "bf16": Precision("bf16", ir.DataType.BFLOAT16, output=ir.DataType.FLOAT),
 }
-# Products of int8 codes (accuracy level 4) are what makes them fast on CPUs; see docs/precision.md for the figures.
+# Accuracy level 4, products of int8 codes, is what makes them fast on CPUs; docs/guides/precision.md has the figures.
 _QUANTIZATIONS = {
     "int8": Quantization(bits=8, block_size=32, symmetric=True, accuracy_level=4),
     "int4": Quantization(bits=4, block_size=32, symmetric=True, accuracy_level=4),
 }
-W8A8 = "w8a8"  # weights 8 bits, activations 8 bits
+W8A8 = "w8a8"  # 8-bit weights, 8-bit activations
 PRECISIONS = [*_FLOATS, *_QUANTIZATIONS, W8A8]
 ACTIVATIONS = ["fp32", "fp16"]
 
@@ -146,33 +147,35 @@ def make_precision(
     symmetric: bool | None = None,
     accuracy_level: int | None = None,
 ) -> Precision:
-    """The precision of a name; None takes its default. All but the name belong to int8 and int4.
+    """The precision with this name. The other options apply only to int8 and int4; None takes the default.
 
-    Raises UsageError for a value that ONNX Runtime does not take, and for an option the precision does not have.
+    Raises UsageError for a value that ONNX Runtime does not support and for an option the precision does not have.
     """
     given = {"block_size": block_size, "symmetric": symmetric, "accuracy_level": accuracy_level}
     given = {key: value for key, value in given.items() if value is not None}
     if name in _FLOATS or name == W8A8:
         options = ["activations"] * (activations is not None) + list(given)
         if options:
-            raise UsageError(f"--{options[0].replace('_', '-')} is for int8 and int4, found it with {name}")
+            option = options[0].replace("_", "-")
+            raise UsageError(f"--{option} applies only to --precision int8 and int4, got --precision {name}")
         if name == W8A8:
             fp32 = _FLOATS["fp32"]
             return replace(fp32, name=name, table=ir.DataType.FLOAT16, quantization=ChannelQuantization())
         return _FLOATS[name]
     base = _FLOATS[activations or "fp32"]
-    # A table is looked up, not multiplied: fp16 holds what checkpoints hold, exactly where they are fp16 themselves.
+    # The embedding table is looked up, not multiplied, so it is stored as fp16, which is exact for fp16 checkpoints.
     return replace(base, name=name, table=ir.DataType.FLOAT16, quantization=replace(_QUANTIZATIONS[name], **given))
 
 
 def for_openvino(precision: Precision) -> Precision:
-    """The precision as graphs for OpenVINO have it: float32 on the outside, bf16 where OpenVINO is told so.
+    """The form of a precision in graphs for OpenVINO: all tensors are float32; OpenVINO computes in bf16 if asked to.
 
-    onnxruntime-openvino 1.24 takes no bfloat16 tensors. OpenVINO itself rounds what goes into products, from the mapped
-    file and once, if the weights are float32 and [out, in]; float16 it would first copy as float32.
+    onnxruntime-openvino 1.24 does not support bfloat16 tensors. OpenVINO itself rounds the inputs of products; for
+    weights that are float32 and [out, in] it does so once, from the mapped file. It would first copy float16 weights
+    to float32.
 
-    Raises UsageError for a precision that OpenVINO is not used with.
+    Raises UsageError unless the precision is fp32 or bf16.
     """
     if precision.name not in ("fp32", "bf16"):
-        raise UsageError(f"--target openvino needs --precision fp32 or bf16, found {precision.name}")
+        raise UsageError(f"--target openvino needs --precision fp32 or bf16, got --precision {precision.name}")
     return replace(_FLOATS["fp32"], name=precision.name, checkpoint_layout=True)

@@ -1,14 +1,14 @@
-"""Quantised weights: blockwise as ONNX Runtime's com.microsoft MatMulNBits reads them, or a scale for each output.
+"""Quantised weights, either blockwise for ONNX Runtime's com.microsoft MatMulNBits or with one scale per output.
 
-Blockwise: a row of a weight [N, K] is cut into blocks of `block_size` columns; each block has a scale, and for
-asymmetric codes a zero point: w ≈ (code - zero) · scale. The last block is filled up with the zero point when K is no
-multiple. Format: github.com/microsoft/onnxruntime, docs/ContribOperators.md, MatMulNBits.
+Blockwise: each row of a weight [N, K] is split into blocks of `block_size` columns. A block has a scale and, if
+asymmetric, a zero point: w ≈ (code - zero) · scale. If K is not a multiple of the block size, the last block is padded
+with the zero point. Format: github.com/microsoft/onnxruntime, docs/ContribOperators.md, MatMulNBits.
 
-    codes   uint8 [N, K/block, block·bits/8]    two 4-bit codes a byte, the low half first
-    scales  float [N, K/block]                  the dtype of the activations
-    zeros   uint8 [N, ⌈K/block · bits/8⌉]       packed as the codes are; absent when symmetric: 2^(bits-1)
+    codes   uint8 [N, ⌈K/block⌉, block·bits/8]    two 4-bit codes per byte, low half first
+    scales  float [N, ⌈K/block⌉]                  dtype of the activations
+    zeros   uint8 [N, ⌈⌈K/block⌉ · bits/8⌉]       packed like the codes; absent if symmetric, where zero is 2^(bits-1)
 
-A scale for each output channel: w ≈ code · scale, codes int8 [K, N] from -127 to 127, scales float32 [N].
+Per output channel: w ≈ code · scale, codes int8 [K, N] from -127 to 127, scales float32 [N].
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import numpy as np
 from nvembed_export.errors import UsageError, WeightValueError
 from nvembed_export.weights import Weight, copy_transposed
 
-BLOCK_SIZES = (16, 32, 64, 128, 256)  # what ONNX Runtime 1.32 takes
-ACCURACY_LEVELS = (0, 1, 2, 3, 4)  # least accuracy of the product: none, fp32, fp16, bf16, int8
+BLOCK_SIZES = (16, 32, 64, 128, 256)  # supported by ONNX Runtime 1.32
+ACCURACY_LEVELS = (0, 1, 2, 3, 4)  # lowest precision allowed for products: the kernel's choice, fp32, fp16, bf16, int8
 
 
 @dataclass(frozen=True)
 class ChannelQuantization:
-    """8-bit weights with a scale an output channel, multiplied with 8-bit activations with a scale a token.
+    """8-bit weights with one scale per output channel; activations are 8-bit with one scale per token.
 
-    The fields are those of Quantization, as far as they mean something here.
+    Has the fields of Quantization for the manifest; those that do not apply are None.
     """
 
     bits: int = 8
@@ -40,7 +40,7 @@ class ChannelQuantization:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How weights are stored, and how precisely they are multiplied at least."""
+    """How weights are stored blockwise, and the lowest precision allowed for their products."""
 
     bits: int
     block_size: int
@@ -55,7 +55,7 @@ class Quantization:
 
     @property
     def middle(self) -> int:
-        """The code of zero when blocks have no zero point."""
+        """The code of 0.0 if blocks have no zero point."""
         return 1 << (self.bits - 1)
 
     @property
@@ -64,21 +64,21 @@ class Quantization:
         return (1 << self.bits) - 1
 
     def blocks(self, width: int) -> int:
-        """Blocks in a row of `width` columns, the last one perhaps filled up."""
+        """Number of blocks in a row of `width` columns, including a padded last block."""
         return -(-width // self.block_size)
 
     def packed_bytes(self, codes: int) -> int:
-        """Bytes of a run of `codes` codes."""
+        """Number of bytes that `codes` consecutive codes take."""
         return -(-codes * self.bits // 8)
 
 
 def quantize_rows(
     rows: np.ndarray, quantization: Quantization, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Codes uint8 [N, blocks, block] not yet packed, scales [N, blocks] in `dtype`, zeros uint8 [N, blocks] or None.
+    """Unpacked codes uint8 [N, blocks, block], scales [N, blocks] in `dtype`, and zeros uint8 [N, blocks] or None.
 
-    Codes are chosen against the scale as it is stored. Symmetric scales are negative where that lets the entry of
-    largest magnitude fall on the code that has no opposite, 0 (llama.cpp's Q4_0 does so): all codes are then used.
+    Codes are computed from the scale after it was rounded to `dtype`. A symmetric scale gets the sign that maps the
+    entry of largest magnitude to code 0, which has no opposite, so that all codes are used (as in llama.cpp's Q4_0).
     """
     q = quantization
     count, width = rows.shape
@@ -93,7 +93,7 @@ def quantize_rows(
         scales = np.where(high >= -low, high, low) / np.float32(-q.middle)
     else:
         scales = (high - low) / np.float32(q.largest)
-    with np.errstate(over="ignore"):  # QuantizedWeight refuses what came out infinite, and says where
+    with np.errstate(over="ignore"):  # QuantizedWeight rejects infinite scales and names the tensor
         scales = scales.astype(dtype)
     stored = scales.astype(np.float32)
     inverse = np.divide(1, stored, out=np.zeros_like(stored), where=stored != 0)
@@ -110,28 +110,28 @@ def quantize_rows(
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 codes [..., n] -> uint8 [..., ⌈n·bits/8⌉]; an odd number of 4-bit codes is filled up with a zero."""
+    """uint8 codes [..., n] -> uint8 [..., ⌈n·bits/8⌉]; an odd number of 4-bit codes is padded with 0."""
     if bits == 8:
         return codes
     if codes.shape[-1] % 2:
         codes = np.concatenate([codes, np.zeros_like(codes[..., :1])], axis=-1)
-    pairs = np.ascontiguousarray(codes).view("<u2")  # one pass over pairs is faster than two over halves
+    pairs = np.ascontiguousarray(codes).view("<u2")  # one pass over pairs is faster than two passes over halves
     return (pairs | pairs >> 4).astype(np.uint8)
 
 
 def dequantize(
     codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, quantization: Quantization, width: int
 ) -> np.ndarray:
-    """The float64 weight [N, width] that unpacked codes, scales and zeros stand for."""
+    """The weight, float64 [N, width], that unpacked codes, scales and zeros represent."""
     zero = quantization.middle if zeros is None else zeros[..., None]
     values = (codes.astype(np.float64) - zero) * scales[..., None].astype(np.float64)
     return values.reshape(len(codes), -1)[:, :width]
 
 
 class ChannelWeight:
-    """A weight [out, in] as codes int8 [in, out] and scales float32 [out], made in one pass over its rows.
+    """A weight [out, in] as codes int8 [in, out] and scales float32 [out], computed in one pass over its rows.
 
-    `codes` is asked for first, and once; the scales wait for their turn.
+    Call `codes` first: only the scales are kept, so calling it again repeats the pass.
     """
 
     LARGEST = 127
@@ -141,7 +141,10 @@ class ChannelWeight:
         self._scales: np.ndarray | None = None
 
     def codes(self) -> np.ndarray:
-        """The nearest codes; each row's largest magnitude falls on ±127. A row of zeros has scale 0."""
+        """Codes, rounded to nearest; the largest magnitude of each row maps to ±127. An all-zero row has scale 0.
+
+        Raises WeightValueError if a value exceeds the range of float32.
+        """
         out, width = self.weight.shape
         codes, scales, row = np.empty((width, out), np.int8), np.empty(out, np.float32), 0
         for block in self.weight.row_blocks():
@@ -149,7 +152,7 @@ class ChannelWeight:
             x = block.astype(np.float32)
             found = np.abs(x).max(axis=1) / np.float32(self.LARGEST)
             if not np.isfinite(found).all():
-                raise WeightValueError(f"tensor `{self.weight.name}`: found a value beyond the limit of float32")
+                raise WeightValueError(f"tensor `{self.weight.name}`: a value exceeds the range of float32")
             x *= np.divide(1, found, out=np.zeros_like(found), where=found != 0)[:, None]
             copy_transposed(codes, row, np.rint(x, out=x).astype(np.int8))
             scales[rows], row = found, rows.stop
@@ -159,16 +162,16 @@ class ChannelWeight:
         return codes
 
     def scales(self) -> np.ndarray:
-        """One a column of the codes."""
+        """Scales, float32 [out], one per column of the codes."""
         if self._scales is None:
             self.codes()
         return self._scales
 
 
 class QuantizedWeight:
-    """A weight in three arrays, made in one pass over its rows; what is asked for first triggers it.
+    """A weight [N, K] as codes, scales and zeros, computed in one pass over its rows when the first of them is needed.
 
-    The codes are handed out once, and nothing but the small arrays waits for its turn.
+    Each array is released when it is returned, so the codes do not stay in memory.
     """
 
     def __init__(self, weight: Weight, quantization: Quantization, dtype: np.dtype):
@@ -183,7 +186,10 @@ class QuantizedWeight:
         self._made: dict[str, np.ndarray] = {}
 
     def array(self, part: str) -> Callable[[], np.ndarray]:
-        """A function that makes `codes`, `scales` or `zeros`."""
+        """A function that returns `codes`, `scales` or `zeros`, to be called once per part.
+
+        It raises WeightValueError if a scale exceeds the range of the dtype.
+        """
 
         def make() -> np.ndarray:
             if part not in self._made:
@@ -207,5 +213,6 @@ class QuantizedWeight:
         if row != self.weight.shape[0]:
             raise AssertionError(f"{self.weight.name}: blocks cover {row} of {self.weight.shape[0]} rows")
         if not np.isfinite(scales).all():
-            raise WeightValueError(f"tensor `{self.weight.name}`: found a scale beyond the limit of {self.dtype}")
+            hint = "; export with --activations fp32" if self.dtype == np.float16 else ""
+            raise WeightValueError(f"tensor `{self.weight.name}`: a scale exceeds the range of {self.dtype}{hint}")
         self._made = {"codes": codes, "scales": scales} | ({} if q.symmetric else {"zeros": zeros})

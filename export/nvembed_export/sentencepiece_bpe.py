@@ -1,8 +1,8 @@
-"""Convert a SentencePiece BPE model (tokenizer.model) to a Hugging Face tokenizer.json that gives the same ids.
+"""Converts a SentencePiece BPE model (tokenizer.model) to a Hugging Face tokenizer.json that gives the same ids.
 
-SentencePiece keeps scores, not merges: it joins the neighbouring pair whose joined piece scores best. A list of merges
-says the same when it holds every pair of pieces whose concatenation is a piece, ordered by that piece's score. Several
-pairs may give one piece; among them the order is that of the parts' ids, as in Mistral's own conversion.
+SentencePiece stores scores, not merges: it joins the adjacent pair whose concatenation is the piece with the best
+score. An equivalent list of merges contains every pair of pieces whose concatenation is a piece, ordered by the score
+of that piece. Pairs that give the same piece are ordered by the ids of their parts, as in Mistral's own conversion.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ BPE = 2  # trainer_spec.model_type
 
 
 def convert(path: Path, bos_token_id: int) -> dict[str, Any]:
-    """tokenizer.json's content for a SentencePiece model; `<s>`, the piece of `bos_token_id`, goes in front.
+    """The content of tokenizer.json for a SentencePiece model; it prepends the piece with id `bos_token_id`.
 
-    Raises TokenizerError when the file is not a SentencePiece BPE model of Mistral's kind: byte fallback, no text
-    normalisation, a space put in front.
+    Raises TokenizerError if the file is not a SentencePiece BPE model like Mistral's: with byte fallback, without text
+    normalisation, and with a space prepended to the text.
     """
     model = _load(path)
     pieces = [piece.piece for piece in model.pieces]
     if bos_token_id >= len(pieces):
-        raise TokenizerError(f"{path}: found {len(pieces)} pieces, expected one with the bos id {bos_token_id}")
+        raise TokenizerError(f"{path}: bos_token_id is {bos_token_id}, expected an id below {len(pieces)} (its pieces)")
     special = [id for id, piece in enumerate(model.pieces) if piece.type in (UNKNOWN, CONTROL)]
     bos = pieces[bos_token_id]
     begin = {"SpecialToken": {"id": bos, "type_id": 0}}
@@ -86,7 +86,7 @@ def _load(path: Path):
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from None
     except DecodeError as error:
-        raise TokenizerError(f"{path}: found no sentencepiece model ({error}), expected one") from None
+        raise TokenizerError(f"{path}: not a sentencepiece model ({error})") from None
     normalizer, trainer = model.normalizer_spec, model.trainer_spec
     types = [piece.type for piece in model.pieces]
     facts = {
@@ -106,7 +106,7 @@ def _load(path: Path):
 
 
 def _merges(model) -> list[str]:
-    """Every "left right" whose concatenation is a piece, best score first; ties in the order of ids."""
+    """Every "left right" pair whose concatenation is a piece, best score first; ties are ordered by id."""
     ids = {piece.piece: id for id, piece in enumerate(model.pieces)}
     found = []
     for id, piece in enumerate(model.pieces):

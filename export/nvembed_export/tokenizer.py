@@ -1,4 +1,4 @@
-"""tokenizer.json for the model folder: copied, or converted from tokenizer.model, and checked against the config."""
+"""tokenizer.json for the model folder: copied or converted from tokenizer.model, and validated against the config."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ BOS, EOS = "<s>", "</s>"
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """The bytes of tokenizer.json as they will be written, and the tokenizer they describe."""
+    """The bytes of tokenizer.json as they will be written, and the tokenizer loaded from them."""
 
     content: bytes
     tokenizer: Tokenizer
 
 
 def load_tokenizer(checkpoint_dir: Path, config: TextConfig) -> TokenizerFile:
-    """The checkpoint's tokenizer, checked.
+    """Load and validate the checkpoint's tokenizer.
 
-    Raises TokenizerError when there is none, it cannot be read, an id does not fit the embedding table, `<s>` and
-    `</s>` are not special tokens with the config's ids, or `<s>` alone is not what it puts around a text.
+    Raises TokenizerError if there is none, it cannot be read, an id is outside the embedding table, `<s>` and `</s>`
+    are not special tokens with the config's ids, or it adds anything but a leading `<s>` to a text.
     """
     path, spm = checkpoint_dir / "tokenizer.json", checkpoint_dir / "tokenizer.model"
     if path.exists():
@@ -36,16 +36,16 @@ def load_tokenizer(checkpoint_dir: Path, config: TextConfig) -> TokenizerFile:
     elif spm.exists():
         path, content = spm, _dump(convert(spm, config.bos_token_id))
     else:
-        raise TokenizerError(f"{checkpoint_dir}: found neither file, expected tokenizer.json or tokenizer.model")
+        raise TokenizerError(f"{checkpoint_dir}: no tokenizer found, expected tokenizer.json or tokenizer.model")
     try:
         values = json.loads(content)
         if values.get("truncation") is not None or values.get("padding") is not None:
-            # Left over from some earlier call; the runtime decides both, and would be silently overruled.
+            # Settings saved from earlier use. They would silently override the runtime, which decides both itself.
             values |= {"truncation": None, "padding": None}
             content = _dump(values)
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # the tokenizers library raises plain Exception
-        raise TokenizerError(f"{path}: found no readable tokenizer ({error}), expected tokenizers json") from None
+        raise TokenizerError(f"{path}: not a tokenizer of the tokenizers library ({error})") from None
     _check_ids(tokenizer, config, path)
     _check_special_tokens(values, config, path)
     _check_template(tokenizer, config, path)
@@ -58,7 +58,7 @@ def _check_ids(tokenizer: Tokenizer, config: TextConfig, path: Path) -> None:
     )
     if largest >= config.vocab_size:
         raise TokenizerError(
-            f"{path}: largest id is {largest} (`{token}`), expected ids below vocab_size, {config.vocab_size}"
+            f"{path}: largest id is {largest} (`{token}`), expected ids below vocab_size ({config.vocab_size})"
         )
 
 
@@ -66,20 +66,22 @@ def _check_special_tokens(values: dict[str, Any], config: TextConfig, path: Path
     special = {token["content"]: token["id"] for token in values.get("added_tokens") or [] if token.get("special")}
     for content, key, id in ((BOS, "bos_token_id", config.bos_token_id), (EOS, "eos_token_id", config.eos_token_id)):
         if special.get(content) != id:
-            found = f"id {special[content]}" if content in special else "no such token"
-            raise TokenizerError(f"{path}: special token `{content}`: found {found}, expected id {id} ({key})")
+            found = f"has id {special[content]}" if content in special else "is missing"
+            raise TokenizerError(f"{path}: special token `{content}` {found}, expected id {id} ({key})")
 
 
 def _check_template(tokenizer: Tokenizer, config: TextConfig, path: Path) -> None:
-    """A text must become `<s>` and its tokens, nothing else: the runtime appends `</s>` to the text itself."""
+    """A text must become `<s>` and its tokens and nothing else, because the runtime appends `</s>` to the text."""
     text = f"a{EOS}"
     bare, whole = (tokenizer.encode(text, add_special_tokens=special).ids for special in (False, True))
     if whole != [config.bos_token_id, *bare]:
         raise TokenizerError(
-            f"{path}: post-processor gives {whole}, expected {[config.bos_token_id, *bare]} (`{BOS}` first)"
+            f"{path}: post-processor returns {whole}, expected {[config.bos_token_id, *bare]} (`{BOS}` first)"
         )
     if not bare or bare[-1] != config.eos_token_id or len(bare) < 2:
-        raise TokenizerError(f"{path}: `{text}` gives {bare}, expected it to end in the id {config.eos_token_id}")
+        raise TokenizerError(
+            f"{path}: `{text}` becomes {bare}, expected at least two ids, the last one {config.eos_token_id}"
+        )
 
 
 def _read(path: Path) -> bytes:

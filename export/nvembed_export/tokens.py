@@ -1,6 +1,6 @@
-"""Which tokens of a batch a graph computes, and the mean over those that are pooled.
+"""Selects the tokens of a batch that a graph computes, and takes the mean over the pooled ones.
 
-Letters: B batch, S sequence, D hidden size, W any width; T real tokens of the batch, P pooled tokens of the batch.
+Letters: B batch, S sequence, D hidden size, W any width, T real tokens in the batch, P pooled tokens in the batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nvembed_export.precision import Precision
 
 
 class EveryPosition:
-    """All positions, padding too: shapes follow from those of the inputs, as CUDA graphs and TensorRT want them."""
+    """All positions including padding: shapes depend only on input shapes, as CUDA graphs and TensorRT require."""
 
     def __init__(self, graph: GraphBuilder, precision: Precision, ids: ir.Value, attention_mask, pool_mask):
         self.precision, self.attention_mask, self._pool_mask = precision, attention_mask, pool_mask
@@ -21,19 +21,19 @@ class EveryPosition:
         self.positions = running_count(graph, attention_mask, axis=1)  # int64 [B, S]
 
     def rotary(self, graph: GraphBuilder, cos: ir.Value, sin: ir.Value) -> list[ir.Value]:
-        """What RotaryEmbedding takes: the tables, [max_length, d/2] each, and the rows in them."""
+        """Inputs of RotaryEmbedding: the tables, [max_length, d/2] each, and each token's row in them, [B, S]."""
         return [cos, sin, self.positions]
 
     def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """Tokens as attention wants them: [B, S, W], as they are already."""
+        """Tokens in the shape that attention needs, [B, S, W]: unchanged."""
         return x
 
     def from_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """What `to_rows` is undone by."""
+        """Inverse of `to_rows`: unchanged."""
         return x
 
     def pooled(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """What is computed after the last attention: every position, since the mean leaves out what is not pooled."""
+        """Tokens computed after the last attention: every position, because the mean ignores those not pooled."""
         return x
 
     def mean(self, graph: GraphBuilder) -> PoolMean:
@@ -41,10 +41,10 @@ class EveryPosition:
 
 
 class RealTokens:
-    """The real tokens of all rows in one row [1, T], and after the last attention only the pooled ones [1, P].
+    """Packs the real tokens of all rows into a single row [1, T]; after the last attention only pooled ones, [1, P].
 
-    No product is spent on padding or on what nobody asks for, and rows of any lengths share their products, which
-    are faster the larger they are. Shapes that depend on values are for the CPU.
+    Nothing is computed for padding or, at the end, for tokens that are not pooled, and rows of all lengths share larger
+    and therefore faster matrix products. Shapes depend on values, so this is for the CPU only.
     """
 
     def __init__(self, graph: GraphBuilder, precision: Precision, ids: ir.Value, attention_mask, pool_mask):
@@ -52,7 +52,7 @@ class RealTokens:
         self._real = graph.op("Transpose", graph.op("NonZero", attention_mask))  # row and column of each, [T, 2]
         self.ids = self.from_rows(graph, ids)  # int64 [1, T]
         self.positions = self.from_rows(graph, running_count(graph, attention_mask, axis=1))  # int64 [1, T]
-        # The token of each position [B, S]; of padding that of another position, since attention hides it.
+        # Index of each position's token, [B, S]. Padding gets any other token, since attention masks it.
         flat = graph.op("Reshape", attention_mask, graph.constant([-1], np.int64))
         numbers = running_count(graph, flat, axis=0)
         self._tokens = graph.op("Reshape", numbers, graph.op("Shape", attention_mask))
@@ -60,11 +60,11 @@ class RealTokens:
         self._pooled = graph.op("Squeeze", graph.op("NonZero", is_pooled), graph.constant([0], np.int64))  # [P]
 
     def rotary(self, graph: GraphBuilder, cos: ir.Value, sin: ir.Value) -> list[ir.Value]:
-        """Each token's cos and sin, [1, T, d/2]: ONNX Runtime takes no more tokens than a table has rows."""
+        """cos and sin per token, [1, T, d/2]. Given whole tables, ONNX Runtime rejects more tokens than table rows."""
         return [graph.op("Gather", table, self.positions, axis=0) for table in (cos, sin)]
 
     def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        """[1, T, W] -> [B, S, W], with anything finite in the place of padding."""
+        """[1, T, W] -> [B, S, W]; padding gets arbitrary finite values."""
         return graph.op("Gather", graph.op("Squeeze", x, graph.constant([0], np.int64)), self._tokens, axis=0)
 
     def from_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
@@ -84,10 +84,10 @@ class RealTokens:
 
 
 def running_count(graph: GraphBuilder, mask: ir.Value, axis: int) -> ir.Value:
-    """How many ones stand before each one of an int64 mask, with no `Shape` operator.
+    """Number of ones before each one of an int64 mask, computed without a `Shape` operator.
 
-    Along a row of right-padded tokens that is a token's position, and over the padding the last real one's, inside the
-    rotary tables. Max keeps a row that breaks the contract inside them too.
+    In a right-padded row this is a token's position; padding gets the position of the last real token, so it stays
+    inside the rotary tables. Max keeps rows that break this contract inside them too.
     """
     running = graph.op("CumSum", mask, graph.constant(axis, np.int64))
     one, zero = graph.constant([1], np.int64), graph.constant([0], np.int64)
@@ -102,12 +102,12 @@ class PoolMean:
         self.count = graph.op("ReduceSum", self.mask, graph.constant([1], np.int64), keepdims=1)  # [B, 1]
 
     def of_hidden(self, graph: GraphBuilder, h: ir.Value) -> ir.Value:
-        """[B, S, D] -> [B, D]. A product and a sum, never rounded below fp32 (CUDA may take MatMul in TF32)."""
+        """[B, S, D] -> [B, D]. Uses a product and a sum, because CUDA may compute a MatMul in TF32, not fp32."""
         weights = graph.op("Unsqueeze", graph.op("Div", self.mask, self.count), graph.constant([2], np.int64))
         return graph.op("ReduceSum", graph.op("Mul", h, weights), graph.constant([1], np.int64), keepdims=0)
 
     def of_activations(self, graph: GraphBuilder, a: ir.Value) -> ir.Value:
-        """[B, S, 4D] -> [B, 4D]. A MatMul, which reads the widest tensor of the graph once.
+        """[B, S, 4D] -> [B, 4D]. A MatMul, because it reads the widest tensor of the graph only once.
 
         The division comes last: zeros, ones and widened fp16 values are exact in TF32, 1/count is not.
         """
@@ -117,7 +117,7 @@ class PoolMean:
 
 
 class PooledTokensMean:
-    """The mean over pooled tokens that stand in one row, by the row [P] that each came from."""
+    """The mean over pooled tokens packed into one row; `rows` [P] is the row that each came from."""
 
     def __init__(self, graph: GraphBuilder, precision: Precision, pool_mask: ir.Value, rows: ir.Value):
         mask = graph.op("Cast", pool_mask, to=int(precision.wide))

@@ -1,4 +1,4 @@
-"""A weight of the graph as rows in checkpoint layout, whether it is read or folded, and its rounding to a dtype."""
+"""A weight of the graph, read or folded, as rows in checkpoint layout, and its rounding to a dtype."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from nvembed_export.checkpoint import CACHE_BYTES, Checkpoint
 from nvembed_export.errors import WeightValueError
 
-TILE_ROWS, TILE_COLUMNS = 64, 256  # of a transposition, in rows and words: what stays in a core's caches
+TILE_ROWS, TILE_COLUMNS = 64, 256  # tile of a transposition, in rows and 8-byte words; fits in a core's caches
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A named array that comes as consecutive blocks of rows, so that it never has to exist whole in float64.
+    """A named array, read as consecutive blocks of rows so that it never exists as a whole in float64.
 
-    `shape` is the checkpoint's layout: [out, in] for a projection, [n] for a vector.
+    `shape` is in checkpoint layout: [out, in] for a projection, [n] for a vector.
     """
 
     name: str
@@ -31,11 +31,14 @@ class Weight:
 
     @classmethod
     def from_array(cls, name: str, make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> Weight:
-        """A weight small enough to be made whole; `make` is called when it is written."""
+        """A weight small enough to be made as a whole; `make` is called when it is written."""
         return cls(name, shape, lambda: iter([make()]))
 
     def array(self, dtype: np.dtype, transposed: bool = False) -> np.ndarray:
-        """The whole weight rounded to `dtype`: [out, in], or [in, out] when transposed. Raises WeightValueError."""
+        """The whole weight rounded to `dtype`: [out, in], or [in, out] if transposed.
+
+        Raises WeightValueError if a value exceeds the range of `dtype`.
+        """
         shape = self.shape[::-1] if transposed else self.shape
         whole = np.empty(shape, dtype)
         row = 0
@@ -52,10 +55,10 @@ class Weight:
 
 
 def copy_transposed(target: np.ndarray, column: int, block: np.ndarray) -> None:
-    """target[:, column:column + rows] = blockᵀ, for block [rows, in] and target [in, out] of one dtype.
+    """target[:, column:column + rows] = blockᵀ, for block [rows, in] and target [in, out] of the same dtype.
 
-    Moved 8 bytes at a time: numpy transposes element by element, so four fp16 rows are first interleaved into one row
-    of 8-byte words. That takes a third of the time, and half of an export would be this otherwise.
+    numpy transposes element by element. This moves 8 bytes at a time by first interleaving four fp16 rows into one row
+    of 8-byte words, which takes a third of the time; otherwise transposing would be half of an export.
     """
     lanes = 8 // block.itemsize
     if block.dtype != target.dtype or any(size % lanes for size in (column, len(block), target.shape[1])):
@@ -75,14 +78,15 @@ def copy_transposed(target: np.ndarray, column: int, block: np.ndarray) -> None:
 
 
 def round_to(block: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """`block` in `dtype`. Raises WeightValueError, with value and limit, where one would become infinite."""
+    """`block` in `dtype`. Raises WeightValueError if a value would become infinite."""
     if block.dtype == dtype:
         return block
     with np.errstate(over="ignore"):
         rounded = block.astype(dtype)
     if not np.isfinite(rounded).all():
         worst = float(block.flat[int(np.abs(block).argmax())])
+        limit, hint = float(ml_dtypes.finfo(dtype).max), "; export with --precision bf16 or fp32"
         raise WeightValueError(
-            f"tensor `{name}`: found {worst:g}, limit of {dtype} is {float(ml_dtypes.finfo(dtype).max):g}"
+            f"tensor `{name}` has {worst:g}, the limit of {dtype} is {limit:g}{hint if dtype == np.float16 else ''}"
         )
     return rounded

@@ -1,8 +1,8 @@
-"""Running a bf16 graph where bf16 kernels are missing, as in ONNX Runtime's CPU provider.
+"""Runs a bf16 graph without bf16 kernels, which ONNX Runtime's CPU provider lacks.
 
-Each node that the provider lacks computes in fp32, between casts of its bf16 inputs and outputs: exact products, sums
-in fp32 and one rounding to bf16 at the end, which is what tensor cores do. Weights and every value between two nodes
-are bf16, as in the graph itself. What a fused attention kernel rounds inside of itself is not covered.
+Each node without such a kernel computes in fp32, between casts of its bf16 inputs and outputs: exact products, fp32
+sums and one rounding to bf16 at the end, as in tensor cores. Weights and every value between two nodes are bf16, as in
+the graph itself. Rounding inside a fused attention kernel is not emulated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MOVES = {"Cast", "Gather", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueez
 
 
 def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` (weights not loaded) with fp32 arithmetic between bf16 values; inputs, outputs and weights stay."""
+    """Change `model` (weights not loaded) to fp32 arithmetic between bf16 values; inputs, outputs and weights stay."""
     model = shape_inference.infer_shapes(model, strict_mode=True)
     graph = model.graph
     dtype = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}

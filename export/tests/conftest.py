@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests, and the table of measured figures printed at the end."""
+"""Shared fixtures, and the list of measured figures printed after the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _measured: list[str] = []
 
 @pytest.fixture(scope="session")
 def measured():
-    """Call it with a line; the lines are printed after the tests, whether they pass or not."""
+    """Call it with a line to print after the tests, whether they pass or fail."""
     return _measured.append
 
 
@@ -31,7 +31,7 @@ def mini() -> Path:
 
 @pytest.fixture(scope="session")
 def small_spec() -> Spec:
-    """The smallest model that has every part; for tests of everything but numerics."""
+    """The smallest model that has every part, for all tests except numeric ones."""
     return Spec(name="small", hidden=32, layers=1, heads=4, kv_heads=2, intermediate=48, latents=5, cross_dim=8)
 
 
@@ -43,6 +43,6 @@ def small(tmp_path, small_spec) -> Path:
 
 @pytest.fixture
 def out(tmp_path) -> Path:
-    """An output path in a folder of its own, so that whatever else appears there is seen."""
+    """An output path in its own folder, so that tests can see everything that is created beside it."""
     (tmp_path / "outputs").mkdir()
     return tmp_path / "outputs" / "model"

@@ -1,4 +1,4 @@
-"""What every failing export must have in common."""
+"""Asserts what every failing export must have in common."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FP32 = ExportOptions(precision="fp32")
 
 
 def assert_fails(checkpoint, out, error_type, *fragments: str, options: ExportOptions = FP32) -> str:
-    """The export ends in exactly this error; its message names these things; nothing is left where it would write."""
+    """The export raises exactly this error, its message contains the fragments, and no file is left behind."""
     before = sorted(out.parent.iterdir())
     with pytest.raises(error_type) as caught:
         export(checkpoint, out, options)

@@ -1,4 +1,4 @@
-"""Texts to ids and masks as the model card says, with the Hugging Face tokenizer. Imports nothing of the exporter."""
+"""Texts to ids and masks as on the model card, with the Hugging Face tokenizer. Imports nothing from the exporter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EOS, EOS_ID = "</s>", 2
 
 
 def open_tokenizer(tokenizer_json, max_length: int = 4096) -> Tokenizer:
-    """A tokenizer that does not pad, and cuts on the right."""
+    """A tokenizer that truncates on the right and does not pad."""
     tokenizer = Tokenizer.from_file(str(tokenizer_json))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
@@ -17,7 +17,7 @@ def open_tokenizer(tokenizer_json, max_length: int = 4096) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, rows) -> list[tuple[list[int], int]]:
-    """(instruction, text) -> (ids, ids of the instruction): `<s>` in front, `</s>` behind, cut on the right."""
+    """(instruction, text) -> (`<s>` ids `</s>`, number of instruction tokens); truncation may remove `</s>`."""
     result = []
     for instruction, text in rows:
         ids = tokenizer.encode(f"{instruction}{text}{EOS}").ids
@@ -26,12 +26,12 @@ def encode(tokenizer: Tokenizer, rows) -> list[tuple[list[int], int]]:
 
 
 def tokenize(tokenizer_json, rows, max_length: int = 4096) -> list[tuple[list[int], int]]:
-    """The same with a tokenizer that is opened for it."""
+    """Like `encode`, but opens the tokenizer."""
     return encode(open_tokenizer(tokenizer_json, max_length), rows)
 
 
 def pack(rows, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, skipped) rows -> input_ids, attention_mask, pool_mask, int64 [B, S], padded on the right with `</s>`."""
+    """(ids, number of leading ids not pooled) -> input_ids, attention_mask, pool_mask, int64 [B, S], right-padded."""
     width = width or max(len(ids) for ids, _ in rows)
     input_ids = np.full((len(rows), width), EOS_ID, np.int64)
     attention_mask, pool_mask = np.zeros_like(input_ids), np.zeros_like(input_ids)

@@ -1,6 +1,6 @@
-"""An independent reference: transformers' MistralModel under a full mask, and NVIDIA's pooler written in torch.
+"""An independent reference: transformers' MistralModel with a bidirectional mask, and NVIDIA's pooler in torch.
 
-Imports nothing of the exporter. Letters: B rows, S positions, D hidden size, R latents, n cross heads, e
+Imports nothing from the exporter. Letters: B rows, S positions, D hidden size, R latents, n cross heads, e
 cross_dim_head.
 """
 
@@ -18,7 +18,7 @@ from transformers import MistralConfig, MistralModel
 
 
 def reference_embeddings(checkpoint_dir, rows, dtype=torch.float64, max_length: int = 4096) -> np.ndarray:
-    """[B, D] float64 embeddings. A row is (instruction, text), or (ids, number of leading ids not pooled)."""
+    """Embeddings, float64 [B, D]. A row is (instruction, text) or (ids, number of leading ids not pooled)."""
     model = ReferenceModel(checkpoint_dir, dtype)
     if rows and isinstance(rows[0][1], str):
         rows = tokenize(Path(checkpoint_dir) / "tokenizer.json", rows, max_length)
@@ -48,7 +48,7 @@ class ReferenceModel:
             attn_implementation="eager",
         )
         prefix = "embedding_model."
-        with torch.device("meta"):  # the weights that are assigned below are the only ones made
+        with torch.device("meta"):  # allocates no weights; those loaded above are assigned below
             self.backbone = MistralModel(mistral)
         self.backbone.load_state_dict(
             {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)},
@@ -70,7 +70,7 @@ class ReferenceModel:
         return vectors.double().numpy()
 
     def _hidden(self, ids, real):
-        """Every query sees every real key: an additive mask [B, 1, S, S], which transformers takes as it is."""
+        """Every query attends to every real key: an additive mask [B, 1, S, S], which transformers uses unchanged."""
         rows, width = ids.shape
         hidden_keys = ~real[:, None, None, :].expand(rows, 1, width, width)
         mask = torch.zeros(rows, 1, width, width, dtype=self.dtype)

@@ -1,4 +1,4 @@
-"""Running an exported folder through ONNX Runtime on the CPU."""
+"""Runs an exported folder with ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from packing import pack
 
 
 class Model:
-    """An open model folder: rows of (ids, leading ids not pooled) -> [B, D] float64.
+    """An open model folder: rows of (ids, number of leading ids not pooled) -> float64 [B, D].
 
-    bf16 graphs are made runnable first (see bf16_on_cpu); the changed graph stays in the folder as cpu.onnx.
+    bf16 graphs are first made runnable (see bf16_on_cpu); the changed graph is stored in the folder as cpu.onnx.
     """
 
     def __init__(self, folder: Path):

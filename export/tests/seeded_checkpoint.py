@@ -1,7 +1,7 @@
-"""Random checkpoints in Hugging Face layout, the same for the same seed on every machine.
+"""Random checkpoints in Hugging Face layout; a seed gives the same checkpoint on every machine.
 
-Importable by other test suites. The writer of safetensors is this module's own, so that it can also write files that
-are wrong on purpose.
+Other test suites import this too. It has its own safetensors writer, which can also write files that are wrong on
+purpose.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SPACE = "\u2581"
 
 @dataclass(frozen=True)
 class Spec:
-    """The sizes of a random model. `outliers` puts a few large channels into the residual stream, as Mistral has."""
+    """The sizes of a random model. `outliers` adds a few large channels to the residual stream, as Mistral has."""
 
     name: str = "seeded"
     seed: int = 0
@@ -49,7 +49,7 @@ class Spec:
         return replace(self, **changes)
 
 
-# For numeric tests: 1, 2, 4 and 8 query heads a KV head, odd numbers of latents, cross heads of any size.
+# For numeric tests: 1, 2, 4 and 8 query heads per KV head, odd numbers of latents, cross heads of various sizes.
 CASES = [
     Spec("one-layer", 1, 64, 1, 4, 4, None, 96, 7, 2, 24, dtype="F32"),
     Spec("groups-of-4", 2, 64, 2, 8, 2, None, 160, 13, 3, 40, dtype="F32", shards=3),
@@ -79,7 +79,7 @@ def write_checkpoint(directory, spec: Spec, tokenizer_json=None) -> Path:
 
 
 def config_values(spec: Spec) -> dict:
-    """config.json's content."""
+    """The content of config.json."""
     rope = {"rope_theta": spec.theta}
     if spec.theta_in_parameters:
         rope = {"rope_parameters": {"rope_type": "default", "rope_theta": spec.theta}}
@@ -125,7 +125,7 @@ def config_values(spec: Spec) -> dict:
 
 @dataclass(frozen=True)
 class RandomTensor:
-    """What one tensor's values are drawn from: a normal distribution."""
+    """The normal distribution from which a tensor's values are drawn."""
 
     name: str
     shape: tuple[int, ...]
@@ -134,10 +134,10 @@ class RandomTensor:
 
 
 def tensor_plan(spec: Spec) -> list[RandomTensor]:
-    """Every tensor of the model, in the order of the checkpoint, before any value exists.
+    """Every tensor of the model in checkpoint order, without values.
 
-    Projections keep the scale of what they are given, so that activations are realistic. Queries and keys are a little
-    larger: attention that is nearly uniform would hide mistakes in positions and masks.
+    Projections preserve the scale of their input, so that activations are realistic. Queries and keys are a little
+    larger: nearly uniform attention would hide mistakes in positions and masks.
     """
     hidden, dim = spec.hidden, spec.head_dim or spec.hidden // spec.heads
     cross = spec.cross_heads * spec.cross_dim
@@ -182,7 +182,7 @@ def tensor_plan(spec: Spec) -> list[RandomTensor]:
 
 
 def random_tensors(spec: Spec) -> dict[str, np.ndarray]:
-    """Name -> float32 array, for models small enough to be held whole."""
+    """Name -> float32 array, for models that fit in memory."""
     rng = np.random.default_rng(spec.seed)
     tensors = {
         item.name: item.mean + rng.standard_normal(item.shape, dtype=np.float32) * np.float32(item.scale)
@@ -195,7 +195,7 @@ def random_tensors(spec: Spec) -> dict[str, np.ndarray]:
 
 
 def write_weights(directory, tensors: dict[str, np.ndarray], dtype: str = "F16", shards: int = 1) -> None:
-    """One model.safetensors, or `shards` files and an index."""
+    """Write model.safetensors, or `shards` files and an index."""
     directory, names = Path(directory), list(tensors)
     if shards == 1:
         write_safetensors(directory / "model.safetensors", tensors, dtype)
@@ -211,7 +211,7 @@ def write_weights(directory, tensors: dict[str, np.ndarray], dtype: str = "F16",
 
 
 def write_safetensors(path, tensors: dict[str, np.ndarray], dtype: str | dict[str, str] = "F16") -> None:
-    """One file. `dtype` for all, or by name with F16 for the rest."""
+    """Write one file. `dtype` applies to all tensors; as a dict by name, F16 applies to the rest."""
     kinds = {name: dtype if isinstance(dtype, str) else dtype.get(name, "F16") for name in tensors}
     parts = {name: encode(array, kinds[name]) for name, array in tensors.items()}
     described = [(name, kinds[name], tensors[name].shape, len(part)) for name, part in parts.items()]
@@ -221,7 +221,7 @@ def write_safetensors(path, tensors: dict[str, np.ndarray], dtype: str | dict[st
 
 
 def safetensors_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> bytes:
-    """8 bytes of header length and the JSON header of (name, dtype, shape, bytes); the data follows in this order."""
+    """The header length (8 bytes) and JSON header for (name, dtype, shape, bytes) in the order of the data."""
     header, position = {"__metadata__": {"format": "pt"}}, 0
     for name, kind, shape, nbytes in tensors:
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [position, position + nbytes]}
@@ -232,7 +232,7 @@ def safetensors_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]])
 
 
 def encode(array: np.ndarray, kind: str) -> bytes:
-    """float32 -> stored bytes; BF16 keeps the upper half of the bits (random weights need no better rounding)."""
+    """float32 -> stored bytes; BF16 keeps the upper 16 bits (random weights need no better rounding)."""
     if kind == "BF16":
         return (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
     with np.errstate(over="ignore"):
@@ -240,7 +240,7 @@ def encode(array: np.ndarray, kind: str) -> bytes:
 
 
 def small_tokenizer() -> dict:
-    """A tokenizer of Mistral's form with 384 ids at most: three special tokens, 256 bytes, letters, some merges."""
+    """A tokenizer like Mistral's with at most 384 ids: three special tokens, 256 bytes, letters, some merges."""
     letters = [SPACE, *"etaoinshrdlucmfwypvbgkjqxzITAQ:.?"]
     joined = ["th", "he", "in", "er", "an", "re", f"{SPACE}t", f"{SPACE}a", "st", "en", f"{SPACE}th", "ing", "ed"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *joined]

@@ -1,4 +1,4 @@
-"""A damaged, incomplete or unsuitable checkpoint is refused, naming the tensor or file and both values."""
+"""A damaged, incomplete or unsupported checkpoint is rejected; the message names the tensor or file and both values."""
 
 from __future__ import annotations
 
@@ -35,34 +35,35 @@ def rewrite(checkpoint, tensors, dtype="F16"):
 def test_missing_tensor(small, out, tensors):
     del tensors[Q_PROJ]
     rewrite(small, tensors)
-    assert_fails(small, out, TensorError, f"missing: `{Q_PROJ}`", "found 24 tensors", "expected 25")
+    assert_fails(small, out, TensorError, f"missing tensors: `{Q_PROJ}`", "found 24 tensors", "expected 25")
 
 
-def test_left_over_tensor(small, out, tensors):
+def test_unexpected_tensor(small, out, tensors):
     rewrite(small, tensors | {"lm_head.weight": np.zeros((2, 2), np.float32)})
-    assert_fails(small, out, TensorError, "left over: `lm_head.weight`", "found 26 tensors", "expected 25")
+    assert_fails(small, out, TensorError, "unexpected tensors: `lm_head.weight`", "found 26 tensors", "expected 25")
 
 
-def test_long_list_of_missing_tensors_is_cut(small, out, tensors):
+def test_long_list_of_missing_tensors_is_shortened(small, out, tensors):
     rewrite(small, {name: tensors[name] for name in (NORM, Q_PROJ)})
     assert_fails(small, out, TensorError, "and 20 more", "found 2 tensors", "expected 25")
 
 
 @pytest.mark.parametrize("layers", [2, 3_000_000, 2**31 - 1])
-def test_more_layers_than_the_files_hold(small, out, layers):
-    """Also when a table of all their tensors would take minutes, or more memory than there is."""
+def test_more_layers_than_the_files_have(small, out, layers):
+    """Even if a table of all their tensors would take minutes or exceed memory."""
     config = json.loads((small / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = layers
     (small / "config.json").write_text(json.dumps(config))
-    assert_fails(small, out, TensorError, "num_hidden_layers", f"is {layers}", "tensors of 1 layers")
+    assert_fails(small, out, TensorError, "num_hidden_layers", f"is {layers}", "layers.N`) is 1")
 
 
-def test_fewer_layers_than_the_files_hold(tmp_path, small_spec, out):
+def test_fewer_layers_than_the_files_have(tmp_path, small_spec, out):
     checkpoint = write_checkpoint(tmp_path / "three", small_spec.but(layers=3))
     config = json.loads((checkpoint / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 1
     (checkpoint / "config.json").write_text(json.dumps(config))
-    assert_fails(checkpoint, out, TensorError, "left over: `embedding_model.layers.1", "found 43", "expected 25")
+    fragments = "unexpected tensors: `embedding_model.layers.1", "found 43", "expected 25"
+    assert_fails(checkpoint, out, TensorError, *fragments)
 
 
 def test_wrong_shape(small, out, tensors):
@@ -83,16 +84,17 @@ def test_wrong_dtype(small, out, tensors, dtype):
 def test_value_that_is_not_finite(small, out, tensors, name, value, dtype):
     tensors[name].flat[7] = value
     rewrite(small, tensors, dtype)
-    assert_fails(small, out, WeightValueError, f"`{name}`", f"found {value}", "index 7", "finite")
+    assert_fails(small, out, WeightValueError, f"`{name}`", f"has {value}", "index 7", "finite")
 
 
-def test_weight_beyond_fp16(small, out, tensors):
+def test_weight_beyond_the_range_of_fp16(small, out, tensors):
     tensors[Q_PROJ][3, 4] = -70000.0
     rewrite(small, tensors, "F32")
-    assert_fails(small, out, WeightValueError, f"`{Q_PROJ}`", "-70000", "65504", options=ExportOptions("fp16"))
+    fragments = f"`{Q_PROJ}`", "-70000", "65504", "--precision bf16 or fp32"
+    assert_fails(small, out, WeightValueError, *fragments, options=ExportOptions("fp16"))
 
 
-def test_folded_weight_beyond_fp16(small, out, tensors):
+def test_folded_weight_beyond_the_range_of_fp16(small, out, tensors):
     tensors["latent_attention_model.cross_attend_blocks.1.norm.weight"][:] = 3e5
     rewrite(small, tensors, "F32")
     assert_fails(small, out, WeightValueError, "cross_attend_blocks.1", "65504", options=ExportOptions("fp16"))
@@ -100,7 +102,7 @@ def test_folded_weight_beyond_fp16(small, out, tensors):
 
 def test_neither_file_nor_index(small, out):
     (small / "model.safetensors").unlink()
-    assert_fails(small, out, CheckpointError, "neither", "model.safetensors", INDEX)
+    assert_fails(small, out, CheckpointError, "no weights found", "model.safetensors", INDEX)
 
 
 def test_both_file_and_index(small, out):
@@ -117,7 +119,7 @@ def test_truncated_file(small, out, kept):
     assert_fails(small, out, CheckpointError, "model.safetensors", f"found {found} bytes", "expected")
 
 
-def test_file_with_bytes_too_many(small, out):
+def test_file_with_extra_bytes(small, out):
     path = small / "model.safetensors"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"x")
@@ -134,18 +136,18 @@ def test_damaged_header(small, out, content):
     assert_fails(small, out, CheckpointError, "model.safetensors", "damaged header", "expected a safetensors file")
 
 
-def test_header_whose_shape_does_not_fit_its_bytes(small, out):
+def test_header_whose_shape_does_not_match_its_bytes(small, out):
     header = json.dumps({"a": {"dtype": "F16", "shape": [3], "data_offsets": [0, 4]}}).encode()
     (small / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"abcd")
     assert_fails(small, out, CheckpointError, "model.safetensors", "damaged header")
 
 
-def test_index_naming_a_missing_shard(sharded, out):
+def test_index_with_a_missing_shard(sharded, out):
     (sharded / "model-00002-of-00002.safetensors").unlink()
     assert_fails(sharded, out, CheckpointError, INDEX, "`model-00002-of-00002.safetensors`", "missing")
 
 
-def test_index_placing_a_tensor_in_another_shard(sharded, out):
+def test_index_with_a_tensor_in_the_wrong_shard(sharded, out):
     index = json.loads((sharded / INDEX).read_text())
     was = index["weight_map"][Q_PROJ]
     other = next(shard for shard in index["weight_map"].values() if shard != was)
@@ -154,18 +156,18 @@ def test_index_placing_a_tensor_in_another_shard(sharded, out):
     assert_fails(sharded, out, CheckpointError, f"`{Q_PROJ}`", was, other)
 
 
-def test_index_naming_a_tensor_no_shard_has(sharded, out):
+def test_index_with_a_tensor_that_no_shard_has(sharded, out):
     index = json.loads((sharded / INDEX).read_text())
     index["weight_map"]["ghost"] = "model-00001-of-00002.safetensors"
     (sharded / INDEX).write_text(json.dumps(index))
     assert_fails(sharded, out, CheckpointError, "`ghost`", "model-00001-of-00002.safetensors", "no shard")
 
 
-def test_shard_with_a_tensor_the_index_does_not_know(sharded, out):
+def test_shard_with_a_tensor_that_the_index_does_not_list(sharded, out):
     index = json.loads((sharded / INDEX).read_text())
     was = index["weight_map"].pop(Q_PROJ)
     (sharded / INDEX).write_text(json.dumps(index))
-    assert_fails(sharded, out, CheckpointError, f"`{Q_PROJ}`", was, "nowhere")
+    assert_fails(sharded, out, CheckpointError, f"`{Q_PROJ}`", was, "does not list it")
 
 
 def test_index_pointing_outside_the_folder(sharded, out):
@@ -196,7 +198,7 @@ def test_sharded_and_single_checkpoints_give_the_same_files(small, sharded, smal
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
 def test_weights_arrive_unchanged(small, out, tensors, dtype):
-    """fp32 holds every value of the three dtypes, so the file's bits come back."""
+    """fp32 represents every value of the three dtypes, so the stored bits come back."""
     import onnx
     from onnx import numpy_helper
 

@@ -1,4 +1,4 @@
-"""The command line: what goes to stdout and stderr, and the exit codes."""
+"""The command line: output on stdout and stderr, and exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_success_prints_the_folder_and_the_licence(small, out, capsys):
     assert manifest(out)["precision"] == "fp16"
 
 
-def test_weights_that_are_not_for_commercial_use_are_said_to_be(small, out, capsys):
+def test_weights_that_are_not_for_commercial_use_are_reported(small, out, capsys):
     (small / "README.md").unlink()
     assert main([str(small), str(out)]) == 0
     assert "cc-by-nc-4.0 - not for commercial use" in capsys.readouterr().err
@@ -52,7 +52,7 @@ def test_quiet_prints_only_the_folder_and_a_licence_that_restricts_use(small, ou
     assert (printed.out, printed.err) == (f"{out}\n", told)
 
 
-def test_name_licence_golden_and_length_can_be_chosen(small, out):
+def test_name_licence_golden_length_and_pooler_can_be_chosen(small, out):
     options = ["--name", "mine", "--license", "MIT", "--no-golden", "--max-length", "64", "--precision", "fp32"]
     assert main([str(small), str(out), "--pooler", "direct", *options]) == 0
     found = manifest(out)
@@ -71,13 +71,13 @@ def test_name_licence_golden_and_length_can_be_chosen(small, out):
         ("other", 100, 100),
     ],
 )
-def test_default_length_follows_the_name_and_the_positions(tmp_path, out, small_spec, name, positions, expected):
+def test_default_length_depends_on_name_and_positions(tmp_path, out, small_spec, name, positions, expected):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(name=name, positions=positions))
     assert main([str(checkpoint), str(out), "--no-golden"]) == 0
     assert manifest(out)["max_length"] == expected
 
 
-def test_name_falls_back_to_the_folders(small, out):
+def test_name_falls_back_to_the_name_of_the_folder(small, out):
     config = json.loads((small / "config.json").read_text())
     del config["_name_or_path"]
     (small / "config.json").write_text(json.dumps(config))
@@ -112,8 +112,8 @@ def test_length_beyond_the_model_exits_with_2(small, out):
 
 
 @pytest.mark.parametrize("streams", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
-def test_reader_that_has_gone_is_no_failure(small, out, streams):
-    """As in `nvembed-export ... | true`, and with 2>&1."""
+def test_closed_pipe_is_not_a_failure(small, out, streams):
+    """As in `nvembed-export ... | true`, also with 2>&1."""
     reader, writer = os.pipe()
     os.close(reader)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | dict.fromkeys(streams, writer)
@@ -136,7 +136,7 @@ def test_help_has_examples_and_exit_codes():
 
 
 @pytest.mark.parametrize("text", [EPILOG, README.read_text(encoding="utf-8")], ids=["help", "readme"])
-def test_examples_are_accepted_and_show_the_graph_for_cpus(text):
+def test_examples_parse_and_include_the_target_cpu(text):
     commands = re.findall(r"^ *nvembed-export (.+)$", text, re.MULTILINE)
     chosen = [parser().parse_args(command.split()) for command in commands]
     assert [args.precision for args in chosen if args.target == "cpu"] == ["fp32"]

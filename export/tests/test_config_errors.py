@@ -1,4 +1,4 @@
-"""A configuration the graph does not implement is refused, naming the key and both values."""
+"""A configuration the graph does not implement is rejected; the message names the key and both values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT, LATENT = "text_config", "latent_attention_config"
 
 
 def change(checkpoint, section: str, **values) -> None:
-    """Set keys of config.json, or remove those given as ..."""
+    """Set keys of config.json; `...` as a value removes the key."""
     path = checkpoint / "config.json"
     config = json.loads(path.read_text())
     target = config[section] if section else config
@@ -58,7 +58,7 @@ UNSUPPORTED = [
     (TEXT, {"num_hidden_layers": True}, ["`text_config.num_hidden_layers`", "true", "integer"]),
     (TEXT, {"num_hidden_layers": 1.5}, ["`text_config.num_hidden_layers`", "1.5", "integer"]),
     (TEXT, {"head_dim": 2**31}, ["`text_config.head_dim`", "2147483648", "at most 2147483647"]),
-    (TEXT, {"num_key_value_heads": 3}, ["num_attention_heads", "4", "multiple of num_key_value_heads, 3"]),
+    (TEXT, {"num_key_value_heads": 3}, ["num_attention_heads", "4", "multiple of num_key_value_heads (3)"]),
     (TEXT, {"num_attention_heads": 6, "head_dim": None}, ["hidden_size", "32", "6", "head_dim"]),
     (TEXT, {"head_dim": 7}, ["`text_config.head_dim`", "7", "even"]),
     (TEXT, {"bos_token_id": 384}, ["`text_config.bos_token_id`", "384"]),
@@ -75,12 +75,12 @@ UNSUPPORTED = [
 @pytest.mark.parametrize(
     ("section", "values", "fragments"), UNSUPPORTED, ids=lambda value: str(value)[:40].replace("/", "")
 )
-def test_unsupported_value_is_refused(small, out, section, values, fragments):
+def test_unsupported_value_is_rejected(small, out, section, values, fragments):
     change(small, section, **values)
     assert_fails(small, out, ConfigError, *fragments)
 
 
-def test_missing_config_is_refused(small, out):
+def test_missing_config_is_rejected(small, out):
     (small / "config.json").unlink()
     assert_fails(small, out, ConfigError, "config.json", "no such file")
 
@@ -90,12 +90,12 @@ def test_missing_config_is_refused(small, out):
     ["", "{", "[1, 2]", "\xff", "[" * 200_000, "9" * 5_000],
     ids=["empty", "unfinished", "list", "not-utf-8", "deep", "long-integer"],
 )
-def test_invalid_config_is_refused(small, out, content):
+def test_invalid_config_is_rejected(small, out, content):
     (small / "config.json").write_bytes(content.encode("latin-1"))
     assert_fails(small, out, ConfigError, "config.json", "expected an object")
 
 
-def test_value_that_is_nested_too_deeply_to_be_shown_is_refused():
+def test_value_nested_too_deeply_to_print_is_rejected():
     value = []
     for _ in range(100_000):
         value = [value]
@@ -103,7 +103,7 @@ def test_value_that_is_nested_too_deeply_to_be_shown_is_refused():
         parse_config({"model_type": value})
 
 
-def test_max_length_beyond_the_models_positions_is_a_usage_error(small, out):
+def test_max_length_out_of_range_is_a_usage_error(small, out):
     for asked in (513, 0):
         assert_fails(small, out, UsageError, str(asked), "512", options=ExportOptions(max_length=asked))
 
@@ -116,7 +116,7 @@ def test_neutral_and_known_bookkeeping_keys_are_accepted(small):
     assert load_config(small).text.num_hidden_layers == 1
 
 
-def test_defaults_of_the_latent_attention_are_nvidias():
+def test_latent_attention_defaults_are_nvidias():
     text = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
     text |= {"intermediate_size": 14336, "vocab_size": 32000, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
     text |= {"max_position_embeddings": 32768, "sliding_window": 4096}
@@ -128,7 +128,7 @@ def test_defaults_of_the_latent_attention_are_nvidias():
         assert (config.text.head_dim, config.text.bos_token_id, config.text.eos_token_id) == (128, 1, 2)
 
 
-def test_rope_theta_may_be_where_newer_transformers_puts_it(small):
+def test_rope_theta_is_also_found_where_newer_transformers_puts_it(small):
     change(small, TEXT, rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 5e5})
     assert load_config(small).text.rope_theta == 5e5
     change(small, TEXT, rope_theta=5e5, rope_scaling={"rope_type": "default"})

@@ -1,4 +1,4 @@
-"""The constants of the fused pooler, in float64, against the formulas they stand for."""
+"""The constants of the fused pooler, in float64, against the formulas they replace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nvembed_export.latent_attention import Folding
 
 @pytest.fixture(params=[32 << 20, 600], ids=["one block", "many blocks"])
 def folding(request, monkeypatch, tmp_path, small_spec):
-    """With the usual block size every weight is one block; the small one cuts each into uneven pieces."""
+    """With the usual block size every weight is a single block; the small one splits each into uneven blocks."""
     for module in (nvembed_export.checkpoint, nvembed_export.latent_attention):
         monkeypatch.setattr(module, "BLOCK_BYTES", request.param)
     spec = small_spec.but(dtype="F32", cross_dim=11)
@@ -55,7 +55,7 @@ def test_feed_forward_equals_norm_and_projection(folding):
     norm, net = f"{FEED_FORWARD}.norm", f"{FEED_FORWARD}.fn.net.0"
     expected = (x * w[f"{norm}.weight"] + w[f"{norm}.bias"]) @ w[f"{net}.weight"].T + w[f"{net}.bias"]
     float64 = np.dtype(np.float64)
-    # The bias is asked for first: it must not depend on the weight having been written before it.
+    # The bias is read first, because it must not depend on the weight having been read before.
     bias = folded.feed_forward_bias().array(float64)
     found = x @ folded.feed_forward_weight().array(float64, transposed=True) + bias
     assert np.abs(found - expected).max() <= tolerances.FOLDING * np.abs(expected).max()

@@ -1,4 +1,4 @@
-"""golden.json: an independent answer, equal to torch's, and reached by the graph."""
+"""golden.json: an independent reference that torch and the exported graph agree with."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_golden_equals_torch_in_float64(mini, rows, measured):
     assert worst <= tolerances.GOLDEN_AGAINST_TORCH
 
 
-def test_fp32_graph_reaches_golden(folder, rows, measured):
+def test_fp32_graph_agrees_with_golden(folder, rows, measured):
     found = Model(folder)([(row["input_ids"], row["instruction_tokens"]) for row in rows])
     worst = np.abs(found - vectors(rows)).max()
     measured(f"{'nv-embed-mini':18} fp32 graph against golden               {worst:.2e}")
     assert worst <= tolerances.fp32(layers=4)
 
 
-def test_fp16_graph_reaches_golden(mini, rows, tmp_path, measured):
+def test_fp16_graph_agrees_with_golden(mini, rows, tmp_path, measured):
     export(mini, tmp_path / "fp16", ExportOptions(golden=False))
     found = Model(tmp_path / "fp16")([(row["input_ids"], row["instruction_tokens"]) for row in rows])
     least = cosines(found, vectors(rows)).min()
@@ -69,11 +69,11 @@ def test_numbers_round_trip_to_float32(rows):
         assert all(float(str(np.float32(value))) == value for value in row["embedding"])
 
 
-def test_rows_without_anything_to_pool_are_left_out(mini, tmp_path):
+def test_rows_without_tokens_to_pool_are_omitted(mini, tmp_path):
     export(mini, tmp_path / "short", ExportOptions(precision="fp32", max_length=12))
     rows = json.loads((tmp_path / "short" / "golden.json").read_text())["rows"]
     assert all(row["instruction_tokens"] < len(row["input_ids"]) <= 12 for row in rows)
-    assert len(rows) == 6  # the two questions, whose instruction has 18 tokens, are gone
+    assert len(rows) == 6  # without the two questions, whose instruction has 18 tokens
     found = Model(tmp_path / "short")([(row["input_ids"], row["instruction_tokens"]) for row in rows])
     assert np.abs(found - vectors(rows)).max() <= tolerances.fp32(layers=4)
 

@@ -1,4 +1,4 @@
-"""--layers N: the first layers of a checkpoint that is still checked whole, under a name that says so."""
+"""--layers N exports the first layers of a checkpoint, which is still checked as a whole, under a name that says so."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def manifest(folder) -> dict:
     return json.loads((folder / "nvembed.json").read_text())
 
 
-def test_it_is_the_export_of_the_shallow_checkpoint(tmp_path, deep, spec, out):
+def test_it_equals_the_export_of_a_shallower_checkpoint(tmp_path, deep, spec, out):
     shallow, other = tmp_path / "shallow", tmp_path / "other"
     write_checkpoint(shallow, spec.but(layers=2, shards=1))
     later = [f"{BACKBONE}.layers.{index}." for index in (2, 3)]
@@ -45,31 +45,31 @@ def test_it_is_the_export_of_the_shallow_checkpoint(tmp_path, deep, spec, out):
 
 
 @pytest.mark.parametrize(("option", "name"), [([], "small"), (["--name", "NV-Embed-v1"], "NV-Embed-v1")])
-def test_the_name_says_that_it_is_a_part(deep, out, capsys, option, name):
+def test_the_name_says_that_layers_are_missing(deep, out, capsys, option, name):
     assert main([str(deep), str(out), "--layers", "2", *option]) == 0
     assert manifest(out)["model"]["name"] == f"{name}-first-2-of-4-layers"
-    assert "not the model" in capsys.readouterr().err
+    assert "only the first layers" in capsys.readouterr().err
 
 
-def test_all_layers_are_the_model(deep, out, capsys):
+def test_all_layers_are_the_whole_model(deep, out, capsys):
     assert main([str(deep), str(out), "--layers", "4"]) == 0
     assert manifest(out)["model"]["name"] == "small"
-    assert "not the model" not in capsys.readouterr().err
+    assert "only the first layers" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layers", [0, -1, 5])
-def test_other_numbers_are_refused(deep, out, layers):
+def test_numbers_out_of_range_are_rejected(deep, out, layers):
     options = ExportOptions(layers=layers)
-    assert_fails(deep, out, UsageError, f"--layers is {layers}", "num_hidden_layers, 4", options=options)
+    assert_fails(deep, out, UsageError, f"--layers is {layers}", "1 to 4 (num_hidden_layers)", options=options)
 
 
 def test_tensors_beyond_the_layers_are_still_checked(tmp_path, spec, out):
     broken = write_checkpoint(tmp_path / "broken", spec)
     last = f"{BACKBONE}.layers.3.mlp.up_proj.weight"
     for change, fragment in (
-        (lambda tensors: tensors.pop(last), f"missing: `{last}`"),
-        (lambda tensors: tensors.update({f"{BACKBONE}.layers.4.stray": tensors[last]}), "left over"),
-        (lambda tensors: tensors.update({last: tensors[last][:-1]}), "found shape"),
+        (lambda tensors: tensors.pop(last), f"missing tensors: `{last}`"),
+        (lambda tensors: tensors.update({f"{BACKBONE}.layers.4.stray": tensors[last]}), "unexpected tensors"),
+        (lambda tensors: tensors.update({last: tensors[last][:-1]}), "has shape"),
     ):
         tensors = random_tensors(spec)
         change(tensors)
@@ -77,6 +77,6 @@ def test_tensors_beyond_the_layers_are_still_checked(tmp_path, spec, out):
         assert_fails(broken, out, TensorError, fragment, options=TWO)
 
 
-def test_the_checkpoints_own_configuration_must_fit(deep, spec, out):
+def test_the_checkpoint_must_still_match_its_own_configuration(deep, spec, out):
     (deep / "config.json").write_text(json.dumps(config_values(spec.but(layers=2))))
-    assert_fails(deep, out, TensorError, "left over", options=ExportOptions(layers=1))
+    assert_fails(deep, out, TensorError, "unexpected tensors", options=ExportOptions(layers=1))

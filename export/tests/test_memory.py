@@ -1,4 +1,4 @@
-"""The exporter's memory does not grow with the checkpoint, nor the CPU graph's with the square of the length."""
+"""The exporter's memory does not grow with the checkpoint; the CPU graph's does not grow quadratically with length."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 
 before = peak()
-# Short golden rows: what they need does not depend on depth, and would hide what the weights need.
+# Short golden rows: their memory does not depend on depth and would hide that of the weights.
 export(Path(sys.argv[1]), Path(sys.argv[2]), ExportOptions(precision=sys.argv[3], target="cpu", max_length=16))
 print(before, peak())
 """
 
 
 def deep_checkpoint(directory, layers: int) -> int:
-    """A checkpoint of many layers that share their random weights; returns its size in bytes."""
+    """Write a checkpoint of many layers with the same random weights; returns its size in bytes."""
     spec = Spec("deep", 0, 640, 1, 8, 2, None, 2240, 64, 4, 160)
     tensors = random_tensors(spec)
     prefix = f"{BACKBONE}.layers.0."
@@ -45,7 +45,7 @@ def deep_checkpoint(directory, layers: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("precision", ["fp16", "fp32", "int8", "int4", "w8a8"])
-def test_peak_memory_does_not_follow_the_size(tmp_path, precision, measured):
+def test_peak_memory_does_not_grow_with_the_checkpoint(tmp_path, precision, measured):
     sizes, peaks = [], []
     for layers in (4, 40):
         checkpoint = tmp_path / f"checkpoint-{layers}"
@@ -78,7 +78,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
-def test_memory_of_the_cpu_graph_grows_with_the_length_and_not_its_square(tmp_path, measured):
+def test_memory_of_the_cpu_graph_is_linear_in_the_length(tmp_path, measured):
     spec = Spec("long", 1, 64, 1, 8, 2, None, 96, 7, 2, 24, positions=8192)
     checkpoint = write_checkpoint(tmp_path / "checkpoint", spec)
     growth = {}

@@ -1,4 +1,4 @@
-"""The exported graph, run by ONNX Runtime, computes NV-Embed: against torch, fused against direct, alone or batched."""
+"""The exported graph computes NV-Embed in ONNX Runtime: against torch, fused against direct, alone and in batches."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ TEXTS = [
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to unit length, so that bounds mean the same for a model that does not normalise."""
+    """Rows scaled to unit length, so that bounds also apply to a model that does not normalise."""
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda spec: spec.name)
 def case(request, tmp_path_factory):
-    """One random checkpoint, exported three ways, with the reference's answer."""
+    """A random checkpoint, its exports, and the reference embeddings."""
     spec, folder = request.param, tmp_path_factory.mktemp(request.param.name)
     checkpoint = write_checkpoint(folder / "checkpoint", spec)
     rng = np.random.default_rng(spec.seed)
@@ -70,22 +70,22 @@ def test_fp32_graph_equals_the_torch_reference(case, measured):
     assert np.abs(np.linalg.norm(found, axis=-1) / np.linalg.norm(case.reference, axis=-1) - 1).max() <= bound
 
 
-def test_fp16_graph_points_where_the_torch_reference_does(case, measured):
+def test_fp16_graph_stays_close_to_the_torch_reference(case, measured):
     for pooler in ("fused", "direct"):
         least = cosines(case.models["fp16", pooler](case.rows), case.reference).min()
         measured(f"{case.spec.name:18} fp16 {pooler} against torch, least cosine  {least:.7f}")
         assert least >= tolerances.FP16_COSINE
 
 
-def test_bf16_graph_points_where_the_torch_reference_does(case, measured):
-    """In ONNX Runtime with fp32 sums between bf16 values; its CPU provider has no bf16 products of its own."""
+def test_bf16_graph_stays_close_to_the_torch_reference(case, measured):
+    """With fp32 sums between bf16 values, because ONNX Runtime's CPU provider has no bf16 products."""
     for pooler in ("fused", "direct"):
         least = cosines(case.models["bf16", pooler](case.rows), case.reference).min()
         measured(f"{case.spec.name:18} bf16 {pooler} against torch, least cosine  {least:.7f}")
         assert least >= tolerances.BF16_COSINE
 
 
-def test_quantised_graphs_stay_near_the_torch_reference(case, measured):
+def test_quantised_graphs_stay_close_to_the_torch_reference(case, measured):
     bounds = {"int8": tolerances.INT8_COSINE, "int4": tolerances.INT4_COSINE, "w8a8": tolerances.W8A8_COSINE}
     for name, bound in bounds.items():
         for pooler in ("fused", "direct"):
@@ -95,11 +95,11 @@ def test_quantised_graphs_stay_near_the_torch_reference(case, measured):
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_weights_that_codes_can_express_lose_nothing(tmp_path, precision):
-    """Takes the rounding away and leaves the graph: as near to torch as fp32, if products are taken in fp32."""
+def test_weights_that_codes_represent_exactly_lose_nothing(tmp_path, precision):
+    """Without rounding of weights and with fp32 products, the graph must be as close to torch as an fp32 graph."""
     spec = Spec(
         "on-the-grid", 13, 96, 2, 4, 2, None, 80, 7, 2, 24, dtype="F32"
-    )  # rows of 48, 80, 96: not all blocks full
+    )  # rows of 48, 80, 96, so that some blocks are not full
     checkpoint, tensors = write_checkpoint(tmp_path / "checkpoint", spec), random_tensors(spec)
     q = replace(make_precision(precision).quantization, block_size=64)
     for name, array in tensors.items():
@@ -117,7 +117,7 @@ def test_weights_that_codes_can_express_lose_nothing(tmp_path, precision):
 
 
 def test_onnx_reference_runtime_agrees(case, measured):
-    """A second runtime, which rounds every narrow product as it goes (ONNX Runtime's CPU kernels may keep more)."""
+    """A second runtime, which rounds after every narrow operation (ONNX Runtime's CPU kernels may keep more digits)."""
     if case.spec.hidden > 128:
         pytest.skip("ONNX's reference runtime is too slow for this size")
     rows = case.rows[:4]
@@ -136,14 +136,14 @@ def test_onnx_reference_runtime_agrees(case, measured):
             assert least >= bounds[precision]
 
 
-def test_attention_for_the_cpu_equals_the_torch_reference(case, measured):
+def test_the_target_cpu_equals_the_torch_reference(case, measured):
     found = case.models["fp32", "cpu"](case.rows)
     worst, bound = np.abs(unit(found) - unit(case.reference)).max(), tolerances.fp32(case.spec.layers)
     measured(f"{case.spec.name:18} target cpu against torch, largest difference {worst:.2e} (bound {bound:.1e})")
     assert worst <= bound
 
 
-def test_operators_written_out_for_openvino_equal_the_torch_reference(case, measured):
+def test_the_target_openvino_equals_the_torch_reference(case, measured):
     for pooler in ("fused", "direct"):
         found = case.models["openvino", pooler](case.rows)
         worst, bound = np.abs(unit(found) - unit(case.reference)).max(), tolerances.fp32(case.spec.layers)
@@ -151,14 +151,14 @@ def test_operators_written_out_for_openvino_equal_the_torch_reference(case, meas
         assert worst <= bound
 
 
-def test_attention_for_the_cpu_does_not_see_padding(case):
+def test_the_target_cpu_ignores_padding(case):
     model = case.models["fp32", "cpu"]
     together = unit(model(case.rows, width=max(len(ids) for ids, _ in case.rows) + 17))
     alone = unit(np.concatenate([model([row]) for row in case.rows]))
     assert np.abs(together - alone).max() <= tolerances.BATCH_INVARIANCE
 
 
-def test_a_batch_for_the_cpu_may_have_more_tokens_than_the_longest_row(tmp_path, small_spec):
+def test_a_batch_for_the_cpu_may_have_more_tokens_than_max_length(tmp_path, small_spec):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
     options = ExportOptions(precision="fp32", target="cpu", max_length=8, golden=False)
     export(checkpoint, tmp_path / "model", options)
@@ -169,7 +169,7 @@ def test_a_batch_for_the_cpu_may_have_more_tokens_than_the_longest_row(tmp_path,
 
 
 @pytest.mark.parametrize("pooler", ["fused", "direct"])
-def test_the_target_cpu_computes_no_padding_and_ends_with_the_pooled_tokens(tmp_path, small_spec, pooler):
+def test_the_target_cpu_skips_padding_and_in_the_end_tokens_not_pooled(tmp_path, small_spec, pooler):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(layers=3))
     options = ExportOptions(precision="fp32", target="cpu", pooler=pooler, golden=False)
     export(checkpoint, tmp_path / "model", options)
@@ -219,7 +219,7 @@ def test_padding_ids_do_not_matter(case):
 
 
 def test_every_part_of_the_input_matters(case):
-    """Guards the tests above: inputs to which the model is deaf would hide mistakes."""
+    """Guards the tests above: a model that ignores part of its input would hide mistakes."""
     model = case.models["fp32", "fused"]
     ids = list(range(20, 44))
     base = unit(model([(ids, 0)]))
@@ -227,8 +227,8 @@ def test_every_part_of_the_input_matters(case):
         assert np.abs(unit(model([other])) - base).max() > 100 * tolerances.fp32(case.spec.layers)
 
 
-def test_rows_may_be_exactly_max_length_long(tmp_path, small_spec):
-    """The last position of the rotary tables is used, and one more token is an error rather than a wrong answer."""
+def test_rows_may_have_exactly_max_length_tokens(tmp_path, small_spec):
+    """The last position of the rotary tables works, and one more token is an error rather than a wrong result."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
     export(checkpoint, tmp_path / "model", ExportOptions(precision="fp32", max_length=20, golden=False))
     model, ids = Model(tmp_path / "model"), list(range(30, 51))
@@ -240,12 +240,12 @@ def test_rows_may_be_exactly_max_length_long(tmp_path, small_spec):
 
 
 def test_residual_beyond_the_range_of_fp16_stays_finite(tmp_path):
-    """Only an fp32 residual stream can hold it: a channel that starts near fp16's limit and is added to."""
+    """A channel that starts near fp16's limit and grows, which only an fp32 residual stream can represent."""
     spec = Spec("beyond", 11, 64, 3, 4, 2, None, 96, 7, 2, 24, dtype="F32", outliers=65000.0)
     checkpoint = write_checkpoint(tmp_path / "checkpoint", spec)
     tensors = random_tensors(spec)
     channel = int(np.abs(tensors[f"{BACKBONE}.embed_tokens.weight"]).mean(0).argmax())
-    for layer in range(spec.layers):  # grows by what the attention passes on, about 8 times the row
+    for layer in range(spec.layers):  # attention adds about 8 times the row to the channel
         tensors[f"{BACKBONE}.layers.{layer}.self_attn.v_proj.weight"][:, channel] = 4
         tensors[f"{BACKBONE}.layers.{layer}.self_attn.o_proj.weight"][channel] = 8
     write_weights(checkpoint, tensors, "F32")

@@ -1,4 +1,4 @@
-"""The model folder appears whole or not at all, whatever goes wrong while it is written."""
+"""The model folder appears complete or not at all, whatever goes wrong while it is written."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FORCE = ExportOptions(precision="fp32", force=True)
 TOKEN = "0123456789abcdef"  # of another export
 
 
-def test_folder_that_exists_is_kept(small, out):
+def test_existing_folder_is_kept(small, out):
     export(small, out, FP32)
     before = (out / "nvembed.json").stat()
-    assert_fails(small, out, OutputError, str(out), "exists", "no such folder", "--force")
+    assert_fails(small, out, OutputError, str(out), "already exists", "--force")
     assert (out / "nvembed.json").stat() == before
 
 
@@ -46,7 +46,7 @@ def test_force_fills_an_empty_folder(small, out):
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_force_replaces_nothing_but_model_folders(small, out, kind):
+def test_force_replaces_only_model_folders(small, out, kind):
     if kind == "folder":
         out.mkdir()
         (out / "thesis.txt").write_text("years of work")
@@ -56,7 +56,7 @@ def test_force_replaces_nothing_but_model_folders(small, out, kind):
         elsewhere = small.parent / "elsewhere"
         export(small, elsewhere, FP32)
         out.symlink_to(elsewhere)
-    assert_fails(small, out, OutputError, str(out), "no nvembed.json", "model folder", options=FORCE)
+    assert_fails(small, out, OutputError, str(out), "not a model folder", "nvembed.json", options=FORCE)
 
 
 def test_force_keeps_the_old_folder_when_the_export_fails(small, out):
@@ -82,14 +82,14 @@ def test_force_keeps_the_old_folder_when_the_last_rename_fails(small, out, monke
     assert (out / "nvembed.json").exists()
 
 
-def test_output_may_not_hold_the_checkpoint(small):
+def test_output_must_not_contain_the_checkpoint(small):
     for target in (small, small.parent):
-        with pytest.raises(OutputError, match="holds the checkpoint"):
+        with pytest.raises(OutputError, match="contains the checkpoint"):
             export(small, target, FORCE)
     assert (small / "config.json").exists()
 
 
-def test_missing_parents_are_made_and_taken_away_again(small, out):
+def test_missing_parents_are_created_and_removed_after_a_failure(small, out):
     deep = out / "a" / "b"
     export(small, deep, FP32)
     assert (deep / "nvembed.json").exists()
@@ -108,7 +108,7 @@ def test_parent_that_is_a_file(small, out):
 
 def test_parent_without_permission(small, out):
     if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
+        pytest.skip("root can write everywhere")
     out.parent.chmod(0o500)
     try:
         assert_fails(small, out, OutputError, str(out), "permission denied")
@@ -116,7 +116,7 @@ def test_parent_without_permission(small, out):
         out.parent.chmod(0o700)
 
 
-def test_too_little_space_is_found_before_anything_is_written(small, out, monkeypatch):
+def test_too_little_space_is_detected_before_anything_is_written(small, out, monkeypatch):
     usage = shutil.disk_usage(out.parent)
     monkeypatch.setattr(nvembed_export.output.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     monkeypatch.setattr(nvembed_export.external_data.ExternalData, "write", None)
@@ -129,7 +129,7 @@ def test_too_little_space_is_found_before_anything_is_written(small, out, monkey
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_disk_that_fills_up_while_weights_are_written(small, out, monkeypatch, code):
+def test_disk_fills_up_while_weights_are_written(small, out, monkeypatch, code):
     count = 0
 
     def failing(file, data):
@@ -144,7 +144,7 @@ def test_disk_that_fills_up_while_weights_are_written(small, out, monkeypatch, c
 
 
 def test_file_size_limit(small, out):
-    """A true short write and a true error from the system, without needing a small disk."""
+    """A real short write and a real error from the system, without a small disk."""
     resource = pytest.importorskip("resource", reason="no file size limits on this system")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -155,12 +155,12 @@ def test_file_size_limit(small, out):
 
 
 def test_full_disk(small, tmp_path, monkeypatch):
-    """On a file system of 64 KiB, with the check beforehand blinded so that the disk itself says no."""
+    """On a file system of 64 KiB, first with the check of free space, then without it so that a write fails."""
     mount = tmp_path / "disk"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
     if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("cannot mount a tmpfs here (needs root and the right to mount)")
+        pytest.skip("cannot mount a tmpfs here (needs root and permission to mount)")
     try:
         assert_fails(small, mount / "model", OutputError, "bytes free", "needed")
         usage = shutil.disk_usage(mount)
@@ -171,7 +171,7 @@ def test_full_disk(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_nothing_is_left_when_anything_else_stops_it(small, out, monkeypatch, stop):
+def test_nothing_is_left_after_any_other_exception(small, out, monkeypatch, stop):
     def failing(file, data):
         raise stop
 
@@ -181,7 +181,7 @@ def test_nothing_is_left_when_anything_else_stops_it(small, out, monkeypatch, st
     assert list(out.parent.iterdir()) == []
 
 
-# A process that stops for a minute once it has written part of the weights, so that a signal finds it there.
+# A process that sleeps for a minute once it has written part of the weights, so that a signal arrives at that point.
 SLOW_EXPORT = """
 import signal, sys, time
 import nvembed_export.external_data as external_data
@@ -195,16 +195,16 @@ def slow(file, data):
         time.sleep(60)
 
 external_data._write_all = slow
-# A shell starts background jobs with SIGINT ignored, and children inherit that: set what a terminal would.
+# A shell starts background jobs with SIGINT ignored, and children inherit that: set the handler a terminal would give.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def start_slow_export(small, out) -> tuple[subprocess.Popen, list[Path]]:
-    """A real process in the middle of writing weights, and what it has made beside `out`.
+    """A real process in the middle of writing weights, and the paths it has created beside `out`.
 
-    The times allowed are long because a busy disk can hold a process up.
+    The timeout is long because a busy disk can delay the process.
     """
     command = [sys.executable, "-c", SLOW_EXPORT, str(small), str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -217,7 +217,7 @@ def start_slow_export(small, out) -> tuple[subprocess.Popen, list[Path]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_signal_in_the_middle_leaves_nothing(small, out, number):
+def test_signal_during_the_export_leaves_nothing(small, out, number):
     process, made = start_slow_export(small, out)
     assert [path.name.rsplit("-", 1)[0] for path in made] == [".model.lock", ".model.partial"]
     process.send_signal(number)
@@ -231,7 +231,7 @@ def sibling(out, kind: str, name: str = "model") -> Path:
     return out.with_name(f".{name}.{kind}-{TOKEN}")
 
 
-def test_running_export_is_left_alone_and_a_killed_one_cleaned_up(small, out):
+def test_running_export_is_left_alone_and_a_killed_one_is_cleaned_up(small, out):
     pytest.importorskip("fcntl", reason="no file locks on this system")
     process, made = start_slow_export(small, out)
     try:
@@ -245,8 +245,8 @@ def test_running_export_is_left_alone_and_a_killed_one_cleaned_up(small, out):
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_export_whose_lock_is_held_by_a_process_unknown_here_is_left_alone(small, out):
-    """Names say nothing of processes, so holding the lock in this one is what another container's looks like."""
+def test_export_whose_lock_is_held_elsewhere_is_left_alone(small, out):
+    """Names do not identify processes, so a lock held by this process looks like one held by another container."""
     fcntl = pytest.importorskip("fcntl", reason="no file locks on this system")
     partial, old = sibling(out, "partial"), sibling(out, "old")
     partial.mkdir()
@@ -259,7 +259,7 @@ def test_export_whose_lock_is_held_by_a_process_unknown_here_is_left_alone(small
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_only_what_a_dead_exporter_of_the_same_folder_left_is_taken_away(small, out):
+def test_only_leftovers_of_a_dead_exporter_of_the_same_folder_are_removed(small, out):
     pytest.importorskip("fcntl", reason="no file locks on this system")
     sibling(out, "lock").touch()
     sibling(out, "partial").mkdir()
@@ -290,8 +290,8 @@ def test_without_locks_exports_work_and_leave_others_alone(small, out, monkeypat
     assert sorted(out.parent.iterdir()) == sorted([lock, partial, out])
 
 
-def test_lock_taken_for_stale_before_it_was_locked_is_made_again(small, out, monkeypatch):
-    """Another exporter that cleans up may find the file between its making and its locking."""
+def test_lock_file_removed_as_stale_before_it_was_locked_is_created_again(small, out, monkeypatch):
+    """Another exporter that cleans up may find the file after it is created and before it is locked."""
     fcntl = pytest.importorskip("fcntl", reason="no file locks on this system")
     flock, taken = fcntl.flock, []
 
@@ -307,7 +307,7 @@ def test_lock_taken_for_stale_before_it_was_locked_is_made_again(small, out, mon
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_folder_a_dead_exporter_had_set_aside_comes_back(small, out):
+def test_folder_that_a_dead_exporter_had_set_aside_is_restored(small, out):
     pytest.importorskip("fcntl", reason="no file locks on this system")
     export(small, out, FP32)
     out.rename(sibling(out, "old"))
@@ -318,7 +318,7 @@ def test_folder_a_dead_exporter_had_set_aside_comes_back(small, out):
     assert '"apache-2.0"' in (out / "nvembed.json").read_text()
 
 
-def test_folder_that_could_not_go_back_comes_back_with_the_next_export(small, out, monkeypatch):
+def test_folder_that_could_not_be_restored_is_restored_by_the_next_export(small, out, monkeypatch):
     pytest.importorskip("fcntl", reason="no file locks on this system")
     export(small, out, FP32)
     rename = os.rename

@@ -1,4 +1,4 @@
-"""The tool that writes random checkpoints of NV-Embed's size: its shapes, and everything else on a tiny one."""
+"""The tool that writes random checkpoints of NV-Embed's size: shapes at full size, the rest on a tiny checkpoint."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_the_full_size_is_nv_embeds():
-    """7.85 B parameters and 15.70 GB are NVIDIA's figures; the shapes here are not computed by the exporter."""
+    """7.85 B parameters and 15.70 GB are NVIDIA's figures; these shapes do not come from the exporter."""
     plan = tensor_plan(FULL)
     parameters = sum(map(nbytes, plan)) // 2
     assert parameters == 7_851_016_192
@@ -62,7 +62,7 @@ def test_the_full_shapes_are_those_the_exporter_expects(form):
     assert (config.text.max_position_embeddings, config.text.rope_theta) == (32768, 10000.0)
 
 
-def test_the_full_checkpoint_lies_in_four_files():
+def test_the_full_checkpoint_has_four_files():
     parts = shards(tensor_plan(FULL))
     sizes = [sum(map(nbytes, part)) for part in parts]
     assert len(parts) == 4
@@ -90,7 +90,7 @@ def test_values_have_the_planned_mean_and_scale(tiny):
     assert not tensors
 
 
-def test_no_value_depends_on_the_depth_but_all_on_seed_and_name(tiny, tmp_path):
+def test_values_depend_on_seed_and_name_but_not_on_depth(tiny, tmp_path):
     write_random_checkpoint(tmp_path / "shallow", TINY.but(layers=1))
     write_random_checkpoint(tmp_path / "other", TINY.but(layers=1, seed=1))
     whole, shallow, other = (read(folder) for folder in (tiny, tmp_path / "shallow", tmp_path / "other"))
@@ -100,7 +100,7 @@ def test_no_value_depends_on_the_depth_but_all_on_seed_and_name(tiny, tmp_path):
     assert not np.array_equal(whole[q_proj.format(0)], whole[q_proj.format(1)])
 
 
-def test_blocks_do_not_change_the_size(tmp_path, monkeypatch):
+def test_blocks_do_not_change_the_shapes(tmp_path, monkeypatch):
     monkeypatch.setattr(random_checkpoint, "BLOCK_VALUES", 1000)
     write_random_checkpoint(tmp_path / "blocks", TINY)
     assert {name: array.shape for name, array in read(tmp_path / "blocks").items()} == {
@@ -108,7 +108,7 @@ def test_blocks_do_not_change_the_size(tmp_path, monkeypatch):
     }
 
 
-def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
+def test_too_little_space_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     usage = random_checkpoint.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(random_checkpoint.shutil, "disk_usage", lambda _: usage._replace(free=15_000_000_000))
     with pytest.raises(OutputError, match=r"disk has 15000000000 bytes free, needed 15704\d{6}$"):
@@ -120,5 +120,5 @@ def test_the_command_line(tmp_path):
     command = [sys.executable, random_checkpoint.__file__, str(tmp_path)]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (4, "")
-    assert "output exists" in refused.stderr
+    assert "output already exists" in refused.stderr
     assert subprocess.run([*command, "--layers", "0"], capture_output=True).returncode == 2

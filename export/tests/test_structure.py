@@ -1,4 +1,4 @@
-"""The graph keeps the contract of docs/model-folder.md and stays within what every execution provider can take."""
+"""The graph follows docs/guides/model-folder.md and uses only what every execution provider supports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def half(request, folders):
 
 
 class TypedGraph:
-    """A graph with the dtype of every value and the node that makes it."""
+    """A graph with the dtype of every value and the node that produces it."""
 
     def __init__(self, path):
         self.model = shape_inference.infer_shapes(onnx.load(path, load_external_data=False), strict_mode=True)
@@ -86,12 +86,12 @@ def test_the_target_cpu_has_the_same_weights_and_its_own_attention(folders, tmp_
     portable = onnx.load(folders / "fp32-fused" / "model.onnx", load_external_data=False)
     weights = [{tensor.name for tensor in model.graph.initializer if tensor.external_data} for model in (cpu, portable)]
     assert weights[0] == weights[1]
-    for node in cpu.graph.node:  # a mask would turn ONNX Runtime's kernel of blocks off
+    for node in cpu.graph.node:  # with a mask, ONNX Runtime would not use its blockwise kernel
         if node.domain:
             assert len(node.input) == 3
 
 
-def test_the_target_openvino_has_operators_that_openvino_knows_and_float32_alone(folders, tmp_path):
+def test_the_target_openvino_uses_only_operators_that_openvino_supports_and_float32(folders, tmp_path):
     for precision in ("fp32", "bf16"):
         options = ExportOptions(precision=precision, target="openvino", golden=False)
         export(folders / "checkpoint", tmp_path / precision, options)
@@ -105,8 +105,8 @@ def test_the_target_openvino_has_operators_that_openvino_knows_and_float32_alone
         assert {tensor.data_type for tensor in model.graph.initializer} == {TensorProto.FLOAT, TensorProto.INT64}
 
 
-def test_sums_alone_lead_from_the_embedding_table_to_openvinos_output(folders, tmp_path):
-    """Which OpenVINO then computes in float32 in a bf16 model too: the residual stream."""
+def test_the_residual_stream_reaches_openvinos_output_through_sums_alone(folders, tmp_path):
+    """So that OpenVINO computes it in float32 even in a bf16 model."""
     export(folders / "checkpoint", tmp_path / "model", ExportOptions("bf16", target="openvino", golden=False))
     graph = onnx.load(tmp_path / "model" / "model.onnx", load_external_data=False).graph
     makers = {name: node for node in graph.node for name in node.output}
@@ -119,13 +119,13 @@ def test_sums_alone_lead_from_the_embedding_table_to_openvinos_output(folders, t
     assert any(node.op_type == "Gather" and node.input[0].endswith("embed_tokens.weight") for node in residual)
 
 
-def test_openvino_is_for_fp32_and_bf16(folders, tmp_path):
+def test_openvino_needs_fp32_or_bf16(folders, tmp_path):
     for precision in ("fp16", "int8", "int4"):
-        with pytest.raises(UsageError, match=f"--target openvino needs --precision fp32 or bf16, found {precision}"):
+        with pytest.raises(UsageError, match=f"needs --precision fp32 or bf16, got --precision {precision}"):
             export(folders / "checkpoint", tmp_path / "model", ExportOptions(precision=precision, target="openvino"))
 
 
-def test_inputs_and_output_are_the_contract(folder):
+def test_inputs_and_output_match_the_contract(folder):
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
 
     def describe(value):
@@ -138,7 +138,7 @@ def test_inputs_and_output_are_the_contract(folder):
     assert [describe(value) for value in graph.output] == [("embeddings", dtype, ["batch", 32])]
 
 
-def test_attention_is_full_and_has_lengths_but_no_mask(folder):
+def test_attention_is_bidirectional_and_has_lengths_but_no_mask(folder):
     graph = TypedGraph(folder / "model.onnx")
     nodes = graph.nodes("Attention")
     assert len(nodes) == 3
@@ -149,7 +149,7 @@ def test_attention_is_full_and_has_lengths_but_no_mask(folder):
         assert graph.maker[node.input[6]].op_type == "ReduceSum"
 
 
-def test_norms_take_their_statistics_in_fp32(folder):
+def test_norms_compute_their_statistics_in_fp32(folder):
     graph = TypedGraph(folder / "model.onnx")
     norms = graph.nodes("RMSNormalization", "LayerNormalization")
     assert len(norms) == 3 * 2 + 1 + (2 if "fused" in folder.name else 3)
@@ -167,7 +167,7 @@ def test_fp32_graph_has_no_16_bit_value_and_no_needless_cast(folders):
 
 
 def test_16_bit_graph_keeps_the_residual_stream_in_fp32(half):
-    """Walk back from the pooler's input to the embedding table: one Add a sublayer, all fp32."""
+    """Walks back from the pooler's input to the embedding table: one Add per sublayer, all fp32."""
     graph, _ = half
     final = next(node for node in graph.nodes("RMSNormalization") if node.input[1] == "embedding_model.norm.weight")
     value, additions = final.input[0], 0
@@ -191,7 +191,7 @@ def test_16_bit_graph_multiplies_and_attends_in_its_dtype(half):
         assert set(dtypes) - {TensorProto.INT64} == {expected}, node.name
 
 
-def test_16_bit_graph_takes_softmax_mean_and_length_in_fp32(half):
+def test_16_bit_graph_computes_softmax_mean_and_length_in_fp32(half):
     graph, _ = half
     for node in graph.nodes("Softmax", "ReduceL2"):
         assert graph.dtype[node.input[0]] == TensorProto.FLOAT
@@ -235,7 +235,7 @@ def test_fused_pooler_drops_the_projections_it_replaces(folders):
 
 
 def quantization_of(graph, bits):
-    """What the nodes of a graph with quantised projections say, which must be one thing."""
+    """The attributes of a graph's quantised projections, which must all be the same."""
     facts = []
     for node in graph.nodes("MatMulNBits"):
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
@@ -247,7 +247,7 @@ def quantization_of(graph, bits):
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_quantised_graph_keeps_norms_wide_and_looks_words_up_in_fp16(folders, precision):
+def test_quantised_graph_keeps_norms_wide_and_its_embedding_table_in_fp16(folders, precision):
     graph = TypedGraph(folders / f"{precision}-fused" / "model.onnx")
     assert len(graph.nodes("MatMulNBits")) == 3 * 7 + 4
     assert len(graph.nodes("MatMul")) == 1  # the mean, which has no weight
@@ -258,7 +258,7 @@ def test_quantised_graph_keeps_norms_wide_and_looks_words_up_in_fp16(folders, pr
             assert dtype == TensorProto.FLOAT
 
 
-def test_w8a8_graph_rounds_tokens_once_for_products_that_share_them(tmp_path, small_spec):
+def test_w8a8_graph_quantises_tokens_once_for_products_that_share_them(tmp_path, small_spec):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(layers=3))
     export(checkpoint, tmp_path / "model", ExportOptions(precision="w8a8", target="cpu"))
     graph = TypedGraph(tmp_path / "model" / "model.onnx")
@@ -275,9 +275,9 @@ def test_w8a8_graph_rounds_tokens_once_for_products_that_share_them(tmp_path, sm
     assert manifest["quantization"] == facts
 
 
-def test_w8a8_is_for_the_cpu(tmp_path, small_spec):
+def test_w8a8_needs_the_target_cpu(tmp_path, small_spec):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
-    with pytest.raises(UsageError, match="w8a8 has kernels on the CPU only, found --target any"):
+    with pytest.raises(UsageError, match="--precision w8a8 needs --target cpu, got --target any"):
         export(checkpoint, tmp_path / "model", ExportOptions(precision="w8a8"))
 
 
@@ -347,7 +347,7 @@ def test_manifest_describes_the_files(folder):
     assert manifest["golden"] == {"file": "golden.json", "sha256": digest("golden.json")}
 
 
-def test_rotary_tables_are_max_length_long(tmp_path, small_spec):
+def test_rotary_tables_have_max_length_rows(tmp_path, small_spec):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec)
     export(checkpoint, tmp_path / "model", ExportOptions(max_length=33, golden=False))
     model = onnx.load(tmp_path / "model" / "model.onnx", load_external_data=False)

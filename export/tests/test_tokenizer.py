@@ -1,4 +1,4 @@
-"""tokenizer.model converts to a tokenizer.json with the same ids, and a tokenizer.json is taken over as it is."""
+"""tokenizer.model is converted to a tokenizer.json with the same ids; a tokenizer.json is copied unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nvembed_export.config import load_config
 from nvembed_export.sentencepiece_bpe import convert
 from nvembed_export.tokenizer import load_tokenizer
 
-# Ranges of letters, marks and signs that exercise pieces, byte fallback and joined characters.
+# Ranges of letters, marks and symbols that exercise pieces, byte fallback and combined characters.
 RANGES = [(0x20, 0x250), (0x370, 0x600), (0x900, 0xA00), (0x2000, 0x2100), (0x3040, 0x30FF), (0x4E00, 0x5200)]
 RANGES += [(0xAC00, 0xAE00), (0x1F600, 0x1F680)]
 HARD = [
@@ -75,7 +75,7 @@ def test_converted_file_equals_mistrals_in_every_field(spm, mini):
     assert convert(spm, 1) == json.loads((mini / "tokenizer.json").read_text())
 
 
-def test_checkpoint_with_only_tokenizer_model_gets_the_converted_one(tmp_path, spm, mini):
+def test_checkpoint_with_only_tokenizer_model_gets_a_converted_tokenizer_json(tmp_path, spm, mini):
     shutil.copy(mini / "config.json", tmp_path)
     shutil.copy(spm, tmp_path / "tokenizer.model")
     found = load_tokenizer(tmp_path, load_config(tmp_path).text)
@@ -86,7 +86,7 @@ def test_tokenizer_json_is_copied_byte_for_byte(mini):
     assert load_tokenizer(mini, load_config(mini).text).content == (mini / "tokenizer.json").read_bytes()
 
 
-def test_truncation_and_padding_left_in_the_file_are_taken_out(small):
+def test_truncation_and_padding_in_the_file_are_removed(small):
     values = small_tokenizer()
     tokenizer = Tokenizer.from_str(json.dumps(values))
     tokenizer.enable_truncation(4)

@@ -1,4 +1,4 @@
-"""A tokenizer on which the prompt rules cannot rely is refused, naming both values."""
+"""A tokenizer that breaks the prompt rules is rejected; the message names both values."""
 
 from __future__ import annotations
 
@@ -25,65 +25,65 @@ def rewrite(checkpoint, values):
 
 def test_no_tokenizer(small, out):
     (small / "tokenizer.json").unlink()
-    assert_fails(small, out, TokenizerError, "neither", "tokenizer.json", "tokenizer.model")
+    assert_fails(small, out, TokenizerError, "no tokenizer found", "tokenizer.json", "tokenizer.model")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b'{"model": {"type": "None"}}'])
 def test_damaged_tokenizer_json(small, out, content):
     (small / "tokenizer.json").write_bytes(content)
-    assert_fails(small, out, TokenizerError, "tokenizer.json", "no readable tokenizer")
+    assert_fails(small, out, TokenizerError, "tokenizer.json", "not a tokenizer")
 
 
 def test_largest_id_outside_the_embedding_table(small, out, values):
     values["model"]["vocab"]["far"] = 384
     rewrite(small, values)
-    assert_fails(small, out, TokenizerError, "largest id is 384 (`far`)", "vocab_size, 384")
+    assert_fails(small, out, TokenizerError, "largest id is 384 (`far`)", "vocab_size (384)")
 
 
 def test_added_token_outside_the_embedding_table(small, out, values):
     values["model"]["vocab"] |= {f"filler{id}": id for id in range(len(values["model"]["vocab"]), 384)}
     values["added_tokens"].append(values["added_tokens"][0] | {"id": 384, "content": "<pad>"})
     rewrite(small, values)
-    assert_fails(small, out, TokenizerError, "largest id is 384 (`<pad>`)", "vocab_size, 384")
+    assert_fails(small, out, TokenizerError, "largest id is 384 (`<pad>`)", "vocab_size (384)")
 
 
 @pytest.mark.parametrize(("position", "token"), [(1, "<s>"), (2, "</s>")])
 def test_special_token_is_absent(small, out, values, position, token):
     del values["added_tokens"][position]
     rewrite(small, values)
-    assert_fails(small, out, TokenizerError, f"`{token}`", "no such token", f"expected id {position}")
+    assert_fails(small, out, TokenizerError, f"`{token}` is missing", f"expected id {position}")
 
 
 def test_special_token_is_not_special(small, out, values):
     values["added_tokens"][2]["special"] = False
     rewrite(small, values)
-    assert_fails(small, out, TokenizerError, "`</s>`", "no such token", "expected id 2")
+    assert_fails(small, out, TokenizerError, "`</s>` is missing", "expected id 2")
 
 
 def test_special_token_has_another_id(small, out):
     config = json.loads((small / "config.json").read_text())
     config["text_config"]["eos_token_id"] = 7
     (small / "config.json").write_text(json.dumps(config))
-    assert_fails(small, out, TokenizerError, "`</s>`", "found id 2", "expected id 7 (eos_token_id)")
+    assert_fails(small, out, TokenizerError, "`</s>` has id 2", "expected id 7 (eos_token_id)")
 
 
 def test_post_processor_adds_nothing(small, out, values):
     values["post_processor"] = None
     rewrite(small, values)
-    assert_fails(small, out, TokenizerError, "post-processor gives", "expected [1, ", "`<s>` first")
+    assert_fails(small, out, TokenizerError, "post-processor returns", "expected [1, ", "`<s>` first")
 
 
-def test_post_processor_adds_an_end_too(small, out, values):
+def test_post_processor_also_appends_an_end_token(small, out, values):
     template = values["post_processor"]
     template["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
     template["special_tokens"]["</s>"] = {"id": "</s>", "ids": [2], "tokens": ["</s>"]}
     rewrite(small, values)
-    assert_fails(small, out, TokenizerError, "post-processor gives", ", 2, 2]", "expected [1, ")
+    assert_fails(small, out, TokenizerError, "post-processor returns", ", 2, 2]", "expected [1, ")
 
 
 @pytest.fixture
 def sentencepiece_model(small):
-    """Replaces tokenizer.json by Mistral's tokenizer.model; returns a function that changes and saves it."""
+    """Replaces tokenizer.json with Mistral's tokenizer.model; returns a function that changes and saves the latter."""
     (small / "tokenizer.json").unlink()
     model = sentencepiece_model_pb2.ModelProto()
     source = Path(str(resources.files("mistral_common") / "data" / "tokenizer.model.v1"))
@@ -98,7 +98,7 @@ def sentencepiece_model(small):
 
 def test_sentencepiece_model_larger_than_the_vocabulary(small, out, sentencepiece_model):
     sentencepiece_model(lambda model: None)
-    assert_fails(small, out, TokenizerError, "tokenizer.model", "largest id is 31999", "vocab_size, 384")
+    assert_fails(small, out, TokenizerError, "tokenizer.model", "largest id is 31999", "vocab_size (384)")
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_sentencepiece_model_of_another_kind(small, out, sentencepiece_model, ch
 def test_damaged_sentencepiece_model(small, out):
     (small / "tokenizer.json").unlink()
     (small / "tokenizer.model").write_bytes(b"\x0a\xff\xff\xff")
-    assert_fails(small, out, TokenizerError, "tokenizer.model", "no sentencepiece model")
+    assert_fails(small, out, TokenizerError, "tokenizer.model", "not a sentencepiece model")

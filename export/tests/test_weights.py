@@ -1,4 +1,4 @@
-"""Transposing by words gives what transposing by elements gives, whatever the sizes."""
+"""Transposing by words gives the same result as transposing by elements, for all sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from nvembed_export.weights import Weight
 
-# Multiples of four and not, more and less than a tile in each direction, blocks that end between words.
+# Multiples of four and others, larger and smaller than a tile in each direction, blocks that end inside a word.
 SHAPES = [(1, 1), (4, 4), (7, 12), (12, 7), (64, 256), (128, 1030), (200, 8), (1100, 36), (36, 1100)]
 
 

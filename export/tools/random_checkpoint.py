@@ -1,11 +1,11 @@
-"""A seeded random checkpoint of NV-Embed's exact size, for trying the exporter at full scale without the real weights.
+"""Write a random checkpoint of NV-Embed's exact size, to try the exporter at full scale without the real weights.
 
     python export/tools/random_checkpoint.py OUT [--layers N] [--form v1|v2] [--seed N] [--tokenizer FILE]
 
-Names, shapes, dtype (fp16), sharding and config.json are those of NV-Embed-v1 or v2; the values mean nothing. Values
-depend on the seed and the tensor's name only, so a checkpoint of two layers holds the first two of the full one.
+Names, shapes, dtype (fp16), sharding and config.json are those of NV-Embed-v1 or v2; the values are meaningless. They
+depend only on the seed and the tensor's name, so a checkpoint of two layers has the first two layers of the full one.
 
-Memory: one block of a few million values, whatever the size. The folder appears when it is whole.
+Memory: one block of a few million values, whatever the size. The folder appears only once it is complete.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
 from nvembed_export.output import check_output, partial_folder
 
 MISTRAL_TOKENIZER = Path(__file__).parents[2] / "models" / "nv-embed-mini" / "tokenizer.json"
-SHARD_BYTES = 5_000_000_000  # Hugging Face's default, and what NV-Embed is published in
+SHARD_BYTES = 5_000_000_000  # Hugging Face's default, which NV-Embed uses
 BLOCK_VALUES = 1 << 22
-LEVELS = 1 << 16  # of the table of quantiles: one uint16 of randomness picks one
+LEVELS = 1 << 16  # size of the table of quantiles: one random uint16 selects an entry
 
-# The name in config.json, and with it the model's name in every manifest, cannot be taken for NVIDIA's.
+# Names for config.json, and so for every manifest, that cannot be mistaken for NVIDIA's.
 SOURCES = {"v1": "random-weights/NV-Embed-v1-shapes", "v2": "random-weights/NV-Embed-v2-shapes"}
 FULL = Spec(
     hidden=4096,
@@ -53,13 +53,13 @@ README = """\
 ---
 license: apache-2.0
 ---
-Random weights in the shapes of NV-Embed ({layers} of 32 layers, seed {seed}). This is not NV-Embed and holds none of
-its weights; embeddings made with it mean nothing.
+Random weights in the shapes of NV-Embed ({layers} of 32 layers, seed {seed}). This is not NV-Embed and contains none of
+its weights; its embeddings are meaningless.
 """
 
 
 def checkpoint_config(spec: Spec, form: str) -> dict:
-    """config.json's content as v1 has it (the pooler's sizes are left to their defaults) or v2 (a dump of all keys)."""
+    """The content of config.json, as in v1 (which leaves the pooler's sizes at their defaults) or v2 (all keys)."""
     values = config_values(spec)
     text, latent = values["text_config"], values["latent_attention_config"]
     auto = {"AutoConfig": "configuration_nvembed.NVEmbedConfig", "AutoModel": "modeling_nvembed.NVEmbedModel"}
@@ -75,12 +75,12 @@ def checkpoint_config(spec: Spec, form: str) -> dict:
 
 
 def nbytes(item: RandomTensor) -> int:
-    """Bytes of the tensor in fp16."""
+    """Size of the tensor in fp16, in bytes."""
     return 2 * math.prod(item.shape)
 
 
 def shards(plan: list[RandomTensor], limit: int = SHARD_BYTES) -> list[list[RandomTensor]]:
-    """The plan cut, in order, into files of at most `limit` bytes of data."""
+    """Split the plan, in order, into files of at most `limit` bytes of data."""
     result: list[list[RandomTensor]] = [[]]
     for item in plan:
         if result[-1] and sum(map(nbytes, result[-1])) + nbytes(item) > limit:
@@ -91,15 +91,15 @@ def shards(plan: list[RandomTensor], limit: int = SHARD_BYTES) -> list[list[Rand
 
 @cache
 def _quantiles() -> np.ndarray:
-    """[65536] float32: the normal distribution's quantiles, a drawing from which is about as normal as fp16 allows."""
+    """Quantiles of the normal distribution, float32 [65536]; a random entry is as close to normal as fp16 allows."""
     normal = NormalDist()
     return np.array([normal.inv_cdf((level + 0.5) / LEVELS) for level in range(LEVELS)], np.float32)
 
 
 def values(item: RandomTensor, seed: int) -> Iterator[np.ndarray]:
-    """The tensor's values, flat, as float16 blocks of BLOCK_VALUES; every one an independent draw.
+    """The tensor's values, flattened, in float16 blocks of BLOCK_VALUES; each value is an independent draw.
 
-    Looked up in a table already scaled and rounded: ten times as fast as drawing float32 and rounding each.
+    Looking values up in a table, already scaled and rounded, is ten times as fast as drawing and rounding float32.
     """
     table = (item.mean + _quantiles() * np.float32(item.scale)).astype(np.float16)
     rng = np.random.Generator(np.random.SFC64([seed, zlib.crc32(item.name.encode())]))
@@ -107,7 +107,7 @@ def values(item: RandomTensor, seed: int) -> Iterator[np.ndarray]:
     for start in range(0, count, BLOCK_VALUES):
         size = min(BLOCK_VALUES, count - start)
         levels = rng.integers(0, LEVELS, size, dtype=np.uint16)
-        yield np.take(table, levels.astype(np.intp), mode="wrap")  # "wrap" spares the check of every index
+        yield np.take(table, levels.astype(np.intp), mode="wrap")  # "wrap" avoids checking every index
 
 
 def write_random_checkpoint(
@@ -118,9 +118,9 @@ def write_random_checkpoint(
     shard_bytes: int = SHARD_BYTES,
     advance: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Write the checkpoint folder; `advance` is told how many bytes were just written.
+    """Write the checkpoint folder; `advance` is called with the byte count of each block.
 
-    Raises OutputError when `target` exists, or the disk is too small, full, or not writable; nothing is left then.
+    Raises OutputError if `target` exists or the disk is too small, full, or not writable; nothing is left behind then.
     """
     check_output(target, tokenizer_json, force=False)
     parts = shards(tensor_plan(spec), shard_bytes)
@@ -144,16 +144,16 @@ def write_random_checkpoint(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the tool; returns the exit code, which is the exporter's for the same failure."""
-    parser = argparse.ArgumentParser(description="Write a random checkpoint in NV-Embed's shapes, fp16.")
+    """Run the tool and return its exit code, which is the exporter's for the same failure."""
+    parser = argparse.ArgumentParser(description="Write a random fp16 checkpoint with NV-Embed's tensor shapes.")
     parser.add_argument("output", type=Path, help="checkpoint folder to write; 15.7 GB with all layers")
-    parser.add_argument("--layers", type=int, default=FULL.layers, help="decoder layers (default: %(default)s)")
-    parser.add_argument("--form", choices=sorted(SOURCES), default="v1", help="config.json's form (default: v1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the values (default: 0)")
+    parser.add_argument("--layers", type=int, default=FULL.layers, help="number of layers (default: %(default)s)")
+    parser.add_argument("--form", choices=sorted(SOURCES), default="v1", help="form of config.json (default: v1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the values (default: 0)")
     parser.add_argument("--tokenizer", type=Path, default=MISTRAL_TOKENIZER, help="tokenizer.json to copy")
     args = parser.parse_args(arguments)
     if args.layers < 1 or args.seed < 0:
-        parser.error(f"--layers is {args.layers} and --seed {args.seed}, expected at least 1 and 0")
+        parser.error(f"got --layers {args.layers} --seed {args.seed}, expected --layers >= 1 and --seed >= 0")
     spec = FULL.but(layers=args.layers, seed=args.seed)
     total = sum(map(nbytes, tensor_plan(spec)))
     try:

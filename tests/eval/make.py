@@ -1,11 +1,11 @@
-"""Make the committed evaluation files from the packages that carry their data.
+"""Make the committed evaluation files from the packages that contain their data.
 
     python tests/eval/make.py            # write faq.jsonl, wordnet.jsonl, similarity.jsonl, LICENSE-wordnet.txt
-    python tests/eval/make.py --check    # write nothing; exit 1 when a committed file is not what would be written
+    python tests/eval/make.py --check    # write nothing; exit 1 if a committed file differs from what would be written
     python tests/eval/make.py --local    # write the sets that are not redistributed here to build/eval/
 
-Needs `apt-get` and `dpkg-deb` (Debian 12, after `apt-get update`) and `pip`. Packages are downloaded and unpacked below
-build/eval/; nothing is installed. Standard library only.
+Needs `apt-get` and `dpkg-deb` (Debian 12, after `apt-get update`) and `pip`. Packages are downloaded and unpacked in
+build/eval/; nothing is installed. Uses only the standard library.
 """
 
 import argparse
@@ -26,7 +26,7 @@ FAQ_SHA256 = "716a1999dd5ad8494c6a4e47d3510f017aa767ea9e55d3b348b0ad70b0e8d3d7"
 PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 HELD_OUT = 2000
 PAIRS_PER_BIN = 100
-# gensim's copies of sets whose licence does not let us hand them on, or does not say: read, never committed.
+# gensim's copies of sets whose licence does not, or may not, allow redistribution: read locally, never committed.
 GENSIM_SHA256 = {
     "wordsim353.tsv": "f92a022fc2537793a15bc3a8c162ebcd74990e033a228bb6388cb71e4c0b1e1d",
     "simlex999.txt": "d5e0501971478a511430ee880bd0121e94ac701ba86d90544d83e6d2ba3db05d",
@@ -36,7 +36,7 @@ GENSIM_SHA256 = {
 
 
 def apt(package, pattern, digest):
-    """The unpacked tree of a Debian package, downloaded once, its .deb checked against `digest`."""
+    """The folder of an unpacked Debian package, which is downloaded once and whose SHA-256 must be `digest`."""
     BUILD.mkdir(parents=True, exist_ok=True)
     root = BUILD / "root"
     if not list(BUILD.glob(pattern)):
@@ -48,7 +48,7 @@ def apt(package, pattern, digest):
 
 
 def wheel(requirement, pattern):
-    """The wheel of one PyPI requirement, downloaded once and never installed."""
+    """The path of a PyPI requirement's wheel, which is downloaded once and never installed."""
     BUILD.mkdir(parents=True, exist_ok=True)
     if not list(BUILD.glob(pattern)):
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", requirement]
@@ -60,7 +60,7 @@ def wheel(requirement, pattern):
 def check_digest(name, data, expected):
     actual = sha256(data).hexdigest()
     if actual != expected:
-        sys.exit(f"{name}: sha256 is {actual}, this script was written for {expected}")
+        sys.exit(f"{name}: sha256 is {actual}, expected {expected}; delete the download in {BUILD} and try again")
 
 
 def squash(text):
@@ -79,12 +79,12 @@ class Synset:
         fields = head.split()
         lemma_count = int(fields[3], 16)
         self.key = (part_of_speech, fields[0])
-        # An adjective may carry a syntactic marker, as in `galore(ip)`.
+        # An adjective may have a syntactic marker, as in `galore(ip)`.
         self.lemmas = [re.sub(r"\(\w+\)$", "", w).replace("_", " ") for w in fields[4 : 4 + 2 * lemma_count : 2]]
         self.gloss = squash(re.split(r';?\s*"', text)[0]).rstrip("; ")
         self.examples = [squash(e) for e in re.findall(r'"([^"]+)"', text)]
-        # Pointers come in fours: symbol, target offset, part of speech, source/target word numbers. `@` is a hypernym
-        # and `@i` the class of an instance; both stay within their part of speech.
+        # A pointer has four fields: symbol, target offset, part of speech, source/target word numbers. `@` is a
+        # hypernym, `@i` the class of an instance; both have the same part of speech as the synset.
         pointers = fields[5 + 2 * lemma_count : 5 + 2 * lemma_count + 4 * int(fields[4 + 2 * lemma_count])]
         self.hypernyms = [
             (part_of_speech, target)
@@ -94,7 +94,7 @@ class Synset:
 
 
 def read_synsets(root):
-    """Every synset, in the order of the files: the split below depends on this order."""
+    """Every synset in file order, on which the split below depends."""
     return [
         Synset(part_of_speech, line)
         for part_of_speech in PARTS_OF_SPEECH
@@ -104,10 +104,10 @@ def read_synsets(root):
 
 
 def split(synsets):
-    """(held out, used in training), the split nv-embed-mini was trained with.
+    """(held out, used in training): the split with which nv-embed-mini was trained.
 
-    Shuffled with seed 1; held out are the first 2,000 with a one-word first lemma and a gloss of more than 40
-    characters. A remaining synset that shares a held-out gloss was kept out of training too.
+    Synsets are shuffled with seed 1; the first 2,000 with a one-word first lemma and a gloss of more than 40 characters
+    are held out. Other synsets with the same gloss as a held-out one were not used in training either.
     """
     shuffled = list(synsets)
     random.Random(1).shuffle(shuffled)
@@ -117,16 +117,19 @@ def split(synsets):
 
 
 def retrieval(held_out, training):
-    """Each held-out synset's first word with its gloss, once it is sure that no gloss is a training text."""
+    """The first lemma of each held-out synset with its gloss. Exits if a gloss is also a training text."""
     seen = {text for s in training for text in (s.gloss, *s.examples, *s.lemmas)}
     leaked = [s.gloss for s in held_out if s.gloss in seen]
     if leaked or len(held_out) != HELD_OUT:
-        sys.exit(f"wordnet: {len(leaked)} of {len(held_out)} held-out glosses may have been trained on")
+        sys.exit(
+            f"wordnet: {len(held_out)} held-out glosses, {len(leaked)} of them possibly used in training; expected "
+            f"{HELD_OUT} and 0"
+        )
     return [{"query": s.lemmas[0], "passage": s.gloss} for s in held_out]
 
 
 def distances_up(hypernyms, start):
-    """{ancestor: edges on the shortest way up}, `start` itself included."""
+    """{ancestor: number of edges on the shortest path up}, including `start` itself."""
     found, edge = {start: 0}, [start]
     while edge:
         following = []
@@ -140,7 +143,7 @@ def distances_up(hypernyms, start):
 
 
 def wu_palmer(a, b, depth):
-    """2·depth(c) / (up(a, c) + up(b, c) + 2·depth(c)), for the common ancestor c where that is largest; roots: 1.
+    """The largest 2·depth(c) / (up(a, c) + up(b, c) + 2·depth(c)) over common ancestors c; a root has depth 1.
 
     Wu and Palmer, "Verb semantics and lexical selection", ACL 1994.
     """
@@ -149,14 +152,14 @@ def wu_palmer(a, b, depth):
 
 
 def similarity(synsets, held_out):
-    """Pairs of held-out noun glosses with their Wu-Palmer similarity, equally many from each tenth of [0, 1].
+    """Pairs of held-out noun glosses with their Wu-Palmer similarity, the same number from each tenth of [0, 1].
 
-    Unrelated pairs outnumber related ones by far: drawn without bins, nearly all would score alike.
+    Most pairs are unrelated, so that without bins nearly all would have similar scores.
     """
     hypernyms = {s.key: s.hypernyms for s in synsets}
     nouns = [s for s in held_out if s.key[0] == "noun"]
     up = [distances_up(hypernyms, s.key) for s in nouns]
-    # Shortest way to the root; nouns have one root, `entity`.
+    # Depth is the shortest path to the root; nouns have a single root, `entity`.
     root = ("noun", "00001740")
     depth = {key: distances_up(hypernyms, key)[root] + 1 for key in set().union(*up)}
     bins = [[] for _ in range(10)]
@@ -171,13 +174,13 @@ def similarity(synsets, held_out):
 
 
 def licence(root):
-    """WordNet's own licence text: the numbered first lines of each of its data files."""
+    """WordNet's licence text, the numbered lines at the top of each data file."""
     text = (root / "usr/share/wordnet/data.noun").read_text("utf-8").splitlines()
     return "".join(re.sub(r"^  \d+ ", "", line).rstrip() + "\n" for line in text if line.startswith("  "))
 
 
 def committed():
-    """{file name: text} of everything in this folder that this script makes."""
+    """{file name: text} of every file in this folder that this script makes."""
     root = apt("wordnet-base=1:3.0-37", "wordnet-base_*3.0-37_all.deb", WORDNET_SHA256)
     synsets = read_synsets(root)
     held_out, training = split(synsets)
@@ -196,7 +199,7 @@ def committed():
 
 
 def local():
-    """{file name: text} of the sets that are only read from gensim's wheel, on the machine that wants them."""
+    """{file name: text} of the sets that are not redistributed, from gensim's wheel."""
     archive = zipfile.ZipFile(wheel("gensim==4.4.0", "gensim-4.4.0-*.whl"))
     text = {}
     for name, digest in GENSIM_SHA256.items():
@@ -209,7 +212,7 @@ def local():
         made[target] = lines({"a": a, "b": b, "score": float(score)} for a, b, score in rows)
     documents = [line.strip() for line in text["lee.cor"].split("\n") if line.strip()]
     judged = [[float(x) for x in line.split()] for line in text["similarities0-1.txt"].splitlines()]
-    # Only one triangle of the matrix is filled; which one does not matter here.
+    # Only one triangle of the matrix is filled; max takes the value from either.
     made["lee.jsonl"] = lines(
         {"a": documents[i], "b": documents[j], "score": max(judged[i][j], judged[j][i])}
         for i in range(len(documents))

@@ -1,13 +1,13 @@
-"""Measure every precision of nv-embed-mini and of a wide random model, and write the table of docs/precision.md.
+"""Measure every precision of nv-embed-mini and of a wide random model for the table in docs/guides/precision.md.
 
-    python tests/eval/precisions.py                 # print
-    python tests/eval/precisions.py --write         # and put the table between the markers of docs/precision.md
+    python tests/eval/precisions.py                 # print the table
+    python tests/eval/precisions.py --write         # also put it between the markers in docs/guides/precision.md
 
-Quality is measured on the evaluation sets of this folder and as cosine to the fp32 graph, size is that of the weights
-file, speed a ratio to fp32 on this machine: runs of all models alternate, so that a busy machine slows all of them.
-bf16 runs with fp32 sums between bf16 values (export/tests/bf16_on_cpu.py), so it has no speed here. The wide model is
-half as wide as the 7B model, has two layers, and large channels in the residual stream, as Mistral has.
-Needs the exporter and its tests' requirements; takes about ten minutes on two cores.
+Quality is measured on the evaluation sets in this folder and as cosine to the fp32 graph; size is that of the weights
+file; speed is relative to fp32 on this machine. Runs of all models alternate, so that a busy machine slows all of them.
+bf16 runs with fp32 sums between bf16 values (export/tests/bf16_on_cpu.py), so its speed is not measured. The wide model
+is half as wide as the 7B model and has two layers and, like Mistral, large channels in the residual stream.
+Needs the exporter and the requirements of its tests; takes about ten minutes on two cores.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from score import SETS, evaluate
 from seeded_checkpoint import Spec, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "precision.md"
+DOCUMENT = ROOT / "docs" / "guides" / "precision.md"
 MINI = ROOT / "models" / "nv-embed-mini"
 WIDE = Spec("wide", 12, 2048, 2, 16, 4, None, 5632, 64, 4, 512, vocab=1024, dtype="F16", outliers=30.0)
 TOKENS_PER_BATCH = 4096
@@ -49,7 +49,7 @@ VARIANTS = [(name, {"precision": name}) for name in ("fp32", "fp16", "bf16", "in
 
 
 def embed(model, rows):
-    """Rows of (ids, leading ids not pooled) -> [N, D] float64, batches of like lengths."""
+    """Rows of (ids, number of leading ids not pooled) -> float64 [N, D], in batches of similar lengths."""
     order, found = sorted(range(len(rows)), key=lambda row: -len(rows[row][0])), {}
     while order:
         size = max(1, TOKENS_PER_BATCH // len(rows[order[0]][0]))
@@ -59,7 +59,7 @@ def embed(model, rows):
 
 
 def quality(folder, sets, rows_of):
-    """The figures of every set, and the embeddings they come from."""
+    """The figures of every set, and the embeddings behind them."""
     kept = []
 
     def run(requests):
@@ -70,7 +70,7 @@ def quality(folder, sets, rows_of):
 
 
 def speeds(folders):
-    """{label: tokens a second for each of SHAPES}, relative to the first: medians of ratios within a round."""
+    """{label: speed for each of SHAPES relative to the first label}, as medians of the ratios within each round."""
     rng, models = np.random.default_rng(0), {label: Model(folder) for label, folder in folders.items()}
     ratios = {label: [] for label in folders}
     for count, length in SHAPES:
@@ -88,7 +88,7 @@ def speeds(folders):
 
 
 def table(work, sets, rows_of, wide):
-    """Markdown: a row a variant; the first one is what the others are compared with."""
+    """A Markdown table with one row per variant; the others are compared with the first one."""
     wide_rows = [(np.random.default_rng(n).integers(3, 300, n).tolist(), n // 4) for n in (4, 12, 33, 64, 100, 128)]
     results, folders = {}, {}
     for label, options in VARIANTS:
@@ -129,7 +129,7 @@ def machine():
     flags = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f" {name} " in info]
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
-    # Other files do not change the figures.
+    # Changes in other files do not affect the figures.
     if subprocess.check_output([*git, "status", "--porcelain", "export/nvembed_export", "models"]):
         commit += ", changed"
     return (
@@ -147,9 +147,9 @@ def replace_between(text, name, content):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--write", action="store_true", help="rewrite the table of docs/precision.md")
+    parser.add_argument("--write", action="store_true", help="also replace the table in docs/guides/precision.md")
     args = parser.parse_args()
-    # The sets that are committed; all of their texts in one call.
+    # Only the committed sets; all their texts are tokenized in one call.
     sets, tokens = [s for s in SETS if s.path.parent == Path(__file__).resolve().parent], {}
 
     def rows_of(requests):

@@ -1,11 +1,11 @@
-"""Measure the expected figures with PyTorch, from the checkpoint itself: no ONNX, no Rust, no exporter code.
+"""Measure the expected figures with PyTorch, directly from the checkpoint: no ONNX, no Rust, no exporter code.
 
     python tests/eval/reference.py [--model models/nv-embed-mini]            # print
-    python tests/eval/reference.py [--model models/nv-embed-mini] --write    # and write expected.json
+    python tests/eval/reference.py [--model models/nv-embed-mini] --write    # also write expected.json
 
-The model is the exporter tests' independent reference: transformers' MistralModel under a mask that hides padding only,
-with the direct (unfused) pooler, in float64. Run `make.py --local` first: expected.json holds the figures of every set.
-Needs torch, transformers, tokenizers and numpy.
+The model is the independent reference of the exporter's tests: transformers' MistralModel with a mask that hides only
+padding, and the direct (unfused) pooler, in float64. Run `make.py --local` first, because expected.json has the figures
+of every set. Needs torch, transformers, tokenizers and numpy.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from score import EXPECTED, HERE, SETS, available, digest, evaluate
 
 TOKENS_PER_BATCH = 4096
 
-# How far an embedding may be from the reference, as ‖e - reference‖ for unit vectors, and why.
+# Allowed distance of an embedding to the reference, ‖e - reference‖ for unit vectors, and the reason. The reasons are
+# written to expected.json.
 NOISE = {
     "fp32": (1e-4, "float32 sums in another order: the program on a CPU was 7.4e-7 away; room for other backends"),
     "fp16": (2e-3, "float16 weights and activations: the program on a CPU was 3.7e-4 away; room for other backends"),
@@ -35,7 +36,7 @@ NOISE_SEEDS = 20
 
 
 def embeddings(folder, requests):
-    """A list of (instruction, text) -> float64 unit embeddings [N, D], in order, a batch of like lengths at a time."""
+    """A list of (instruction, text) -> unit embeddings, float64 [N, D], in order. Batches have similar lengths."""
     model = ReferenceModel(folder)
     rows = tokenize(folder / "tokenizer.json", requests)
     out = np.empty((len(rows), model.backbone.config.hidden_size))
@@ -48,7 +49,7 @@ def embeddings(folder, requests):
 
 
 def largest_move(sets, found, figures, distance):
-    """The most any figure moves when every embedding is put `distance` away from where it is, over some seeds."""
+    """The largest change of any figure when every embedding moves by `distance` in a random direction."""
     most = 0.0
     for seed in range(NOISE_SEEDS):
         noise = np.random.default_rng(seed).standard_normal(found.shape)
@@ -79,7 +80,7 @@ def main():
     tolerance = {}
     for precision, (distance, reason) in NOISE.items():
         move = largest_move(sets, kept["embeddings"], figures, distance)
-        # Twice, since twenty draws do not show the largest move there is; rounded up to 1e-4.
+        # Doubled, because twenty draws do not find the largest possible change; rounded up to a multiple of 1e-4.
         tolerance[precision] = {
             "value": math.ceil(2 * move * 1e4) / 1e4,
             "reason": f"twice the largest move of a figure under {NOISE_SEEDS} draws of noise of length {distance:g} "

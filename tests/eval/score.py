@@ -1,10 +1,10 @@
-"""Score the `nvembed` program on the evaluation sets of this folder.
+"""Score the `nvembed` program on the evaluation sets in this folder.
 
     python tests/eval/score.py --nvembed target/release/nvembed --model build/models/nv-embed-mini-fp32 [--check]
 
-Prints one row a figure: set, metric, value, the value expected.json was measured with, and the model card's. With
-`--check`, exits 1 when a figure is off by more than expected.json allows. Sets that `make.py --local` builds are scored
-when they are there, and named as skipped when they are not. Needs numpy.
+Prints one row per figure: set, metric, value, the value in expected.json, and the value on the model card. With
+`--check`, exits 1 if a figure differs by more than expected.json allows. Sets that `make.py --local` builds are scored
+if they exist and reported as skipped otherwise. Needs numpy.
 """
 
 import argparse
@@ -25,11 +25,11 @@ EXPECTED = HERE / "expected.json"
 
 @dataclass(frozen=True)
 class EvalSet:
-    """One file of rows: {"query", "passage"} when `task` is given, {"a", "b", "score"} otherwise."""
+    """A file of rows: {"query", "passage"} if `task` is given, {"a", "b", "score"} otherwise."""
 
     path: Path
     task: str | None = None
-    card: str = "-"  # nDCG@10 or Spearman, with the digits the card gives
+    card: str = "-"  # nDCG@10 or Spearman, with the digits on the model card
 
     @property
     def name(self):
@@ -50,9 +50,9 @@ SETS = (
 
 
 def retrieval_metrics(scores, gold):
-    """nDCG@10 and recall@1 of `scores` [Q, P], where `gold` [Q] is the one right passage of each query.
+    """nDCG@10 and recall@1 of `scores` [Q, P]; `gold` [Q] is the index of the only correct passage of each query.
 
-    With one right passage the ideal DCG is 1. A passage that ties with the right one counts as half a place before it.
+    With one correct passage the ideal DCG is 1. A passage that ties with it counts as half a rank ahead of it.
     """
     right = scores[np.arange(len(gold)), gold][:, None]
     rank = (scores > right).sum(1) + ((scores == right).sum(1) - 1) / 2
@@ -61,7 +61,7 @@ def retrieval_metrics(scores, gold):
 
 
 def ranks(values):
-    """Ranks from 0; equal values share the mean of their ranks."""
+    """Ranks from 0; equal values get the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
 
@@ -71,7 +71,7 @@ def spearman(x, y):
 
 
 class Requests:
-    """Collects (instruction, text) pairs, each once, so that a whole evaluation is one call of the program."""
+    """Collects (instruction, text) pairs without duplicates, so that an evaluation runs the program only once."""
 
     def __init__(self):
         self.index = {}
@@ -81,7 +81,7 @@ class Requests:
 
 
 def evaluate(sets, embed):
-    """{set: {metric: value}}. `embed` turns a list of (instruction, text) into an array [N, D] of unit rows."""
+    """{set: {metric: value}}. `embed` maps a list of (instruction, text) to an array [N, D] of unit rows."""
     requests, plans = Requests(), []
     for s in sets:
         rows = s.rows()
@@ -107,7 +107,7 @@ def evaluate(sets, embed):
 def available():
     for s in SETS:
         if not s.path.is_file():
-            print(f"{s.name}: skipped, {s.path.name} is not built (tests/eval/make.py --local)", file=sys.stderr)
+            print(f"{s.name}: skipped, build {s.path.name} with tests/eval/make.py --local", file=sys.stderr)
     return [s for s in SETS if s.path.is_file()]
 
 
@@ -116,7 +116,7 @@ def digest(path):
 
 
 def run_nvembed(program, model, requests, options=()):
-    """The embeddings that `nvembed embed` writes for `requests`, checked to be one finite unit row each."""
+    """The embeddings that `nvembed embed` writes for `requests`, [N, D]. Exits unless they are N finite unit rows."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "texts.jsonl", Path(folder) / "embeddings.npy"
         rows = (
@@ -130,10 +130,10 @@ def run_nvembed(program, model, requests, options=()):
             sys.exit(f"{program} embed: exit status {status}")
         embeddings = np.load(target)
     if embeddings.ndim != 2 or len(embeddings) != len(requests):
-        sys.exit(f"nvembed wrote an array {embeddings.shape} for {len(requests)} texts")
+        sys.exit(f"nvembed wrote an array of shape {embeddings.shape}, expected {len(requests)} rows")
     length = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     if not np.all(np.abs(length - 1) < 1e-2):
-        sys.exit(f"nvembed wrote rows that are not of length 1: {length.min()} to {length.max()}")
+        sys.exit(f"nvembed wrote rows of length {length.min()} to {length.max()}, expected 1 within 0.01")
     return embeddings
 
 
@@ -141,15 +141,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nvembed", type=Path, required=True, help="the nvembed program")
     parser.add_argument("--model", type=Path, required=True, help="a model folder exported from models/nv-embed-mini")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a figure is not the expected one")
-    parser.add_argument("options", nargs="*", help="after `--`: further options of `nvembed embed`")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a figure is outside its tolerance")
+    parser.add_argument("options", nargs="*", help="after `--`: additional options for `nvembed embed`")
     args = parser.parse_args()
 
     expected = json.loads(EXPECTED.read_text("utf-8"))
     precision = json.loads((args.model / "nvembed.json").read_text("utf-8"))["precision"]
     tolerance = expected["tolerance"].get(precision, {}).get("value")
     if args.check and tolerance is None:
-        sys.exit(f"expected.json has no tolerance for {precision}; tests/eval/precisions.py compares it with fp32")
+        sys.exit(
+            f"expected.json has no tolerance for {precision}, only for {', '.join(expected['tolerance'])}; "
+            "tests/eval/precisions.py compares the other precisions with fp32"
+        )
     sets = available()
     figures = evaluate(sets, lambda requests: run_nvembed(args.nvembed, args.model, requests, args.options))
 
@@ -158,13 +161,13 @@ def main():
     for s in sets:
         known = expected["sets"].get(s.name, {"sha256": None, "figures": {}})
         if known["sha256"] != digest(s.path):
-            off.append(f"{s.name}: {s.path.name} is not the file that expected.json was measured on")
+            off.append(f"{s.name}: {s.path.name} differs from the file that expected.json was measured on")
         for metric, value in figures[s.name].items():
             reference = known["figures"].get(metric)
             card = "-" if metric == "recall@1" else s.card
             print(f"{s.name:<12} {metric:<9} {value:>8.4f} {reference or float('nan'):>9.4f} {card:>6}")
             if tolerance is not None and (reference is None or not abs(value - reference) <= tolerance):
-                off.append(f"{s.name} {metric}: {value:.5f}, expected {reference} within {tolerance} ({precision})")
+                off.append(f"{s.name} {metric}: {value:.5f}, expected {reference} ± {tolerance} ({precision})")
     for line in off:
         print(f"off: {line}", file=sys.stderr)
     return 1 if args.check and off else 0

@@ -1,10 +1,10 @@
-"""Random models exported in every form, and what PyTorch says their embeddings are.
+"""Export random models in every form, with reference embeddings from PyTorch.
 
 Usage: python tests/reference/numerics.py OUT
 
-For each of the exporter's test configurations, writes OUT/NAME/{fp32,fp16,direct,cpu}, four model folders, and
-OUT/NAME/rows.json: texts, the float64 embeddings of the original, unfused formulas (transformers' Mistral made
-bidirectional, NVIDIA's pooler), and the bounds that the runtime's tests apply.
+For each of the exporter's test configurations this writes five model folders, OUT/NAME/{fp32,fp16,direct,cpu,openvino},
+and OUT/NAME/rows.json: texts, float64 embeddings from the original, unfused formulas (transformers' Mistral made
+bidirectional, NVIDIA's pooler), and the bounds for the runtime's tests. OUT is deleted first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROWS = [
 
 
 def prepare(spec: Spec, out: Path, tokenizer: Path | None) -> None:
-    """One configuration: checkpoint, exports, reference."""
+    """Write the exports and the reference of one configuration."""
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = write_checkpoint(Path(scratch) / spec.name, spec, tokenizer)
         for form, options in FORMS.items():
@@ -63,7 +63,7 @@ def prepare(spec: Spec, out: Path, tokenizer: Path | None) -> None:
 
 
 def main() -> None:
-    """Write everything anew."""
+    """Delete OUT and write all configurations."""
     out = Path(sys.argv[1])
     shutil.rmtree(out, ignore_errors=True)
     for spec in CASES:

@@ -1,10 +1,10 @@
-"""What NVIDIA's code would give the model for thousands of texts: ids and masks, through transformers' tokenizer.
+"""Write the ids and masks that NVIDIA's code computes for thousands of texts, using transformers' tokenizer.
 
 Usage: python tests/reference/tokens.py OUT.jsonl
 
-Each line is one padded batch: {"max_length", "rows": [[instruction, text], ...], "input_ids", "attention_mask",
-"pool_mask"}. The runtime's tests demand the same ids and masks. The committed tokenizer is checked against
-SentencePiece on the way, which is the tokenizer Mistral was trained with.
+Each line is a padded batch: {"max_length", "rows": [[instruction, text], ...], "input_ids", "attention_mask",
+"pool_mask"}. The runtime's tests require the same ids and masks. This also checks the committed tokenizer against
+SentencePiece, the tokenizer Mistral was trained with.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ WORDS = """the quick brown fox jumps over a lazy dog while naïve café owners e
 
 
 def texts(rng: random.Random) -> list[str]:
-    """At least 2,000 texts: each kind alone, and all kinds mixed."""
+    """At least 2,000 texts: each kind on its own, and all kinds mixed."""
     made = ["", *WHITESPACE, *EMOJI, *SPECIALS, *SCRIPTS.values(), *WORDS]
     made += [chr(code) for code in [*range(0x80), *range(0xA0, 0x180, 3), *range(0x2000, 0x2070, 2)]]
     made += [a + b for a in SPECIALS for b in [*SPECIALS, " ", "a", " a", "\n", "é"]]
@@ -102,7 +102,7 @@ def texts(rng: random.Random) -> list[str]:
 
 
 def long_texts(rng: random.Random) -> list[str]:
-    """Far longer than any row."""
+    """Texts far longer than any row."""
     return [
         " ".join(rng.choice(WORDS) for _ in range(60_000)),
         "".join(rng.choice("".join(SCRIPTS.values())) for _ in range(60_000)),
@@ -115,7 +115,7 @@ def long_texts(rng: random.Random) -> list[str]:
 
 
 def check_sentencepiece(tokenizer: PreTrainedTokenizerFast, strings: list[str]) -> None:
-    """SentencePiece knows no special tokens in texts, so texts without them must agree."""
+    """Exit unless the tokenizers agree on all texts without special tokens, which SentencePiece does not parse."""
     model = resources.files("mistral_common") / "data" / "tokenizer.model.v1"
     original = sentencepiece.SentencePieceProcessor(model_file=str(model))
     compared = 0
@@ -130,7 +130,7 @@ def check_sentencepiece(tokenizer: PreTrainedTokenizerFast, strings: list[str]) 
 
 
 def batch(tokenizer: PreTrainedTokenizerFast, rows: list[tuple[str, str]], max_length: int) -> dict:
-    """As NVIDIA's `encode`: `</s>` behind each text, padded on the right, the instruction's positions not pooled."""
+    """Like NVIDIA's `encode`: `</s>` after each text, padding on the right, instruction tokens not pooled."""
     strings = [instruction + text + tokenizer.eos_token for instruction, text in rows]
     encoded = tokenizer(strings, max_length=max_length, truncation=True, padding=True)
     pool_mask = [mask.copy() for mask in encoded["attention_mask"]]

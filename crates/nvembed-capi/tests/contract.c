@@ -1,4 +1,4 @@
-/* Every promise of docs/c-api.md about results, handles, strings and outputs, one thread.
+/* Every promise of docs/guides/c-and-cpp.md about results, handles, strings and outputs, one thread.
  *
  * contract MODEL DAMAGED: DAMAGED is a folder without a manifest. */
 #include "check.h"

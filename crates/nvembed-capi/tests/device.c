@@ -1,4 +1,4 @@
-/* What docs/c-api.md says of GPUs, on the CUDA shim: no kernel runs, so nothing here is about results.
+/* What docs/guides/c-and-cpp.md says of GPUs, on the CUDA shim: no kernel runs, so nothing here is about results.
  *
  * device MODEL_FP16 MODEL_FP32, with two devices, and fresh memory of bytes 60, which is what the "results" are made of. */
 #include "check.h"

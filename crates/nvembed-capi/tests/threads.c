@@ -1,4 +1,4 @@
-/* What docs/c-api.md says of threads: one model, options, tokens and callback used, changed and closed by several at once.
+/* What docs/guides/c-and-cpp.md says of threads: one model, options, tokens and callback used, changed and closed by several at once.
  *
  * threads MODEL
  *
