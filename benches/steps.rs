@@ -1,4 +1,4 @@
-//! What each step of a call costs on the host: tokens, plan, masks, conversion; and a whole call on nv-embed-mini.
+//! What each step of a call costs on the host: tokenizing, planning, masks, conversion; and a whole call on nv-embed-mini.
 //!
 //!     cargo bench --features steps --bench steps              # after `make models`
 //!     cargo bench --features steps --bench steps -- plan      # one group
@@ -10,13 +10,13 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use nvembed::half::f16;
 use nvembed::ndarray::Array2;
 use nvembed::steps::{self, Encodings};
-use nvembed::{Embedder, EncodeOptions, LoadOptions, Prompt};
+use nvembed::{Dtype, EmbedOptions, Embedder, ModelOptions, Prompt, Rows};
 
 const TASK: &str = "Given a question, retrieve passages that answer the question";
 
 fn open(precision: &str) -> Embedder {
     let folder = format!("{}/build/models/nv-embed-mini-{precision}", env!("CARGO_MANIFEST_DIR"));
-    Embedder::open(folder, &LoadOptions::default()).unwrap()
+    Embedder::open(folder, &ModelOptions::default()).unwrap()
 }
 
 /// Dictionary definitions, 19 tokens each in the mean.
@@ -36,7 +36,7 @@ fn long_passage(words: usize) -> Prompt<'static> {
 
 fn tokenizer(criterion: &mut Criterion) {
     let embedder = open("fp32");
-    let options = EncodeOptions::default();
+    let options = EmbedOptions::default();
     let mut group = criterion.benchmark_group("tokenizer");
     let cases = [
         ("query", vec![Prompt::query(TASK, "who wrote the odyssey?")]),
@@ -45,7 +45,7 @@ fn tokenizer(criterion: &mut Criterion) {
         ("1,000 passages", passages(1000)),
     ];
     for (name, prompts) in cases {
-        let tokens: usize = embedder.tokenize(&prompts, &options).unwrap().iter().map(|(ids, _)| ids.len()).sum();
+        let tokens: usize = embedder.tokenize(&prompts, &options).unwrap().iter().map(|tokens| tokens.ids.len()).sum();
         group.throughput(Throughput::Elements(tokens as u64));
         group
             .bench_function(name, |bencher| bencher.iter(|| embedder.tokenize(black_box(&prompts), &options).unwrap()));
@@ -74,7 +74,8 @@ fn masks(criterion: &mut Criterion) {
         ("32 × 512", (0..32).map(|_| long_passage(600)).collect()),
     ];
     for (name, prompts) in cases {
-        let options = EncodeOptions { max_length: Some(512), ..EncodeOptions::default() };
+        let mut options = EmbedOptions::default();
+        options.max_length = Some(512);
         let encodings = Encodings::new(&embedder, &prompts, &options).unwrap();
         let (rows, length) = encodings.padded();
         group.throughput(Throughput::Elements((rows * length) as u64));
@@ -86,13 +87,22 @@ fn conversion(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("embeddings of 4,096 numbers");
     for rows in [1, 256] {
         let wide = Array2::from_shape_fn((rows, 4096), |(row, column)| ((row * 31 + column) % 97) as f32 / 97.0 - 0.5);
-        let narrow = wide.mapv(f16::from_f32);
+        let narrow = Rows::F16(wide.mapv(f16::from_f32));
+        let wide = Rows::F32(wide);
         group.throughput(Throughput::Elements((rows * 4096) as u64));
         group.bench_function(BenchmarkId::new("f16 to f32", rows), |bencher| {
-            bencher.iter_batched(|| narrow.clone(), |rows| steps::widened(rows).unwrap(), BatchSize::SmallInput);
+            bencher.iter_batched(
+                || narrow.clone(),
+                |rows| steps::collect(&rows, Dtype::F32).unwrap(),
+                BatchSize::SmallInput,
+            );
         });
         group.bench_function(BenchmarkId::new("f32 to f16", rows), |bencher| {
-            bencher.iter_batched(|| wide.clone(), |rows| steps::narrowed(rows).unwrap(), BatchSize::SmallInput);
+            bencher.iter_batched(
+                || wide.clone(),
+                |rows| steps::collect(&rows, Dtype::F16).unwrap(),
+                BatchSize::SmallInput,
+            );
         });
     }
 }
@@ -106,7 +116,7 @@ fn end_to_end(criterion: &mut Criterion) {
         for (name, prompts) in cases {
             group.throughput(Throughput::Elements(prompts.len() as u64));
             group.bench_function(BenchmarkId::new(name, precision), |bencher| {
-                bencher.iter(|| embedder.embed(black_box(&prompts), &EncodeOptions::default()).unwrap());
+                bencher.iter(|| embedder.embed(black_box(&prompts), &EmbedOptions::default()).unwrap());
             });
         }
     }

@@ -7,13 +7,14 @@ use crate::cache::{Entry, Place};
 use crate::embeddings::Embeddings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::gpu::DeviceEmbeddings;
-use crate::execution::{Call, Executor, Opening};
+use crate::execution::{Executor, Opening};
 use crate::model::Manifest;
 use crate::onnxruntime::{GraphFile, Library};
 use crate::options::{EmbedOptions, ModelOptions};
+use crate::pipeline::Pipeline;
 use crate::prompt::Prompt;
 use crate::stream::EmbedIter;
-use crate::tokenize::{Encoding, Limits, Tokenizer, Tokens};
+use crate::tokenize::{Encoding, Tokenizer, Tokens};
 
 /// An open model.
 ///
@@ -23,8 +24,7 @@ use crate::tokenize::{Encoding, Limits, Tokenizer, Tokens};
 pub struct Embedder {
     manifest: Manifest,
     library: Library,
-    tokenizer: Tokenizer,
-    executor: Executor,
+    pub(crate) pipeline: Pipeline,
     graph_path: PathBuf,
 }
 
@@ -66,7 +66,8 @@ impl Embedder {
             }
         };
         let graph_path = file.path(&manifest);
-        Ok(Self { manifest, library, tokenizer, executor, graph_path })
+        let pipeline = Pipeline::new(&manifest, tokenizer, executor);
+        Ok(Self { manifest, library, pipeline, graph_path })
     }
 
     /// Embeds prompts: row i of the result belongs to `prompts[i]`.
@@ -79,7 +80,8 @@ impl Embedder {
     /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`] when the options end the call.
     pub fn embed(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Embeddings> {
         let start = Instant::now();
-        self.start(self.encode_all(prompts, options)?, options, start)?.finish()
+        let encodings = self.pipeline.encode_all(prompts, options)?;
+        self.pipeline.start(encodings, options, start)?.finish()
     }
 
     /// Embeds prompts on a GPU and leaves the rows there, in the order of the prompts, for a search on that GPU.
@@ -93,14 +95,14 @@ impl Embedder {
     /// [`GpuOptions::buffer_sets`](crate::gpu::GpuOptions::buffer_sets) outputs of that shape are already held.
     pub fn embed_on_device(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<DeviceEmbeddings> {
         let refuse = |message: String| Err(Error::new(ErrorKind::Option, message));
-        let Some(worker) = self.executor.worker()? else {
+        let Some(worker) = self.pipeline.executor.worker()? else {
             return refuse(
                 "the model is open on the CPU: open it with a GPU `provider` to keep rows on a GPU".to_owned(),
             );
         };
-        let encodings = self.encode_all(prompts, options)?;
+        let encodings = self.pipeline.encode_all(prompts, options)?;
         let longest = encodings.iter().map(|encoding| encoding.ids().len()).max().unwrap_or(0);
-        let most = self.executor.max_rows(longest, options);
+        let most = self.pipeline.executor.max_rows(longest, options);
         if !(1..=most).contains(&encodings.len()) {
             let count = encodings.len();
             return refuse(format!(
@@ -108,7 +110,7 @@ impl Embedder {
                  {count}"
             ));
         }
-        DeviceEmbeddings::run(worker, &encodings, self.dim(), self.manifest.pad_token_id(), &options.stop())
+        DeviceEmbeddings::run(worker, &encodings, self.dim(), self.pipeline.pad_token_id, &options.stop())
     }
 
     /// Allocates buffers and records CUDA graphs for every shape that calls with these options can need, so that no call has
@@ -118,8 +120,8 @@ impl Embedder {
     /// [`ErrorKind::Device`] or [`ErrorKind::Inference`] when a shape cannot be run, for example because memory runs out;
     /// [`ErrorKind::Option`] for an option out of range.
     pub fn warm_up(&self, options: &EmbedOptions) -> Result<usize> {
-        options.resolve(self.manifest.max_length())?;
-        self.executor.warm_up(options)
+        self.pipeline.check(options)?;
+        self.pipeline.executor.warm_up(options)
     }
 
     /// Embeds a stream of prompts of any length, with bounded memory. Each prompt has a tag, of any type, that comes back with
@@ -150,8 +152,8 @@ impl Embedder {
     where
         I: IntoIterator<Item = (T, Prompt<'p>)>,
     {
-        options.resolve(self.manifest.max_length())?;
-        Ok(EmbedIter::new(self, prompts.into_iter(), options.clone()))
+        self.pipeline.check(options)?;
+        Ok(EmbedIter::new(&self.pipeline, prompts.into_iter(), options.clone()))
     }
 
     /// The token ids of each prompt as a call with these options would run them.
@@ -159,7 +161,8 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed`].
     pub fn tokenize(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Tokens>> {
-        Ok(self.encode_all(prompts, options)?.into_iter().map(Encoding::into_tokens).collect())
+        let encodings = self.pipeline.encode_all(prompts, options)?;
+        Ok(encodings.into_iter().map(Encoding::into_tokens).collect())
     }
 
     /// The manifest of the open folder.
@@ -180,32 +183,6 @@ impl Embedder {
     /// D, the embedding dimension.
     pub fn dim(&self) -> usize {
         self.manifest.dim()
-    }
-
-    /// Tokenizes. The outer error is of the options, each inner one of its prompt.
-    pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Result<Encoding>>> {
-        let max_length = options.resolve(self.manifest.max_length())?;
-        options.stop().check()?;
-        let EmbedOptions { truncation, special_tokens, .. } = *options;
-        let encodings = self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens });
-        let checked = |encoding: Encoding| self.executor.check_length(encoding.ids().len()).map(|()| encoding);
-        Ok(encodings.into_iter().map(|encoding| encoding.and_then(checked)).collect())
-    }
-
-    /// Tokenizes prompts that must all be good; an error names its prompt.
-    fn encode_all(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Encoding>> {
-        let named = |(index, encoding): (usize, Result<Encoding>)| encoding.map_err(|error| error.of_prompt(index));
-        self.encode(prompts, options)?.into_iter().enumerate().map(named).collect()
-    }
-
-    /// Plans a call, and begins to run it.
-    pub(crate) fn start(&self, encodings: Vec<Encoding>, options: &EmbedOptions, start: Instant) -> Result<Call<'_>> {
-        Call::start(&self.executor, encodings, self.dim(), self.manifest.pad_token_id(), options, start)
-    }
-
-    /// Whether runs go on by themselves while the caller tokenizes.
-    pub(crate) fn runs_ahead(&self) -> bool {
-        self.executor.depth() > 0
     }
 }
 

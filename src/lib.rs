@@ -65,6 +65,7 @@ pub mod machine;
 pub mod model;
 pub mod onnxruntime;
 mod options;
+mod pipeline;
 mod prepare;
 mod prompt;
 mod provider;

@@ -15,7 +15,7 @@ impl Encodings {
     /// # Errors
     /// As [`Embedder::tokenize`].
     pub fn new(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Self> {
-        embedder.encode(prompts, options)?.into_iter().collect::<Result<_>>().map(Self)
+        embedder.pipeline.encode_all(prompts, options).map(Self)
     }
 
     /// Pads all of them into one batch, with its two masks; returns its shape (B, S).

@@ -3,22 +3,22 @@
 use std::iter::{Fuse, FusedIterator};
 use std::time::Instant;
 
-use crate::embedder::Embedder;
 use crate::embeddings::{Embedding, Stats};
 use crate::error::Result;
 use crate::execution::Call;
 use crate::options::EmbedOptions;
+use crate::pipeline::Pipeline;
 use crate::prompt::Prompt;
 
 /// The most bytes of text per window, not counting the prompt that goes beyond it.
 const WINDOW_BYTES: usize = 4 << 20;
 
-/// The results of [`Embedder::embed_iter`]: the tag of each prompt and its embedding, in the order of the prompts.
+/// The results of [`Embedder::embed_iter`](crate::Embedder::embed_iter): the tag of each prompt and its embedding, in the order of the prompts.
 ///
 /// Holds one window of prompts and results at a time, and asks the source for the next one when it is used up. On GPUs it
 /// holds two: the next window is read and tokenized while the one before runs.
 pub struct EmbedIter<'e, T, I> {
-    embedder: &'e Embedder,
+    pipeline: &'e Pipeline,
     prompts: Fuse<I>,
     options: EmbedOptions,
     ahead: Option<Window<'e, T>>,
@@ -34,9 +34,9 @@ struct Window<'e, T> {
 }
 
 impl<'e, 'p, T, I: Iterator<Item = (T, Prompt<'p>)>> EmbedIter<'e, T, I> {
-    pub(crate) fn new(embedder: &'e Embedder, prompts: I, options: EmbedOptions) -> Self {
+    pub(crate) fn new(pipeline: &'e Pipeline, prompts: I, options: EmbedOptions) -> Self {
         let (ready, stats) = (Vec::new().into_iter(), Stats::default());
-        Self { embedder, prompts: prompts.fuse(), options, ahead: None, ready, stats }
+        Self { pipeline, prompts: prompts.fuse(), options, ahead: None, ready, stats }
     }
 
     /// Reads and tokenizes the next window, and begins to run it; `None` at the end of the source.
@@ -52,7 +52,7 @@ impl<'e, 'p, T, I: Iterator<Item = (T, Prompt<'p>)>> EmbedIter<'e, T, I> {
         if prompts.is_empty() {
             return None;
         }
-        let encodings = match self.embedder.encode(&prompts, &self.options) {
+        let encodings = match self.pipeline.encode(&prompts, &self.options) {
             Ok(encodings) => encodings,
             Err(error) => {
                 return Some(Window { prompts: tags.into_iter().map(|tag| (tag, Ok(()))).collect(), call: Err(error) });
@@ -62,7 +62,7 @@ impl<'e, 'p, T, I: Iterator<Item = (T, Prompt<'p>)>> EmbedIter<'e, T, I> {
         // Each prompt's error keeps its place; the embeddings fill the rest in order.
         let outcomes = encodings.into_iter().map(|encoding| encoding.map(|encoding| good.push(encoding)));
         let prompts = tags.into_iter().zip(outcomes).collect();
-        Some(Window { prompts, call: self.embedder.start(good, &self.options, start) })
+        Some(Window { prompts, call: self.pipeline.start(good, &self.options, start) })
     }
 
     fn finish(&mut self, window: Window<'e, T>) -> Vec<(T, Result<Embedding>)> {
@@ -101,7 +101,7 @@ impl<'p, T, I: Iterator<Item = (T, Prompt<'p>)>> Iterator for EmbedIter<'_, T, I
             return Some(result);
         }
         let window = self.ahead.take().or_else(|| self.begin())?;
-        if self.embedder.runs_ahead() {
+        if self.pipeline.runs_ahead() {
             self.ahead = self.begin();
         }
         self.ready = self.finish(window).into_iter();
@@ -113,9 +113,6 @@ impl<'p, T, I: Iterator<Item = (T, Prompt<'p>)>> FusedIterator for EmbedIter<'_,
 
 impl<T, I> std::fmt::Debug for EmbedIter<'_, T, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EmbedIter")
-            .field("embedder", &self.embedder)
-            .field("stats", &self.stats)
-            .finish_non_exhaustive()
+        f.debug_struct("EmbedIter").field("stats", &self.stats).finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@ pub(crate) const RUN_COST_ON_GPU: usize = 192;
 
 /// The default of padded tokens per batch on the CPU.
 ///
-/// On two cores, larger batches took more time per token, and twice the memory at 4,096 (docs/lab/cpu.md).
+/// On two cores, larger batches took more time per token, and twice the memory at 4,096 (docs/lab/cpu-speed.md).
 pub(crate) const BATCH_TOKENS_ON_CPU: usize = 1024;
 
 /// The same on a GPU; not measured.

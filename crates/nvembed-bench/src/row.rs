@@ -38,7 +38,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// One measurement: a line of JSON. What could not be measured is null. docs/guides/performance.md describes the fields.
+/// One measurement: a line of JSON. What could not be measured is null. docs/guides/model-folder.md describes the fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// [`SCHEMA_VERSION`].

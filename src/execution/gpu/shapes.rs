@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(sizes, [1, 4]);
     }
 
-    /// Run with `--nocapture` for the table of docs/guides/gpu.md.
+    /// Run with `--nocapture` for the table of docs/lab/gpu-graph.md.
     #[test]
     fn padding_of_2000_mixed_lengths_to_the_default_buckets_is_below_a_quarter() {
         let lengths = mixed_lengths(2000);

@@ -5,7 +5,7 @@ use std::fs;
 use crate::common::root;
 use crate::{nvembed, run};
 
-const DOCUMENTS: [&str; 2] = ["README.md", "docs/performance.md"];
+const DOCUMENTS: [&str; 3] = ["README.md", "docs/guides/performance.md", "docs/lab/cpu-speed.md"];
 const START: &str = "<!-- nvembed bench report ";
 const END: &str = "<!-- end of report -->";
 
