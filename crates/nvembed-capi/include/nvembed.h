@@ -524,7 +524,8 @@ nvembed_code nvembed_query_instruction(const char *task,
 nvembed_code nvembed_cancel_new(struct nvembed_cancel **cancel, struct nvembed_error **error);
 
 /// Cancels the calls that have this token, and every call that gets it later; they return NVEMBED_CANCELLED. This function
-/// returns at once; a run of the graph stops between two of its nodes. A token cannot be reset: create a new one.
+/// returns at once. Calls check their token before they tokenize, before each run of the graph, and during a run between two
+/// nodes of the graph. A token cannot be reset: create a new one.
 ///
 /// Thread-safe, but not for signal handlers.
 nvembed_code nvembed_cancel_request(const struct nvembed_cancel *cancel,

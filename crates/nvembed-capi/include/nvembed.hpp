@@ -1,11 +1,11 @@
-// nvembed for C++17: nvembed.h with owners, views and results. Header only; link the same library.
+// nvembed for C++17: a header-only layer above nvembed.h with owning handles, views and results. Link the same library.
 //
-// The contract is docs/c-api.md. In addition:
-// - Calls return Result<T>. `*result` and `result.value()` are the value; value() of a failure throws nvembed::Exception, or
-//   aborts where exceptions are off (-fno-exceptions). Who tests the result first never meets an exception of nvembed's.
-// - Objects own their handle, are moved and not copied, and close it at their end. Const functions may be called from
-//   several threads at the same time; an object must not be moved or destroyed meanwhile.
-// - Logs: call nvembed_set_log_callback(); the callback must not throw.
+// The contract is docs/guides/c-and-cpp.md. In addition:
+// - Calls return Result<T>. `*result` and `result.value()` are the value. Without one they throw nvembed::Exception, or abort
+//   if exceptions are off (-fno-exceptions). If you test the result first, nvembed never throws.
+// - Objects own their handle and close it when they are destroyed. They can be moved, not copied. Const functions may be called
+//   from several threads at the same time, but not while the object is moved or destroyed.
+// - For logs, call nvembed_set_log_callback(). The callback must not throw.
 #ifndef NVEMBED_HPP
 #define NVEMBED_HPP
 
@@ -27,7 +27,7 @@
 
 namespace nvembed {
 
-/// A view of contiguous elements, made from any container with data() and size(), std::span included.
+/// A view of contiguous elements, from any container with data() and size(), including std::span.
 template <class T>
 class span {
 public:
@@ -67,7 +67,7 @@ private:
 };
 
 #if defined(__cpp_exceptions)
-/// What value() of a failure throws.
+/// What value() throws if there is no value.
 class Exception : public std::runtime_error {
 public:
     explicit Exception(const Error &error) : std::runtime_error(error.message()), code_(error.code()) {}
@@ -89,7 +89,7 @@ namespace detail {
 #endif
 }
 
-/// The failure of a call that filled an error object, which is freed.
+/// The error of a failed call. Frees the error object.
 inline Error take(nvembed_code code, nvembed_error *error) {
     Error taken(code, nvembed_error_message(error));
     nvembed_error_free(error);
@@ -115,7 +115,7 @@ private:
 
 inline nvembed_string string(std::string_view text) noexcept { return {text.data(), text.size()}; }
 
-/// Calls a function that copies a string out, first for its length.
+/// Calls a function that copies a string to a buffer: once for the length, once for the string.
 template <class F>
 nvembed_code copy(std::string &value, F call) {
     std::size_t length = 0;
@@ -129,7 +129,7 @@ nvembed_code copy(std::string &value, F call) {
 
 }  // namespace detail
 
-/// A value, or why there is none.
+/// A value, or the error instead of it.
 template <class T>
 class [[nodiscard]] Result {
 public:
@@ -137,7 +137,7 @@ public:
     Result(Error error) : state_(std::move(error)) {}
 
     explicit operator bool() const noexcept { return std::holds_alternative<T>(state_); }
-    /// Only of a failure.
+    /// Only if there is no value.
     const Error &error() const { return *std::get_if<Error>(&state_); }
     T &value() & { return checked(); }
     T value() && { return std::move(checked()); }
@@ -152,7 +152,7 @@ private:
     std::variant<T, Error> state_;
 };
 
-/// Success, or why not.
+/// Success, or an error.
 template <>
 class [[nodiscard]] Result<void> {
 public:
@@ -169,7 +169,8 @@ private:
     std::variant<std::monostate, Error> state_;
 };
 
-/// Choices that are fixed while a model is open; see the setters of nvembed_model_options.
+/// Options that are fixed while a model is open; see the setters of nvembed_model_options. An option that the provider ignores is
+/// an error unless it has its default.
 struct ModelOptions {
     std::string provider = "cpu";
     std::string library;
@@ -178,24 +179,24 @@ struct ModelOptions {
     std::string cache;
     bool parallel_prepacking = false;
     bool low_memory = false;
-    /// Of GPUs. Empty: GPU 0.
+    /// GPU providers only, like the options below. Empty: GPU 0.
     std::vector<std::size_t> device_ids;
     std::size_t memory_limit = 0;
-    /// A CUstream of the caller's, which must outlive the model and its DeviceEmbeddings.
+    /// A CUstream of the caller, which must outlive the model and its DeviceEmbeddings.
     void *stream = nullptr;
     bool cuda_graphs = true;
-    /// 0: the default.
+    /// 0 means the default, 2.
     std::size_t buffer_sets = 0;
-    /// Empty: the default.
+    /// Empty means the default.
     std::vector<std::size_t> sequence_buckets;
     std::vector<std::size_t> batch_buckets;
-    /// Of TensorRT.
+    /// TensorRT only, like the options below.
     std::size_t builder_optimization_level = 3;
     std::size_t workspace = 0;
     bool build_on_open = false;
 };
 
-/// Choices of a call; see the setters of nvembed_embed_options. 0: the default.
+/// Options of one call; see the setters of nvembed_embed_options. 0 means the default.
 struct EmbedOptions {
     std::size_t max_length = 0;
     std::int32_t truncation = NVEMBED_TRUNCATION_REFERENCE;
@@ -205,13 +206,13 @@ struct EmbedOptions {
     std::uint64_t deadline_milliseconds = 0;
 };
 
-/// A text behind a literal instruction; an empty one for passages, query_instruction() for queries.
+/// A text and the literal instruction before it: empty for passages, query_instruction() for queries.
 struct Prompt {
     std::string_view instruction;
     std::string_view text;
 };
 
-/// Stops the calls it is given to, from any thread.
+/// Cancels the calls it is passed to, from any thread.
 class Cancel {
 public:
     static Result<Cancel> create() {
@@ -229,7 +230,7 @@ private:
     detail::Handle<nvembed_cancel, nvembed_cancel_free> handle_;
 };
 
-/// The result of a call: a row a prompt, in their order.
+/// The result of a call: one row per prompt, in the order of the prompts.
 class Embeddings {
 public:
     Embeddings(std::size_t rows, std::size_t dimension)
@@ -249,13 +250,13 @@ private:
     std::vector<std::uint8_t> truncated_;
 };
 
-/// Rows that stay on a GPU; see nvembed_embed_on_device(). Its end gives the memory back: all that reads the rows must be
-/// done by then, or use release_after().
+/// Rows that stay on a GPU; see nvembed_embed_on_device(). The destructor returns the memory to the model: everything that reads
+/// the rows must be done by then, or use release_after().
 class DeviceEmbeddings {
 public:
-    /// A CUdeviceptr to size() x dimension() elements of dtype().
+    /// A CUdeviceptr to size() x dimension() elements of type dtype().
     std::uint64_t pointer() const noexcept { return pointer_; }
-    /// The CUstream that computes the rows, and the CUevent behind that; both are the model's.
+    /// The CUstream that computes the rows, and the CUevent recorded after them. Both belong to the model.
     void *stream() const noexcept { return stream_; }
     void *event() const noexcept { return event_; }
     std::size_t device_id() const noexcept { return device_id_; }
@@ -266,8 +267,8 @@ public:
     std::size_t token_count(std::size_t index) const noexcept { return token_counts_[index]; }
     bool truncated(std::size_t index) const noexcept { return truncated_[index] != 0; }
 
-    /// Gives the memory back to calls behind a CUevent; see nvembed_device_embeddings_release_after(). After a failure the
-    /// rows are still held.
+    /// Returns the memory to runs after a CUevent; see nvembed_device_embeddings_release_after(). After a failure the rows are
+    /// still held.
     Result<void> release_after(void *event) && {
         nvembed_error *error = nullptr;
         const nvembed_code code = nvembed_device_embeddings_release_after(handle_.get(), event, &error);
@@ -281,7 +282,7 @@ private:
     friend class Model;
     DeviceEmbeddings() = default;
 
-    /// Reads all that is known of the rows.
+    /// Reads all properties of the rows.
     nvembed_code fill(nvembed_error **error) {
         nvembed_code code = NVEMBED_OK;
         std::size_t rows = 0;
@@ -312,7 +313,7 @@ private:
     std::vector<std::uint8_t> truncated_;
 };
 
-/// The instruction of a query whose task is described in one English sentence.
+/// The instruction of a query, given its task in one English sentence.
 inline Result<std::string> query_instruction(std::string_view task) {
     std::string value;
     nvembed_error *error = nullptr;
@@ -366,7 +367,7 @@ public:
     std::size_t dimension() const noexcept { return dimension_; }
     std::size_t max_length() const noexcept { return max_length_; }
 
-    /// What the model says of itself: an NVEMBED_METADATA_... constant.
+    /// A property of the model: `field` is an NVEMBED_METADATA_... constant.
     Result<std::string> metadata(std::int32_t field) const {
         std::string value;
         nvembed_error *error = nullptr;
@@ -387,7 +388,7 @@ public:
         return result;
     }
 
-    /// Into memory of the caller's; `row_stride` in elements, 0: the dimension.
+    /// Writes the rows to the caller's memory. `row_stride` is in elements; 0 means the dimension.
     Result<void> embed_into(span<float> values, span<const Prompt> prompts, std::size_t row_stride = 0,
                             const EmbedOptions &options = {}, const Cancel *cancel = nullptr) const {
         return embed(prompts, options, host_output(values.data(), values.size(), NVEMBED_F32, row_stride), cancel);
@@ -399,7 +400,7 @@ public:
         return embed(prompts, options, host_output(values.data(), values.size(), NVEMBED_F16, row_stride), cancel);
     }
 
-    /// On a GPU, where the rows stay. They may outlive this model.
+    /// Embeds on a GPU and leaves the rows there. They may outlive this model.
     Result<DeviceEmbeddings> embed_on_device(span<const Prompt> prompts, const EmbedOptions &options = {},
                                              const Cancel *cancel = nullptr) const {
         DeviceEmbeddings result;
@@ -413,7 +414,7 @@ public:
         return result;
     }
 
-    /// Makes ready what calls with these options can need on a GPU; the number of shapes, none on the CPU.
+    /// Prepares every shape that calls with these options can need on a GPU. Returns the number of shapes, 0 on the CPU.
     Result<std::size_t> warm_up(const EmbedOptions &options = {}, const Cancel *cancel = nullptr) const {
         std::size_t shapes = 0;
         auto outcome = with({}, options, [&](const auto *, const auto *handle, nvembed_error **error) {
@@ -423,7 +424,7 @@ public:
         return shapes;
     }
 
-    /// The number of tokens of each prompt, as embed() would cut it.
+    /// The token count of each prompt, after truncation as in embed().
     Result<std::vector<std::size_t>> count_tokens(span<const Prompt> prompts, const EmbedOptions &options = {}) const {
         std::vector<std::size_t> counts(prompts.size());
         auto outcome = with(prompts, options, [&](const auto *first, const auto *handle, nvembed_error **error) {
@@ -456,7 +457,7 @@ private:
         });
     }
 
-    /// Calls with prompts and options in their C forms.
+    /// Calls a function with prompts and options in their C form.
     template <class F>
     static Result<void> with(span<const Prompt> prompts, const EmbedOptions &options, F call) {
         std::vector<nvembed_prompt> list;

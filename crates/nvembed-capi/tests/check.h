@@ -1,4 +1,4 @@
-/* What the test programs share: checks that count instead of abort, so that one run shows every failure. */
+/* What the test programs share: checks that count failures instead of aborting, so that one run shows them all. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -18,7 +18,7 @@ static int failures = 0;
         } \
     } while (0)
 
-/* The call, which has `&error` as its last argument, returns `wanted` and a message that contains `part`. */
+/* The call, whose last argument is `&error`, must return `wanted` and a message that contains `part`. */
 #define EXPECT(call, wanted, part) \
     do { \
         nvembed_error *error = NULL; \

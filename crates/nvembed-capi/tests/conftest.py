@@ -1,7 +1,8 @@
-"""What the tests of the C interface share: the installed tree, compilers, models. `make test-c-api` sets it all up."""
+"""Fixtures for the tests of the C interface: the installed tree, compilers, models. `make test-c-api` sets them up."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
+CRATE = HERE.parent
+ROOT = CRATE.parents[1]
 PREFIX = ROOT / "build/capi/prefix"
 WARNINGS = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-g"]
-# What no program may need: long enough for two busy cores, short enough to end a hang.
+# The most time that a program may take: long enough for two busy cores, short enough to end a hang.
 LIMIT_SECONDS = 500
 
 
 def tool(name: str) -> str:
-    """The path of a tool; without it the test is skipped, or fails where all must be there (NVEMBED_REQUIRE_TOOLS)."""
+    """The path of a tool. Without it the test is skipped, or fails if NVEMBED_REQUIRE_TOOLS is set."""
     path = shutil.which(name)
     if path is None:
         if os.environ.get("NVEMBED_REQUIRE_TOOLS"):
@@ -28,7 +30,7 @@ def tool(name: str) -> str:
 
 
 def run(command: list, ok: bool = True, **options) -> subprocess.CompletedProcess:
-    """Runs a program; what it wrote is bytes."""
+    """Runs a program; its output is bytes."""
     command = [str(part) for part in command]
     done = subprocess.run(command, capture_output=True, **{"timeout": LIMIT_SECONDS} | options)
     output = done.stdout[-4000:] + done.stderr[-4000:]
@@ -38,8 +40,17 @@ def run(command: list, ok: bool = True, **options) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="session")
 def prefix() -> Path:
-    assert (PREFIX / "lib/libnvembed.so.0").is_file(), f"{PREFIX} is made by `make test-c-api`"
+    assert (PREFIX / "lib/libnvembed.so.0").is_file(), f"{PREFIX} is missing: run `make test-c-api`"
     return PREFIX
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The command line program, which uses the Rust library."""
+    command = [tool("cargo"), "metadata", "--format-version", "1", "--no-deps"]
+    found = Path(json.loads(run(command, cwd=ROOT).stdout)["target_directory"]) / "debug/nvembed"
+    assert found.is_file(), f"{found} is missing: run `make test-c-api`"
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +60,7 @@ def model() -> Path:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """The caller's environment, with the ONNX Runtime of the virtual environment named and our libraries not."""
+    """The caller's environment, with the ONNX Runtime of the virtual environment and no path to our libraries."""
     import onnxruntime
 
     kept = {name: value for name, value in os.environ.items() if name not in ("LD_LIBRARY_PATH", "ORT_LOG")}
@@ -58,7 +69,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def compiled(prefix, tmp_path_factory):
-    """Compiles a test program against the installed tree, once for each set of flags."""
+    """Compiles a test program against the installed tree, once per set of flags."""
     made: dict[tuple[str, ...], Path] = {}
 
     def compile(name: str, *flags: str) -> Path:

@@ -1,4 +1,4 @@
-/* Every promise of docs/guides/c-and-cpp.md about results, handles, strings and outputs, one thread.
+/* Every promise of docs/guides/c-and-cpp.md about results, handles, strings and outputs, in one thread.
  *
  * contract MODEL DAMAGED: DAMAGED is a folder without a manifest. */
 #include "check.h"
@@ -13,7 +13,7 @@ static void versions(void) {
     CHECK(strcmp(nvembed_code_name(NVEMBED_OK), "NVEMBED_OK") == 0);
     CHECK(strcmp(nvembed_code_name(NVEMBED_INTERNAL), "NVEMBED_INTERNAL") == 0);
     CHECK(strcmp(nvembed_code_name(-1), "unknown code") == 0);
-    /* Append-only: these numbers are in programs that are compiled already. */
+    /* Append-only: programs are already compiled with these numbers. */
     CHECK(NVEMBED_LIBRARY == 1 && NVEMBED_PROVIDER == 2 && NVEMBED_MODEL == 3 && NVEMBED_INPUT == 4);
     CHECK(NVEMBED_TOO_LONG == 5 && NVEMBED_OPTION == 6 && NVEMBED_INFERENCE == 7 && NVEMBED_CANCELLED == 8);
     CHECK(NVEMBED_CACHE == 9 && NVEMBED_DEVICE == 10 && NVEMBED_DEADLINE_EXCEEDED == 11);
@@ -32,7 +32,7 @@ static void handles(nvembed_model *model) {
     OK(nvembed_cancel_new(&cancel, &error));
     OK(nvembed_embed_options_new(&options, &error));
     EXPECT(nvembed_model_dimension(NULL, &number, &error), NVEMBED_INVALID_HANDLE, "nvembed_model handle is NULL");
-    EXPECT(nvembed_model_dimension((nvembed_model *)cancel, &number, &error), NVEMBED_INVALID_HANDLE, "closed, or was");
+    EXPECT(nvembed_model_dimension((nvembed_model *)cancel, &number, &error), NVEMBED_INVALID_HANDLE, "closed, or not");
     EXPECT(nvembed_model_dimension((nvembed_model *)(void *)&on_stack, &number, &error), NVEMBED_INVALID_HANDLE, "");
     EXPECT(nvembed_cancel_request((nvembed_cancel *)model, &error), NVEMBED_INVALID_HANDLE, "nvembed_cancel handle");
     CHECK(nvembed_model_close((nvembed_model *)cancel) == NVEMBED_INVALID_HANDLE);
@@ -47,12 +47,12 @@ static void handles(nvembed_model *model) {
     CHECK(nvembed_cancel_free(NULL) == NVEMBED_OK && nvembed_embed_options_free(NULL) == NVEMBED_OK);
     CHECK(nvembed_model_options_free(NULL) == NVEMBED_OK);
     CHECK(nvembed_error_code(NULL) == NVEMBED_INVALID_HANDLE);
-    CHECK(strcmp(nvembed_error_message(NULL), "not a live nvembed_error") == 0);
+    CHECK(strcmp(nvembed_error_message(NULL), "not an open nvembed_error") == 0);
 
     CHECK(nvembed_cancel_request(NULL, &stale) == NVEMBED_INVALID_HANDLE && stale != NULL);
     CHECK(nvembed_error_free(stale) == NVEMBED_OK && nvembed_error_free(stale) == NVEMBED_INVALID_HANDLE);
     CHECK(nvembed_error_code(stale) == NVEMBED_INVALID_HANDLE);
-    CHECK(strcmp(nvembed_error_message(stale), "not a live nvembed_error") == 0);
+    CHECK(strcmp(nvembed_error_message(stale), "not an open nvembed_error") == 0);
 
     /* Without an error object; with one that is misaligned. */
     CHECK(nvembed_cancel_request(NULL, NULL) == NVEMBED_INVALID_HANDLE);
@@ -78,13 +78,15 @@ static void opening(const char *folder, const char *damaged) {
     CHECK(model == NULL);
 
     OK(nvembed_model_options_new(&options, &error));
-    EXPECT(nvembed_model_options_set_provider(options, "gpu", 3, &error), NVEMBED_OPTION, "known are cpu");
+    EXPECT(nvembed_model_options_set_provider(options, "gpu", 3, &error), NVEMBED_OPTION,
+           "nvembed_model_options_set_provider() must be one of cpu, cuda");
     EXPECT(nvembed_model_options_set_provider(options, NULL, 3, &error), NVEMBED_NULL_POINTER, "provider's name");
     OK(nvembed_model_options_set_provider(options, "cuda", 4, &error));
     EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_PROVIDER, "cuda");
     OK(nvembed_model_options_set_provider(options, "cpu", 3, &error));
     OK(nvembed_model_options_set_intra_threads(options, 1025, &error));
-    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_OPTION, "1025");
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_OPTION,
+           "nvembed_model_options_set_intra_threads() must be 1 to 1024, got 1025");
     OK(nvembed_model_options_set_intra_threads(options, 1, &error));
     OK(nvembed_model_options_set_verify_hashes(options, 1, &error));
     OK(nvembed_model_options_set_parallel_prepacking(options, 1, &error));
@@ -112,7 +114,7 @@ static void metadata(nvembed_model *model) {
     CHECK(length == strlen("nv-embed-mini"));
     memset(buffer, 'x', sizeof buffer);
     EXPECT(nvembed_model_metadata(model, NVEMBED_METADATA_NAME, buffer, length, NULL, &error), NVEMBED_BUFFER_TOO_SMALL,
-           "the buffer has 13 bytes, 14 are needed");
+           "the buffer must have at least 14 bytes, got 13");
     CHECK(buffer[0] == 'x');
     OK(nvembed_model_metadata(model, NVEMBED_METADATA_NAME, buffer, length + 1, NULL, &error));
     CHECK(strcmp(buffer, "nv-embed-mini") == 0 && buffer[length + 1] == 'x');
@@ -123,8 +125,8 @@ static void metadata(nvembed_model *model) {
         OK(nvembed_model_metadata(model, field, NULL, 0, &length, &error));
         CHECK(length > 0);
     }
-    EXPECT(nvembed_model_metadata(model, field, NULL, 0, &length, &error), NVEMBED_INVALID_ARGUMENT, "field is 7");
-    EXPECT(nvembed_model_metadata(model, 0, NULL, 0, NULL, &error), NVEMBED_NULL_POINTER, "both NULL");
+    EXPECT(nvembed_model_metadata(model, field, NULL, 0, &length, &error), NVEMBED_INVALID_ARGUMENT, "got 7");
+    EXPECT(nvembed_model_metadata(model, 0, NULL, 0, NULL, &error), NVEMBED_NULL_POINTER, "both NULL; pass");
 
     OK(nvembed_query_instruction("find it", 7, buffer, sizeof buffer, &length, &error));
     CHECK(strcmp(buffer, "Instruct: find it\nQuery: ") == 0 && length == strlen(buffer));
@@ -147,23 +149,23 @@ static void outputs(nvembed_model *model) {
     output.truncated = truncated;
     for (index = 0; index < ROWS * STRIDE; ++index) values[index] = GUARD;
 
-    /* What is refused, and that nothing is written then. */
+    /* What is refused; nothing is written. */
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, NULL, NULL, &error), NVEMBED_NULL_POINTER, "output is NULL");
     EXPECT(nvembed_embed(model, NULL, ROWS, NULL, &output, NULL, &error), NVEMBED_NULL_POINTER, "prompts is NULL");
-    EXPECT(nvembed_embed(model, prompts, SIZE_MAX, NULL, &output, NULL, &error), NVEMBED_INVALID_ARGUMENT, "no memory");
+    EXPECT(nvembed_embed(model, prompts, SIZE_MAX, NULL, &output, NULL, &error), NVEMBED_INVALID_ARGUMENT, "must be at most");
     bad = output, bad.struct_size = sizeof bad - 1;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "this library knows");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "must be 56, got 55");
     bad = output, bad.struct_size = 0;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "size of output is 0");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "must be 56, got 0");
     bad = output, bad.struct_size = SIZE_MAX;
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "");
     bad = output, bad.capacity -= 1;
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_BUFFER_TOO_SMALL,
-           "capacity is 777 elements, 3 rows need 778");
+           "capacity must be at least 778 elements for 3 rows, got 777");
     bad = output, bad.row_stride = DIMENSION - 1;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "row_stride is 255");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "256, got 255");
     bad = output, bad.row_stride = SIZE_MAX;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "beyond any memory");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "do not fit");
     bad = output, bad.data = NULL;
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_NULL_POINTER, "output's data is NULL");
     bad = output, bad.data = (char *)values + 1;
@@ -171,9 +173,9 @@ static void outputs(nvembed_model *model) {
     bad = output, bad.token_counts = (size_t *)(void *)((char *)counts + 4);
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "token_counts");
     bad = output, bad.dtype = 2;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "dtype is 2");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "(1), got 2");
     bad = output, bad.memory = 1;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "memory is 1");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "(0), got 1");
     prompts[1].text.length = SIZE_MAX;
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &output, NULL, &error), NVEMBED_INVALID_ARGUMENT, "prompt 1: the text");
     prompts[1].text = string("ab\x80");
@@ -184,7 +186,7 @@ static void outputs(nvembed_model *model) {
     for (index = 0; index < ROWS * STRIDE; ++index) CHECK(values[index] == GUARD);
     CHECK(counts[0] == GUARD && truncated[0] == 7);
 
-    /* A NULL string of length 0 is empty, rows are unit vectors at their stride, nothing between them is written. */
+    /* A NULL string of length 0 is empty; rows are unit vectors at their stride, and the gaps are not written. */
     prompts[1].text.data = NULL;
     prompts[1].text.length = 0;
     OK(nvembed_embed(model, prompts, ROWS, NULL, &output, NULL, &error));
@@ -200,7 +202,7 @@ static void outputs(nvembed_model *model) {
     CHECK(counts[1] == 2 && counts[0] > 2 && counts[ROWS] == GUARD);
     CHECK(truncated[0] == 0 && truncated[2] == 0 && truncated[ROWS] == 7);
 
-    /* The other forms of the call give the same rows. */
+    /* The other forms of the call return the same rows. */
     for (row = 0; row < ROWS; ++row) texts[row] = prompts[row].text;
     bad = host_output(again, ROWS * DIMENSION, NVEMBED_F32);
     OK(nvembed_embed_texts(model, NULL, 0, texts, ROWS, NULL, &bad, NULL, &error));
@@ -213,7 +215,7 @@ static void outputs(nvembed_model *model) {
     bad = host_output(halves, ROWS * DIMENSION, NVEMBED_F16);
     OK(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error));
     for (index = 0; index < DIMENSION; ++index) {
-        /* Sign bits agree, and both are zero or neither is, down to the smallest half. */
+        /* The sign bits are equal, and both are zero or neither is, down to the smallest half. */
         CHECK((halves[index] >> 15) == (values[index] < 0));
         CHECK(((halves[index] & 0x7fff) != 0) == (fabsf(values[index]) > 2.9e-8f));
     }
@@ -241,23 +243,26 @@ static void call_options(nvembed_model *model) {
     OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_ERROR, &error));
     EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_TOO_LONG, "prompt 0");
     EXPECT(nvembed_count_tokens(model, &prompt, 1, options, &count, NULL, &error), NVEMBED_TOO_LONG, "prompt 0");
-    EXPECT(nvembed_embed_options_set_truncation(options, 3, &error), NVEMBED_INVALID_ARGUMENT, "truncation is 3");
+    EXPECT(nvembed_embed_options_set_truncation(options, 3, &error), NVEMBED_INVALID_ARGUMENT, "constant, got 3");
     OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_KEEP_EOS, &error));
     OK(nvembed_embed_options_set_max_length(options, SIZE_MAX, &error));
-    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION, "max_length is");
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION,
+           "nvembed_embed_options_set_max_length() must be 1 to");
     OK(nvembed_embed_options_set_max_length(options, 0, &error));
     OK(nvembed_embed_options_set_max_batch_tokens(options, 0, &error));
-    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION, "max_batch_tokens is 0");
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION,
+           "nvembed_embed_options_set_max_batch_tokens() must be 1 to 1048576, got 0");
     OK(nvembed_embed_options_set_max_batch_tokens(options, 64, &error));
     OK(nvembed_embed_options_set_max_batch_size(options, 8193, &error));
-    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION, "max_batch_size is 8193");
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION,
+           "nvembed_embed_options_set_max_batch_size() must be 1 to 8192, got 8193");
     OK(nvembed_embed_options_set_max_batch_size(options, 4, &error));
     OK(nvembed_count_tokens(model, &prompt, 1, options, &parsed, &truncated, &error));
     CHECK(truncated == 0);
     OK(nvembed_embed_options_set_special_tokens(options, NVEMBED_SPECIAL_TOKENS_LITERAL, &error));
     OK(nvembed_count_tokens(model, &prompt, 1, options, &literal, NULL, &error));
     CHECK(literal > parsed);
-    EXPECT(nvembed_embed_options_set_special_tokens(options, -1, &error), NVEMBED_INVALID_ARGUMENT, "special_tokens is -1");
+    EXPECT(nvembed_embed_options_set_special_tokens(options, -1, &error), NVEMBED_INVALID_ARGUMENT, "constant, got -1");
     OK(nvembed_embed_options_set_max_length(options, 4, &error));
     prompt.instruction = string("a long instruction that fills the row: ");
     EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_INPUT, "nothing is left to pool");
@@ -299,8 +304,8 @@ static void logs(const char *folder) {
     nvembed_model *model;
     int before;
 
-    EXPECT(nvembed_set_log_callback(on_log, NULL, 0, &error), NVEMBED_INVALID_ARGUMENT, "level is 0");
-    EXPECT(nvembed_set_log_callback(on_log, NULL, 6, &error), NVEMBED_INVALID_ARGUMENT, "level is 6");
+    EXPECT(nvembed_set_log_callback(on_log, NULL, 0, &error), NVEMBED_INVALID_ARGUMENT, "got 0");
+    EXPECT(nvembed_set_log_callback(on_log, NULL, 6, &error), NVEMBED_INVALID_ARGUMENT, "got 6");
     OK(nvembed_set_log_callback(on_log, NULL, NVEMBED_LOG_TRACE, &error));
     OK(nvembed_set_log_callback(on_log, &logged, NVEMBED_LOG_TRACE, &error));
     model = open_model(folder);
@@ -318,7 +323,7 @@ static void logs(const char *folder) {
     CHECK(nvembed_model_close(model) == NVEMBED_OK);
 }
 
-/* One call of three runs, of which the deadline lets the first begin at most: it takes longer than that. */
+/* A call of three runs. At most the first starts before the deadline, and it takes longer. */
 static void deadlines(nvembed_model *model) {
     static float values[ROWS * DIMENSION];
     static char text[600];
@@ -335,7 +340,7 @@ static void deadlines(nvembed_model *model) {
     OK(nvembed_embed_options_set_deadline(options, 1, &error));
     EXPECT(nvembed_embed(model, prompts, ROWS, options, &output, NULL, &error), NVEMBED_DEADLINE_EXCEEDED, "deadline");
     for (index = 0; index < ROWS * DIMENSION; ++index) CHECK(values[index] == GUARD);
-    /* It is counted from the start of each call, not from when it was set: two calls, each well within a minute. */
+    /* It counts from the start of each call, not from when it was set: two calls, each well within a minute. */
     OK(nvembed_embed_options_set_deadline(options, 60000, &error));
     OK(nvembed_embed(model, prompts, 1, options, &output, NULL, &error));
     OK(nvembed_embed_options_set_deadline(options, UINT64_MAX, &error));
@@ -347,7 +352,18 @@ static void deadlines(nvembed_model *model) {
     EXPECT(nvembed_embed_options_set_deadline(options, 1, &error), NVEMBED_INVALID_HANDLE, "closed");
 }
 
-/* What can be said of GPUs without one; device.c has the rest. */
+/* The first setter sets an option that a model on the CPU ignores, the second sets its default again. */
+#define IGNORED(setter, restore) \
+    do { \
+        const char *name = "nvembed_model_options_" #setter; \
+        char wanted[128]; \
+        snprintf(wanted, sizeof wanted, "provider cpu ignores %.*s()", (int)strcspn(name, "("), name); \
+        OK(nvembed_model_options_##setter); \
+        EXPECT(nvembed_model_open(folder, strlen(folder), options, &other, &error), NVEMBED_OPTION, wanted); \
+        OK(nvembed_model_options_##restore); \
+    } while (0)
+
+/* What can be tested without a GPU; device.c tests the rest. */
 static void without_a_gpu(const char *folder, nvembed_model *model) {
     nvembed_prompt prompt = passage("Homer.");
     nvembed_model_options *options = NULL;
@@ -370,7 +386,7 @@ static void without_a_gpu(const char *folder, nvembed_model *model) {
     prompt.text = string("\xff");
     EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, NULL, &rows, &error), NVEMBED_INVALID_UTF8, "prompt 0");
 
-    /* Handles that are none. */
+    /* Handles of another type. */
     rows = (nvembed_device_embeddings *)model;
     EXPECT(nvembed_device_embeddings_pointer(NULL, &pointer, &error), NVEMBED_INVALID_HANDLE, "embeddings handle is NULL");
     EXPECT(nvembed_device_embeddings_pointer(rows, &pointer, &error), NVEMBED_INVALID_HANDLE, "nvembed_device_embeddings");
@@ -388,7 +404,7 @@ static void without_a_gpu(const char *folder, nvembed_model *model) {
     CHECK(nvembed_device_embeddings_release(NULL) == NVEMBED_OK);
     CHECK(pointer == GUARD && dtype == GUARD && address == &shapes && numbers[0] == 0);
 
-    /* Nothing has to be warmed up; what is asked for is checked all the same. */
+    /* There is nothing to warm up, but the arguments are checked. */
     OK(nvembed_model_warm_up(model, NULL, NULL, &shapes, &error));
     CHECK(shapes == 0);
     OK(nvembed_model_warm_up(model, NULL, NULL, NULL, &error));
@@ -397,14 +413,14 @@ static void without_a_gpu(const char *folder, nvembed_model *model) {
            NVEMBED_INVALID_ARGUMENT, "aligned");
     OK(nvembed_embed_options_new(&call, &error));
     OK(nvembed_embed_options_set_max_batch_size(call, 0, &error));
-    EXPECT(nvembed_model_warm_up(model, call, NULL, &shapes, &error), NVEMBED_OPTION, "max_batch_size is 0");
+    EXPECT(nvembed_model_warm_up(model, call, NULL, &shapes, &error), NVEMBED_OPTION, "max_batch_size() must be");
     CHECK(nvembed_embed_options_free(call) == NVEMBED_OK);
     EXPECT(nvembed_model_warm_up(model, call, NULL, &shapes, &error), NVEMBED_INVALID_HANDLE, "embed_options");
     OK(nvembed_cancel_new(&cancel, &error));
     CHECK(nvembed_cancel_free(cancel) == NVEMBED_OK);
     EXPECT(nvembed_model_warm_up(model, NULL, cancel, &shapes, &error), NVEMBED_INVALID_HANDLE, "nvembed_cancel");
 
-    /* The options of GPUs: what the setters refuse, and that a model on the CPU reads none of them. */
+    /* The options of GPUs: what the setters refuse. */
     OK(nvembed_model_options_new(&options, &error));
     EXPECT(nvembed_model_options_set_device_ids(options, NULL, 1, &error), NVEMBED_NULL_POINTER, "device_ids is NULL");
     EXPECT(nvembed_model_options_set_device_ids(options, numbers, SIZE_MAX, &error), NVEMBED_INVALID_ARGUMENT, "device_ids");
@@ -413,17 +429,20 @@ static void without_a_gpu(const char *folder, nvembed_model *model) {
     EXPECT(nvembed_model_options_set_sequence_buckets(options, NULL, 2, &error), NVEMBED_NULL_POINTER, "lengths is NULL");
     EXPECT(nvembed_model_options_set_batch_buckets(options, NULL, 2, &error), NVEMBED_NULL_POINTER, "rows is NULL");
     EXPECT(nvembed_model_options_set_builder_optimization_level(options, 256, &error), NVEMBED_OPTION,
-           "builder_optimization_level is 256, allowed are 0 to 5");
-    OK(nvembed_model_options_set_device_ids(options, numbers, 2, &error));
-    OK(nvembed_model_options_set_memory_limit(options, SIZE_MAX, &error));
-    OK(nvembed_model_options_set_stream(options, NULL, &error));
-    OK(nvembed_model_options_set_cuda_graphs(options, 0, &error));
-    OK(nvembed_model_options_set_buffer_sets(options, 1000, &error));
-    OK(nvembed_model_options_set_sequence_buckets(options, numbers, 2, &error));
-    OK(nvembed_model_options_set_batch_buckets(options, numbers, 2, &error));
-    OK(nvembed_model_options_set_builder_optimization_level(options, 255, &error));
-    OK(nvembed_model_options_set_workspace(options, 1, &error));
-    OK(nvembed_model_options_set_build_on_open(options, 1, &error));
+           "nvembed_model_options_set_builder_optimization_level() must be 0 to 5, got 256");
+
+    /* A model on the CPU refuses each of them by its setter's name, and accepts them with their defaults. */
+    IGNORED(set_device_ids(options, numbers, 2, &error), set_device_ids(options, numbers, 1, &error));
+    IGNORED(set_memory_limit(options, SIZE_MAX, &error), set_memory_limit(options, 0, &error));
+    IGNORED(set_stream(options, &shapes, &error), set_stream(options, NULL, &error));
+    IGNORED(set_cuda_graphs(options, 0, &error), set_cuda_graphs(options, 1, &error));
+    IGNORED(set_buffer_sets(options, 1, &error), set_buffer_sets(options, 2, &error));
+    IGNORED(set_sequence_buckets(options, numbers, 2, &error), set_sequence_buckets(options, NULL, 0, &error));
+    IGNORED(set_batch_buckets(options, numbers, 2, &error), set_batch_buckets(options, NULL, 0, &error));
+    IGNORED(set_builder_optimization_level(options, 255, &error), set_builder_optimization_level(options, 3, &error));
+    IGNORED(set_workspace(options, 1, &error), set_workspace(options, 0, &error));
+    IGNORED(set_build_on_open(options, 1, &error), set_build_on_open(options, 0, &error));
+    CHECK(other == NULL);
     OK(nvembed_model_open(folder, strlen(folder), options, &other, &error));
     CHECK(nvembed_model_close(other) == NVEMBED_OK);
     CHECK(nvembed_model_options_free(options) == NVEMBED_OK);

@@ -1,6 +1,6 @@
-/* What docs/guides/c-and-cpp.md says of GPUs, on the CUDA shim: no kernel runs, so nothing here is about results.
+/* What docs/guides/c-and-cpp.md says about GPUs, on the CUDA shim: no kernel runs, so nothing here is about results.
  *
- * device MODEL_FP16 MODEL_FP32, with two devices, and fresh memory of bytes 60, which is what the "results" are made of. */
+ * device MODEL_FP16 MODEL_FP32, with two devices. Fresh memory is filled with bytes of 60, so these are the "results". */
 #include "check.h"
 #include "shim.h"
 
@@ -18,7 +18,7 @@ static nvembed_model_options *cuda_options(void) {
     return options;
 }
 
-/* Opens with options, which it frees. */
+/* Opens a model and frees the options. */
 static nvembed_model *open_with(const char *path, nvembed_model_options *options) {
     nvembed_model *model = NULL;
     OK(nvembed_model_open(path, strlen(path), options, &model, &error));
@@ -38,7 +38,7 @@ static uint64_t pointer_of(nvembed_device_embeddings *rows) {
     return pointer;
 }
 
-/* Everything that was made since `before` is gone. */
+/* Checks that everything allocated since `before` is freed. */
 static void check_free(struct shim_counts before) {
     struct shim_counts after = shim_counts_now();
     CHECK(after.live_allocations == before.live_allocations);
@@ -60,11 +60,11 @@ static void getters(const char *path, int32_t wanted_dtype) {
     before = shim_counts_now();
     rows = hold(model);
     after = shim_counts_now();
-    /* The inputs go in, and no row comes back to the host. */
+    /* The inputs are copied to the device, and no row is copied back. */
     CHECK(after.to_device == before.to_device + 3 && after.to_host == before.to_host);
     CHECK(after.allocations == before.allocations);
 
-    /* On the shim, memory of the device can be read: there is as much as the getters say. */
+    /* The host can read device memory of the shim: there is as much as the getters say. */
     OK(nvembed_device_embeddings_dtype(rows, &dtype, &error));
     CHECK(dtype == wanted_dtype);
     bytes = (const unsigned char *)(uintptr_t)pointer_of(rows);
@@ -80,9 +80,9 @@ static void getters(const char *path, int32_t wanted_dtype) {
     CHECK(stream != NULL && event != NULL && stream != event);
     EXPECT(nvembed_device_embeddings_pointer(rows, NULL, &error), NVEMBED_NULL_POINTER, "pointer is NULL");
     EXPECT(nvembed_device_embeddings_rows(rows, (size_t *)(void *)((char *)counts + 1), &error), NVEMBED_INVALID_ARGUMENT,
-           "rows is not aligned");
+           "rows must be aligned");
 
-    /* The second prompt is cut, the first is not. */
+    /* With max_length, the second prompt is cut and the first is not. */
     OK(nvembed_device_embeddings_tokens(rows, counts, truncated, 3, &error));
     OK(nvembed_count_tokens(model, two, 2, NULL, wanted, NULL, &error));
     CHECK(counts[0] == wanted[0] && counts[1] == wanted[1] && counts[2] == 7);
@@ -95,7 +95,7 @@ static void getters(const char *path, int32_t wanted_dtype) {
     CHECK(truncated[0] == 0 && truncated[1] == 1 && counts[1] == wanted[0] && counts[1] < wanted[1]);
     OK(nvembed_device_embeddings_tokens(again, NULL, NULL, 2, &error));
     counts[0] = 7;
-    EXPECT(nvembed_device_embeddings_tokens(again, counts, truncated, 1, &error), NVEMBED_BUFFER_TOO_SMALL, "2 rows need 2");
+    EXPECT(nvembed_device_embeddings_tokens(again, counts, truncated, 1, &error), NVEMBED_BUFFER_TOO_SMALL, "at least 2 numbers for 2 rows, got 1");
     CHECK(counts[0] == 7);
     CHECK(nvembed_embed_options_free(options) == NVEMBED_OK);
     CHECK(nvembed_device_embeddings_release(again) == NVEMBED_OK);
@@ -115,11 +115,12 @@ static void refusals(void) {
     nvembed_output output;
     float values[2 * DIMENSION];
 
-    EXPECT(nvembed_embed_on_device(model, NULL, 0, NULL, NULL, &rows, &error), NVEMBED_OPTION, "0 prompts");
+    EXPECT(nvembed_embed_on_device(model, NULL, 0, NULL, NULL, &rows, &error), NVEMBED_OPTION, "got 0");
     CHECK(rows == NULL);
     OK(nvembed_embed_options_new(&options, &error));
     OK(nvembed_embed_options_set_max_batch_size(options, 1, &error));
-    EXPECT(nvembed_embed_on_device(model, two, 2, options, NULL, &rows, &error), NVEMBED_OPTION, "2 prompts");
+    EXPECT(nvembed_embed_on_device(model, two, 2, options, NULL, &rows, &error), NVEMBED_OPTION,
+           "nvembed_embed_options_set_max_batch_size()), got 2");
     OK(nvembed_embed_options_set_max_batch_size(options, 2, &error));
     OK(nvembed_embed_options_set_max_length(options, 2, &error));
     OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_ERROR, &error));
@@ -134,7 +135,7 @@ static void refusals(void) {
     EXPECT(nvembed_model_warm_up(model, NULL, cancel, NULL, &error), NVEMBED_CANCELLED, "cancelled");
     CHECK(nvembed_cancel_free(cancel) == NVEMBED_OK);
 
-    /* A device that does not answer: the deadline ends the call, and the model is whole when the device goes on. */
+    /* A device that does not answer: the deadline ends the call, and the model works when the device continues. */
     OK(nvembed_embed_options_new(&options, &error));
     OK(nvembed_embed_options_set_deadline(options, 200, &error));
     output = host_output(values, 2 * DIMENSION, NVEMBED_F32);
@@ -153,7 +154,7 @@ static void buffer_sets(void) {
     uint64_t pointer = pointer_of(first);
 
     CHECK(pointer_of(second) != pointer);
-    EXPECT(nvembed_embed_on_device(model, two, 2, NULL, NULL, &third, &error), NVEMBED_DEVICE, "raise buffer_sets");
+    EXPECT(nvembed_embed_on_device(model, two, 2, NULL, NULL, &third, &error), NVEMBED_DEVICE, "raise nvembed_model_options_set_buffer_sets()");
     CHECK(third == NULL);
     CHECK(nvembed_device_embeddings_release(first) == NVEMBED_OK);
     third = hold(model);
@@ -186,7 +187,7 @@ static void release_after(void) {
     EXPECT(nvembed_device_embeddings_release_after(rows, event, &error), NVEMBED_INVALID_HANDLE, "closed");
     CHECK(nvembed_device_embeddings_release(rows) == NVEMBED_INVALID_HANDLE);
     rows = hold(model);
-    /* Before that run the stream was told to wait for the event, once. */
+    /* Before that run the stream waited for the event, once. */
     CHECK(pointer_of(rows) == pointer);
     CHECK(shim_waited(stream, &waited) == waits + 1 && waited == event);
     CHECK(nvembed_device_embeddings_release(rows) == NVEMBED_OK);
@@ -198,7 +199,7 @@ static void release_after(void) {
     check_free(before);
 }
 
-/* Rows outlive the model's handle, and the last of them frees what the model had. */
+/* Rows outlive the model's handle, and the last of them frees the model. */
 static void closed_while_held(void) {
     struct shim_counts before = shim_counts_now();
     nvembed_model *model = open_with(folder, cuda_options());
@@ -227,7 +228,7 @@ static void own_stream(void) {
 
     OK(nvembed_model_options_set_stream(options, stream, &error));
     OK(nvembed_model_options_set_device_ids(options, both, 2, &error));
-    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_OPTION, "one stream is given for 2");
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_OPTION, "nvembed_model_options_set_stream() is a stream of one");
     OK(nvembed_model_options_set_device_ids(options, both, 1, &error));
     model = open_with(folder, options);
     rows = hold(model);
@@ -293,20 +294,20 @@ static void bad_options(void) {
 #define REFUSED(setting, code, part) \
     OK(setting); \
     EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), code, part)
-    REFUSED(nvembed_model_options_set_device_ids(options, NULL, 0, &error), NVEMBED_OPTION, "the number of device_ids is 0");
-    REFUSED(nvembed_model_options_set_device_ids(options, twice, 2, &error), NVEMBED_OPTION, "device 1 is asked for twice");
-    REFUSED(nvembed_model_options_set_device_ids(options, far, 1, &error), NVEMBED_OPTION, "a device id is 64");
+    REFUSED(nvembed_model_options_set_device_ids(options, NULL, 0, &error), NVEMBED_OPTION, "the number of nvembed_model_options_set_device_ids() must");
+    REFUSED(nvembed_model_options_set_device_ids(options, twice, 2, &error), NVEMBED_OPTION, "names device 1 twice");
+    REFUSED(nvembed_model_options_set_device_ids(options, far, 1, &error), NVEMBED_OPTION, "got 64");
     OK(nvembed_model_options_set_device_ids(options, zero, 1, &error));
-    REFUSED(nvembed_model_options_set_buffer_sets(options, 0, &error), NVEMBED_OPTION, "buffer_sets is 0");
-    REFUSED(nvembed_model_options_set_buffer_sets(options, 257, &error), NVEMBED_OPTION, "buffer_sets is 257");
+    REFUSED(nvembed_model_options_set_buffer_sets(options, 0, &error), NVEMBED_OPTION, "buffer_sets() must be 1 to 256, got 0");
+    REFUSED(nvembed_model_options_set_buffer_sets(options, 257, &error), NVEMBED_OPTION, "got 257");
     OK(nvembed_model_options_set_buffer_sets(options, 2, &error));
-    REFUSED(nvembed_model_options_set_sequence_buckets(options, falling, 2, &error), NVEMBED_OPTION, "do not rise");
-    REFUSED(nvembed_model_options_set_sequence_buckets(options, long_row, 1, &error), NVEMBED_OPTION, "a sequence bucket is");
+    REFUSED(nvembed_model_options_set_sequence_buckets(options, falling, 2, &error), NVEMBED_OPTION, "must be strictly increasing");
+    REFUSED(nvembed_model_options_set_sequence_buckets(options, long_row, 1, &error), NVEMBED_OPTION, "each of nvembed_model_options_set_sequence_buckets()");
     OK(nvembed_model_options_set_sequence_buckets(options, NULL, 0, &error));
-    REFUSED(nvembed_model_options_set_batch_buckets(options, zero, 1, &error), NVEMBED_OPTION, "a batch bucket is 0");
+    REFUSED(nvembed_model_options_set_batch_buckets(options, zero, 1, &error), NVEMBED_OPTION, "got 0");
     OK(nvembed_model_options_set_batch_buckets(options, NULL, 0, &error));
-    REFUSED(nvembed_model_options_set_builder_optimization_level(options, 6, &error), NVEMBED_OPTION,
-            "builder_optimization_level is 6");
+    REFUSED(nvembed_model_options_set_builder_optimization_level(options, 2, &error), NVEMBED_OPTION,
+            "provider cuda ignores nvembed_model_options_set_builder_optimization_level()");
     OK(nvembed_model_options_set_builder_optimization_level(options, 3, &error));
     OK(nvembed_model_options_set_memory_limit(options, 1, &error));
     CHECK(nvembed_model_open(folder, strlen(folder), options, &model, NULL) != NVEMBED_OK);
@@ -321,7 +322,7 @@ static nvembed_device_embeddings *shared;
 static void *shared_event;
 static int released, closing;
 
-/* All release the same rows, in both ways, while others ask about them: one succeeds. */
+/* All threads release the same rows, in both ways, while others read their properties: one succeeds. */
 static void *release_shared(void *with_event) {
     uint64_t pointer = 0;
     const nvembed_code asked = nvembed_device_embeddings_pointer(shared, &pointer, NULL);
@@ -335,7 +336,7 @@ static void *release_shared(void *with_event) {
     return NULL;
 }
 
-/* Embeds, looks and releases until the model is closed. Too many held at once is no failure here. */
+/* Embeds, reads and releases until the model is closed. Too many results held at once are not a failure here. */
 static void *hold_until_closed(void *model) {
     for (;;) {
         nvembed_device_embeddings *rows = NULL;
@@ -376,7 +377,7 @@ static void threads(void) {
         nvembed_output output;
         float values[2 * DIMENSION];
         output = host_output(values, 2 * DIMENSION, NVEMBED_F32);
-        /* Rows for the host need a buffer of that shape too. */
+        /* Rows for the host also need a buffer of that shape. */
         if (nvembed_embed(model, two, 2, NULL, &output, NULL, NULL) == NVEMBED_INVALID_HANDLE) abort();
     }
     pthread_mutex_lock(&lock);
@@ -395,7 +396,7 @@ int main(int argument_count, char **arguments) {
     folder_fp32 = arguments[2];
     two[0] = passage("Homer.");
     two[1] = passage("rain falls on the plain in Spain");
-    /* What the libraries keep for the process is there after the first time. */
+    /* After the first time, the libraries have allocated what they keep for the process. */
     CHECK(nvembed_model_close(open_with(folder, cuda_options())) == NVEMBED_OK);
     before = shim_counts_now();
     getters(folder, NVEMBED_F16);

@@ -1,4 +1,4 @@
-// The C++ header's part for GPUs, on the CUDA shim: owners give back what they held.
+// The GPU part of the C++ header, on the CUDA shim: owners release what they held.
 //
 // device_owner MODEL
 #include <nvembed.hpp>
@@ -32,7 +32,7 @@ void hold_and_release(const char *folder) {
         const std::vector<std::size_t> tokens = model.count_tokens(prompts).value();
         CHECK(rows.token_count(0) == tokens[0] && rows.token_count(1) == tokens[1]);
         CHECK(!rows.truncated(0) && !rows.truncated(1));
-        // Moved, it is held once; there is no second one while it is held.
+        // After a move it is held once, and no second result fits while it is held.
         nvembed::DeviceEmbeddings moved = std::move(rows);
         CHECK(moved.pointer() == pointer);
         auto refused = model.embed_on_device(prompts);

@@ -1,8 +1,8 @@
-/* Embeds the lines of stdin and writes the rows to stdout, raw; their token counts and truncation flags to stderr.
+/* Embeds the lines of stdin. Writes the raw rows to stdout, and their token counts and truncation flags to stderr.
  *
  * dump MODEL f32|f16 [TASK]
  *
- * Returns from main with everything open, as a service that is told to stop might. */
+ * Returns from main with everything open, as a service that is told to stop might do. */
 #include "check.h"
 
 int main(int argument_count, char **arguments) {

@@ -1,10 +1,10 @@
-/* Random calls in random order from several threads: any code is fine, a crash, a hang or a write where none belongs is not.
+/* Random calls in random order from several threads. Any code is fine; a crash, a hang or a stray write is a failure.
  *
  * fuzz MODEL SECONDS SEED [PROVIDER]
  *
- * Handles are live, closed, of another type, or noise; strings are random bytes of random length; pointers may be NULL or
- * misaligned, counts and sizes wrong. What the contract leaves to the caller (a pointer that is not NULL points to what the
- * call says) is kept. A thread of a given seed makes the same choices, but threads interleave as they like. */
+ * Handles are open, closed, of another type, or random numbers; strings are random bytes of random length; pointers may be NULL
+ * or misaligned, counts and sizes wrong. The caller's promises are kept: a pointer that is not NULL points to what the call says.
+ * With the same seed, each thread makes the same choices, but threads interleave in any order. */
 #include "check.h"
 
 #include <pthread.h>
@@ -33,7 +33,7 @@ static uint64_t next(rng *random) {
 static size_t below(rng *random, size_t end) { return (size_t)(next(random) % end); }
 static int one_in(rng *random, size_t n) { return below(random, n) == 0; }
 
-/* Some handle: mostly one that somebody made, live or not. */
+/* Some handle: usually one that a thread opened, closed or not. */
 static void *handle(rng *random) {
     void *value;
     if (one_in(random, 12)) return NULL;
@@ -44,7 +44,7 @@ static void *handle(rng *random) {
     return value;
 }
 
-/* A handle of the model's kind, so that embedding is reached often. */
+/* Usually a model's handle, so that many calls get as far as embedding. */
 static void *model_handle(rng *random) {
     void *value;
     if (one_in(random, 5)) return handle(random);
@@ -65,7 +65,7 @@ static size_t size(rng *random) {
     return one_in(random, 2) ? below(random, 64) : odd[below(random, sizeof odd / sizeof *odd)];
 }
 
-/* Bytes of a text: noise, UTF-8, or ASCII with special tokens. */
+/* The bytes of a text: random, UTF-8, or ASCII with special tokens. */
 static nvembed_string text(rng *random, char *buffer) {
     static const char *pieces[] = {"the ", "</s>", "<s>", "\xe2\x82\xac", "\n", "Instruct: ", "rain", "\0", "\xf0\x9f\x98\x80"};
     nvembed_string value;
@@ -119,7 +119,7 @@ static nvembed_code embed(rng *random, nvembed_error **error) {
     size_t index, form = below(random, 4);
     nvembed_code code;
 
-    if (passed > ROWS && passed < SIZE_MAX / 32) passed = ROWS; /* else it must be refused before it is read */
+    if (passed > ROWS && passed < SIZE_MAX / 32) passed = ROWS; /* otherwise it must be refused before it is read */
     for (index = 0; index < ROWS; ++index) {
         prompts[index].instruction = one_in(random, 2) ? string("") : text(random, texts[index]);
         prompts[index].text = plain[index] = text(random, texts[ROWS + index]);
@@ -151,7 +151,7 @@ static nvembed_code embed(rng *random, nvembed_error **error) {
     }
     if (counts[ROWS] != canary || truncated[ROWS] != 0x5a || ((unsigned char *)(values + ROWS * STRIDE))[0] != 0x5a ||
         (code != NVEMBED_OK && ((unsigned char *)values)[0] != 0x5a)) {
-        fprintf(stderr, "written where nothing belongs\n");
+        fprintf(stderr, "a stray write\n");
         abort();
     }
     free(texts);
@@ -159,13 +159,13 @@ static nvembed_code embed(rng *random, nvembed_error **error) {
     return code;
 }
 
-/* Options of GPUs: numbers, right and wrong. Streams are the caller's promise, so there is none here. */
+/* Options of GPUs, valid and invalid. A stream is the caller's promise, so none is set. */
 static nvembed_code gpu_option(rng *random, nvembed_error **error) {
     size_t numbers[4], index, count = one_in(random, 8) ? size(random) : below(random, 5);
     const size_t *passed = one_in(random, 10) ? NULL : numbers;
     nvembed_model_options *options = handle(random);
     for (index = 0; index < 4; ++index) numbers[index] = one_in(random, 4) ? size(random) : 16 * index;
-    if (count > 4 && count < SIZE_MAX / 8) count = 4; /* else it must be refused before it is read */
+    if (count > 4 && count < SIZE_MAX / 8) count = 4; /* otherwise it must be refused before it is read */
     if (one_in(random, 20)) passed = (const size_t *)(void *)((char *)numbers + 1), count = count > 3 ? 3 : count;
     switch (below(random, 10)) {
     case 0: return nvembed_model_options_set_device_ids(options, passed, count, error);
@@ -181,7 +181,7 @@ static nvembed_code gpu_option(rng *random, nvembed_error **error) {
     }
 }
 
-/* Rows that stay on a GPU, mostly released at once, else kept for others to ask about and to release. */
+/* Rows that stay on a GPU: usually released at once, otherwise kept for other threads to read and to release. */
 static nvembed_code embed_on_device(rng *random, nvembed_error **error) {
     char texts[ROWS][TEXT];
     nvembed_prompt prompts[ROWS];
@@ -204,7 +204,7 @@ static nvembed_code embed_on_device(rng *random, nvembed_error **error) {
     if (one_in(random, 4)) {
         keep(random, rows, 0);
     } else if (one_in(random, 2)) {
-        /* Its own event lives at least as long as the rows are held. */
+        /* The result's own event exists as long as the rows are held. */
         if (nvembed_device_embeddings_event(rows, &event, NULL) != NVEMBED_OK) abort();
         if (nvembed_device_embeddings_release_after(rows, event, NULL) != NVEMBED_OK) abort();
     } else if (nvembed_device_embeddings_release(rows) != NVEMBED_OK) {
@@ -299,7 +299,7 @@ static nvembed_code one_call(rng *random, nvembed_error **error) {
     case 26:
     case 27: return ask_device(random, error);
     case 28:
-        /* With all shapes it takes seconds on the shim: mostly with options of somebody's, and a token. */
+        /* All shapes take seconds on the shim, so this is rare, and has options and a token. */
         if (!one_in(random, 50)) return nvembed_model_dimension(model_handle(random), &number, error);
         return nvembed_model_warm_up(model_handle(random), handle(random), handle(random),
                                      one_in(random, 3) ? NULL : &number, error);
@@ -317,7 +317,7 @@ static void *run(void *argument) {
         nvembed_code code = one_call(&random, one_in(&random, 3) ? NULL : &error);
         count_code(code);
         if (error != NULL && one_in(&random, 3)) {
-            keep(&random, error, 0); /* errors are handles too; the table frees none for us, see the end */
+            keep(&random, error, 0); /* errors are handles too; nobody frees these */
         } else {
             nvembed_error_free(error);
         }

@@ -1,4 +1,4 @@
-/* The CUDA shim's own functions, for programs that run on it: tests/cuda-shim/README.md. */
+/* The CUDA shim's own functions, for programs that run on it: tests/gpu/shim/README.md. */
 #ifndef SHIM_H
 #define SHIM_H
 
@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The beginning of the shim's own struct, in its order. */
+/* The first fields of the shim's own struct. */
 struct shim_counts {
     long to_device, to_host, on_device;
     long launches;
@@ -14,7 +14,7 @@ struct shim_counts {
     long captures, graph_launches, synchronizations;
 };
 
-/* A function of the driver that this process has; the program ends when that is no shim. */
+/* A function of this process's driver; the program ends if the driver is not the shim. */
 static inline void *shim_function(const char *name) {
     void *library = dlopen("libcuda.so.1", RTLD_NOW);
     void *function = library ? dlsym(library, name) : NULL;
@@ -25,13 +25,13 @@ static inline void *shim_function(const char *name) {
     return function;
 }
 
-/* C++ and ISO C convert no object pointer to a function pointer without a cast that both accept. */
+/* A conversion from an object pointer to a function pointer that C++ and ISO C both accept. */
 #define SHIM_FUNCTION(type, name) ((type)(uintptr_t)shim_function(name))
 
 static inline struct shim_counts shim_counts_now(void) {
     union {
         struct shim_counts counts;
-        long room[64]; /* for what the shim counts beside these */
+        long room[64]; /* for the shim's other counters */
     } all;
     SHIM_FUNCTION(void (*)(struct shim_counts *), "cuda_shim_counts")(&all.counts);
     return all.counts;
@@ -39,7 +39,7 @@ static inline struct shim_counts shim_counts_now(void) {
 
 static inline void shim_hold(int hold) { SHIM_FUNCTION(void (*)(int), "cuda_shim_hold")(hold); }
 
-/* How often a stream was told to wait for an event, and for which one last: its first two words, see cuda.c. */
+/* How many times a stream was told to wait for an event, and for which one last: its first two words, see cuda.c. */
 static inline long shim_waited(void *stream, void **event) {
     *event = ((void **)stream)[1];
     return *(long *)stream;

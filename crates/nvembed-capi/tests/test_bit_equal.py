@@ -1,4 +1,4 @@
-"""Through C the embeddings are the same bits as through Rust."""
+"""The embeddings through C have the same bits as those through Rust."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TASK = "Given a question, retrieve passages that answer the question"
 
 
 def texts() -> list[str]:
-    """Questions and answers of the evaluation set, and texts of other lengths and alphabets."""
+    """Questions and answers from the evaluation set, and texts with other lengths and alphabets."""
     records = [json.loads(line) for line in (ROOT / "tests/eval/faq.jsonl").read_text().splitlines()[:60]]
     found = [value for record in records for value in record.values() if isinstance(value, str)]
     found += ["", " ", "naïve café", "日本語のテキスト", "👩‍👩‍👧", "a </s> b <s>", "many words " * 300]
@@ -21,16 +21,16 @@ def texts() -> list[str]:
 
 @pytest.mark.parametrize("task", [None, TASK], ids=["passages", "queries"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_rows_have_the_same_bits(precision, task, compiled, environment, tmp_path):
+def test_rows_have_the_same_bits(precision, task, compiled, program, environment, tmp_path):
     model = ROOT / f"build/models/nv-embed-mini-{precision}"
     text = "\n".join(texts()).encode() + b"\n"
     source = tmp_path / "texts.txt"
     source.write_bytes(text)
     in_rust = tmp_path / "rust.npy"
     arguments = ["--task", task] if task else []
-    command = [ROOT / "target/debug/nvembed", "embed", "-m", model, source, "-o", in_rust, "--quiet", *arguments]
+    command = [program, "embed", "-m", model, source, "-o", in_rust, "--quiet", *arguments]
     run(command, env=environment)
-    # The program returns from main with the model open: its exit code is checked by run().
+    # The C program returns from main with the model open; run() checks its exit code.
     in_c = run([compiled("dump", "-O2"), model, "f32", *([task] if task else [])], env=environment, input=text)
     rows = np.frombuffer(in_c.stdout, dtype=np.float32).reshape(len(texts()), -1)
     expected = np.load(in_rust)
@@ -40,11 +40,11 @@ def test_rows_have_the_same_bits(precision, task, compiled, environment, tmp_pat
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_rows_in_half_precision_have_the_same_bits(precision, compiled, environment, tmp_path):
+def test_rows_in_half_precision_have_the_same_bits(precision, compiled, program, environment, tmp_path):
     model = ROOT / f"build/models/nv-embed-mini-{precision}"
     text = "\n".join(texts()).encode() + b"\n"
     in_rust = tmp_path / "rust.npy"
-    command = [ROOT / "target/debug/nvembed", "embed", "-m", model, "-o", in_rust, "--quiet", "--dtype", "f16"]
+    command = [program, "embed", "-m", model, "-o", in_rust, "--quiet", "--dtype", "f16"]
     run([*command, "--format", "lines"], env=environment, input=text)
     in_c = run([compiled("dump", "-O2"), model, "f16"], env=environment, input=text)
     expected = np.load(in_rust)
@@ -52,10 +52,10 @@ def test_rows_in_half_precision_have_the_same_bits(precision, compiled, environm
     assert in_c.stdout == expected.tobytes()
 
 
-def test_token_counts_and_truncation_are_those_of_the_command(compiled, environment):
+def test_token_counts_and_truncation_are_those_of_the_program(compiled, program, environment):
     model = ROOT / "build/models/nv-embed-mini-fp32"
     text = "\n".join([*texts(), "many words " * 3000]).encode() + b"\n"
-    command = [ROOT / "target/debug/nvembed", "embed", "-m", model, "--format", "lines", "--quiet"]
+    command = [program, "embed", "-m", model, "--format", "lines", "--quiet"]
     expected = [json.loads(line) for line in run(command, env=environment, input=text).stdout.splitlines()]
     found = run([compiled("dump", "-O2"), model, "f32"], env=environment, input=text).stderr.decode().splitlines()
     assert found == [f"{row['tokens']} {int(row['truncated'])}" for row in expected]

@@ -1,11 +1,11 @@
-"""The headers compile everywhere they must, and the libraries export what the header declares and nothing else."""
+"""The headers compile in every supported language version. The libraries export exactly what the header declares."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from conftest import WARNINGS, run, tool
+from conftest import HERE, WARNINGS, run, tool
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,17 @@ def test_each_header_compiles_alone_without_a_warning(compiler, standard, extra,
                 tmp_path / "one.o",
             ]
         )
+
+
+def test_structs_have_the_layout_that_they_always_had(prefix, tmp_path):
+    """The lines of abi.txt, which header.rs checks in Rust."""
+    lines = (HERE / "abi.txt").read_text().splitlines()
+    layout = [line for line in lines if line.startswith(("sizeof", "offsetof"))]
+    assert len(layout) >= 15
+    source = tmp_path / "layout.c"
+    checks = "".join(f'_Static_assert({line}, "{line}");\n' for line in layout)
+    source.write_text(f"#include <nvembed.h>\n{checks}")
+    run([tool("cc"), "-std=c11", *WARNINGS, f"-I{prefix}/include", "-c", source, "-o", tmp_path / "layout.o"])
 
 
 def declared(prefix) -> set[str]:

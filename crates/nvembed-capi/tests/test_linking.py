@@ -1,13 +1,16 @@
-"""The examples, built in each way there is, from a tree that was packed and moved."""
+"""The examples, built in every supported way, from an installed tree that was packed and moved."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import signal
 import subprocess
+import time
 
 import pytest
-from conftest import ROOT, WARNINGS, run, tool
+from conftest import CRATE, WARNINGS, run, tool
 
 COMPILERS = {"c": ("cc", "-std=c99"), "cpp": ("c++", "-std=c++17")}
 WAYS = ["pkg-config", "pkg-config static", "cmake", "cmake static", "archive"]
@@ -16,7 +19,7 @@ LINES = [f"line {index}: {'rain ' * (index % 7)}" for index in range(100)]
 
 @pytest.fixture(scope="session")
 def moved(prefix, tmp_path_factory):
-    """The installed tree, through tar to another place. What it was made as is not there under its name."""
+    """The installed tree, moved by tar. Nothing in it names its first place."""
     place = tmp_path_factory.mktemp("moved")
     run([tool("tar"), "-C", prefix, "-cf", place / "tree.tar", "."])
     tree = place / "a folder with spaces"
@@ -29,10 +32,10 @@ def moved(prefix, tmp_path_factory):
 
 @pytest.fixture(scope="session", params=[(language, way) for language in COMPILERS for way in WAYS], ids=" ".join)
 def programs(request, moved, tmp_path_factory):
-    """The folder of the built examples, and the environment to find the library in."""
+    """The folder of the built examples, and the environment in which they find the library."""
     language, way = request.param
     build = tmp_path_factory.mktemp("examples")
-    source = ROOT / "examples" / language
+    source = CRATE / "examples" / language
     is_static = way.endswith("static") or way == "archive"
     if way.startswith("cmake"):
         target = "nvembed::nvembed_static" if is_static else "nvembed::nvembed"
@@ -46,7 +49,7 @@ def programs(request, moved, tmp_path_factory):
             flags = [f"-I{moved}/include"]
         else:
             name = "nvembed-static" if is_static else "nvembed"
-            # Quoted, since the tree's name has spaces in it.
+            # pkg-config quotes the tree's name, which has spaces.
             found = pkg_config(moved, "--cflags", "--libs", name)
             flags, libraries = [], shlex.split(found)
         for example in ["score", "service"]:
@@ -63,7 +66,7 @@ def pkg_config(tree, *arguments) -> str:
     return run([tool("pkg-config"), *arguments], env=environment).stdout.decode()
 
 
-def test_the_score_example_tells_right_answers_from_wrong_ones(programs, environment, model):
+def test_the_score_example_ranks_the_right_answer_first(programs, environment, model):
     folder, library = programs
     lines = run([folder / "score", model], env=environment | library).stdout.decode().splitlines()
     table = [[float(number) for number in line.split()[:2]] for line in lines]
@@ -71,7 +74,7 @@ def test_the_score_example_tells_right_answers_from_wrong_ones(programs, environ
     assert table[1][1] > table[1][0] + 10
 
 
-def test_the_service_example_answers_every_line_with_the_same_numbers_as_the_command(
+def test_the_service_example_answers_every_line_with_the_numbers_of_the_program(
     programs, environment, model, expected_service
 ):
     folder, library = programs
@@ -83,15 +86,13 @@ def test_the_service_example_answers_every_line_with_the_same_numbers_as_the_com
             (index, tokens) for index, (tokens, _) in enumerate(expected_service)
         ]
         for (_, _, first), (_, expected) in zip(answers, expected_service, strict=True):
-            # Batches form as requests come in, so rounding differs as between any two batches.
+            # Batches depend on when requests arrive, and rounding depends on the batch.
             assert abs(float(first) - expected) <= 1e-6
 
 
 @pytest.fixture(scope="session")
-def expected_service(environment, model):
-    import json
-
-    command = [ROOT / "target/debug/nvembed", "embed", "-m", model, "--format", "lines", "--quiet"]
+def expected_service(program, environment, model):
+    command = [program, "embed", "-m", model, "--format", "lines", "--quiet"]
     lines = run(command, env=environment, input="\n".join(LINES).encode()).stdout.decode().splitlines()
     rows = [json.loads(line) for line in lines]
     return [(row["tokens"], row["embedding"][0]) for row in rows]
@@ -116,11 +117,8 @@ def test_a_missing_onnx_runtime_is_a_clear_error(programs, environment, model):
 
 
 def test_an_interrupted_service_cancels_and_ends(moved, environment, model, tmp_path):
-    import signal
-    import time
-
     program = tmp_path / "service"
-    command = [tool("cc"), "-std=c99", "-pthread", f"-I{moved}/include", ROOT / "examples/c/service.c", "-o", program]
+    command = [tool("cc"), "-std=c99", "-pthread", f"-I{moved}/include", CRATE / "examples/c/service.c", "-o", program]
     run([*command, moved / "lib/libnvembed.a", "-lgcc_s", "-lm", "-ldl"])
     service = subprocess.Popen(
         [program, model], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -128,7 +126,7 @@ def test_an_interrupted_service_cancels_and_ends(moved, environment, model, tmp_
     service.stdin.write(b"first\n")
     service.stdin.flush()
     assert service.stdout.readline().startswith(b"0 ")
-    # It waits for input now, or is about to: the signal may come a moment too early, and is sent again then.
+    # It now waits for input, or is about to. The signal may arrive a moment too early, so it is sent again.
     while service.poll() is None:
         service.send_signal(signal.SIGINT)
         time.sleep(0.05)
@@ -172,7 +170,7 @@ def test_an_incomplete_installation_is_not_found_by_cmake(moved, tmp_path):
     tree = tmp_path / "tree"
     run(["cp", "-a", moved, tree])
     (tree / "lib/libnvembed.a").unlink()
-    command = [tool("cmake"), "-S", ROOT / "examples/c", "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tree}"]
+    command = [tool("cmake"), "-S", CRATE / "examples/c", "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tree}"]
     done = run(command, ok=False)
     assert done.returncode != 0
-    assert b"the installation is not whole" in done.stderr.replace(b"\n ", b"")
+    assert b"the installation is incomplete" in done.stderr.replace(b"\n ", b"")

@@ -1,4 +1,4 @@
-"""The contract, threads and noise: C programs, plain and under sanitizers and Valgrind."""
+"""The contract, threads and random calls: C programs, plain, with sanitizers and under Valgrind."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from conftest import HERE, run, tool
 ADDRESS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 THREAD = ["-O1", "-fsanitize=thread"]
 # ThreadSanitizer sees the C program and the callback. It cannot see Rust's locks, which are futexes and not pthread's,
-# and would take all that the libraries do among themselves for races.
+# and would report everything inside the libraries as a race.
 TSAN_OPTIONS = "ignore_noninstrumented_modules=1 halt_on_error=0 exitcode=66"
 
 
-def noise() -> tuple[str, str]:
-    """Seconds and seed: short and always the same, or as long as `make fuzz-c-api` asks, and never the same."""
+def seconds_and_seed() -> tuple[str, str]:
+    """Seconds and seed: short and always the same by default, longer and random in `make fuzz-c-api`."""
     longer = os.environ.get("NVEMBED_FUZZ_SECONDS")
     seed = os.environ.get("NVEMBED_FUZZ_SEED") or (str(random.randrange(1, 1 << 32)) if longer else "1")
     return longer or "20", seed
@@ -41,7 +41,7 @@ def test_threads_share_handles(flags, compiled, environment, model):
     run([compiled("threads", *flags), model], env=environment | {"TSAN_OPTIONS": TSAN_OPTIONS})
 
 
-def test_the_thread_sanitizer_would_see_a_race_of_the_program(compiled, environment, model):
+def test_the_thread_sanitizer_would_report_a_race_in_the_program(compiled, environment, model):
     program = compiled("threads", *THREAD, "-DWITH_A_RACE")
     done = run([program, model], ok=False, env=environment | {"TSAN_OPTIONS": TSAN_OPTIONS})
     assert done.returncode == 66
@@ -49,7 +49,7 @@ def test_the_thread_sanitizer_would_see_a_race_of_the_program(compiled, environm
     assert b"on_log" in done.stderr
 
 
-def test_noise_gives_codes_and_no_crash(compiled, environment, model):
-    seconds, seed = noise()
+def test_random_calls_return_codes_and_do_not_crash(compiled, environment, model):
+    seconds, seed = seconds_and_seed()
     done = run([compiled("fuzz", *ADDRESS), model, seconds, seed], env=environment, timeout=int(seconds) + 120)
     print(done.stdout.decode())

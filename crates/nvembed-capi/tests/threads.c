@@ -1,8 +1,9 @@
-/* What docs/guides/c-and-cpp.md says of threads: one model, options, tokens and callback used, changed and closed by several at once.
+/* What docs/guides/c-and-cpp.md says about threads: several threads use, change and close a model, options, tokens and the
+ * log callback at the same time.
  *
  * threads MODEL
  *
- * Compiled with WITH_A_RACE it has one, to show that ThreadSanitizer would find it. */
+ * Compiled with WITH_A_RACE it has a race, to show that ThreadSanitizer would find it. */
 #include "check.h"
 
 #include <pthread.h>
@@ -36,7 +37,7 @@ static void *embed(void *argument) {
     return NULL;
 }
 
-/* Changes options meanwhile, in ways that do not change the rows. */
+/* Changes options at the same time, in ways that do not change the rows. */
 static void *change(void *argument) {
     int round;
     (void)argument;
@@ -62,7 +63,7 @@ static void *embed_until_closed(void *argument) {
     }
 }
 
-/* One call of many seconds. */
+/* A call that would take many seconds. */
 static void *embed_until_cancelled(void *argument) {
     enum { ROWS = 200 };
     static char text[2400];
@@ -95,13 +96,13 @@ static void on_log(int32_t level, const char *target, size_t target_length, cons
     pthread_mutex_lock(&lock);
     is_slow = ++callback_calls % 16 == 0;
     pthread_mutex_unlock(&lock);
-    if (is_slow) nanosleep(&moment, NULL); /* time enough to unset the callback, if that did not wait */
+    if (is_slow) nanosleep(&moment, NULL); /* long enough for the callback to be removed, if removing it did not wait */
     pthread_mutex_lock(&lock);
     late_calls += !*(int *)user_data;
     pthread_mutex_unlock(&lock);
 }
 
-/* Sets and unsets the callback as long as others embed; when it is unset, its user data is dead. */
+/* Sets and removes the callback while others embed. Once it is removed, its user data is dead. */
 static void *toggle(void *argument) {
     const struct timespec moment = {0, 2000000};
     int is_over = 0;
@@ -122,7 +123,7 @@ static void *toggle(void *argument) {
     return NULL;
 }
 
-/* Opens and closes. */
+/* Opens and closes models. */
 static void *reopen(void *argument) {
     int round;
     (void)argument;
@@ -133,7 +134,7 @@ static void *reopen(void *argument) {
     return NULL;
 }
 
-/* Closes the handle that all got: exactly one succeeds. */
+/* All threads close the same handle: exactly one succeeds. */
 static int closed;
 static void *close_shared(void *argument) {
     if (nvembed_model_close(argument) == NVEMBED_OK) {
@@ -184,7 +185,7 @@ int main(int argument_count, char **arguments) {
     OK(nvembed_cancel_new(&cancel, &error));
     start(&threads[0], embed_until_cancelled, cancel);
     start(&threads[1], embed_until_cancelled, cancel);
-    nanosleep(&moment, NULL); /* by now one of them runs and the other waits for its turn */
+    nanosleep(&moment, NULL); /* by now one of them is running and the other waits for its turn */
     OK(nvembed_cancel_request(cancel, &error));
     for (index = 0; index < 2; ++index) pthread_join(threads[index], NULL);
     CHECK(nvembed_cancel_free(cancel) == NVEMBED_OK);

@@ -18,7 +18,7 @@ static const char *const PASSAGES[] = {
 
 enum { QUERY_COUNT = 2, PASSAGE_COUNT = 2, COUNT = QUERY_COUNT + PASSAGE_COUNT };
 
-/* Prints an error and frees it. */
+/* Prints and frees an error. */
 static int failed(const char *what, nvembed_error *error) {
     fprintf(stderr, "%s: %s: %s\n", what, nvembed_code_name(nvembed_error_code(error)), nvembed_error_message(error));
     nvembed_error_free(error);
@@ -30,7 +30,7 @@ static nvembed_string string(const char *text) {
     return value;
 }
 
-/* Embeddings are unit vectors: their product is the cosine of the angle between them. */
+/* Embeddings are unit vectors, so their dot product is the cosine of the angle between them. */
 static double dot(const float *one, const float *other, size_t dimension) {
     double sum = 0;
     for (size_t index = 0; index < dimension; ++index) sum += (double)one[index] * other[index];
@@ -46,7 +46,7 @@ static int score(const nvembed_model *model) {
     }
     if (nvembed_model_dimension(model, &dimension, &error) != NVEMBED_OK) return failed("dimension", error);
 
-    /* Queries carry an instruction, passages none; they mix in one call. */
+    /* Queries have an instruction, passages have none. One call can have both. */
     nvembed_prompt prompts[COUNT];
     for (size_t row = 0; row < COUNT; ++row) {
         int is_query = row < QUERY_COUNT;

@@ -1,5 +1,5 @@
-/* A service in small: requests come in on stdin, one text a line; workers embed what has gathered and answer on stdout with
- * "LINE TOKENS FIRST-NUMBER". One model serves all workers. On SIGINT what runs is cancelled and the program ends.
+/* A minimal service. Requests arrive on stdin, one text per line; workers embed the waiting ones as a batch and answer on stdout
+ * with "LINE TOKENS FIRST-NUMBER". All workers share one model. SIGINT cancels running calls and ends the program.
  *
  * service MODEL [WORKERS] */
 #define _POSIX_C_SOURCE 200809L
@@ -31,7 +31,7 @@ typedef struct {
     int is_closed, has_failed;
 } service;
 
-/* Waits for room, then appends. What comes after the end is dropped. */
+/* Waits for room, then appends. A request after the queue is closed is dropped. */
 static void push(service *self, request one) {
     pthread_mutex_lock(&self->lock);
     while (self->length == QUEUE_LENGTH && !self->is_closed) pthread_cond_wait(&self->changed, &self->lock);
@@ -44,7 +44,7 @@ static void push(service *self, request one) {
     pthread_mutex_unlock(&self->lock);
 }
 
-/* Takes what has gathered, up to a batch; 0 at the end. */
+/* Takes the waiting requests, up to a batch; returns 0 at the end. */
 static size_t take(service *self, request *batch) {
     size_t count = 0;
     pthread_mutex_lock(&self->lock);
@@ -104,7 +104,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* The handler only notes it and interrupts the reading: a signal handler must not call nvembed. */
+/* The handler only sets a flag and interrupts the reading: a signal handler must not call nvembed. */
 static volatile sig_atomic_t is_interrupted;
 
 static void on_interrupt(int number) {
@@ -139,7 +139,7 @@ int main(int argument_count, char **arguments) {
     }
     self.model = model;
 
-    /* The threads, those of ONNX Runtime too, leave the signal to this one. */
+    /* All threads, including ONNX Runtime's, leave the signal to this one. */
     pthread_t threads[MAX_WORKERS];
     for (int index = 0; index < workers; ++index) pthread_create(&threads[index], NULL, work, &self);
     struct sigaction action = {.sa_handler = on_interrupt};

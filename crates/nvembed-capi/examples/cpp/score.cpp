@@ -18,19 +18,19 @@ constexpr std::string_view passages[] = {
     "Plants make sugar from water and carbon dioxide with the energy of light, which is called photosynthesis.",
 };
 
-/// Embeddings are unit vectors: their product is the cosine of the angle between them.
+/// Embeddings are unit vectors, so their dot product is the cosine of the angle between them.
 double dot(nvembed::span<const float> one, nvembed::span<const float> other) {
     return std::inner_product(one.begin(), one.end(), other.begin(), 0.0);
 }
 
-/// The form without exceptions: each result is tested.
+/// Error handling without exceptions: each result is tested.
 int score(const nvembed::Model &model) {
     auto instruction = nvembed::query_instruction(task);
     if (!instruction) {
         std::fprintf(stderr, "%s\n", instruction.error().message().c_str());
         return 1;
     }
-    // Queries carry an instruction, passages none; they mix in one call.
+    // Queries have an instruction, passages have none. One call can have both.
     std::vector<nvembed::Prompt> prompts;
     for (const auto query : queries) prompts.push_back({*instruction, query});
     for (const auto passage : passages) prompts.push_back({"", passage});

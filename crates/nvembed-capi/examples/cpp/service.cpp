@@ -1,5 +1,5 @@
-// A service in small: requests come in on stdin, one text a line; workers embed what has gathered and answer on stdout with
-// "LINE TOKENS FIRST-NUMBER". One model serves all workers; the first failure cancels the others.
+// A minimal service. Requests arrive on stdin, one text per line; workers embed the waiting ones as a batch and answer on stdout
+// with "LINE TOKENS FIRST-NUMBER". All workers share one model. The first failure cancels the others.
 //
 // service MODEL [WORKERS]
 #include <nvembed.hpp>
@@ -24,10 +24,10 @@ struct Request {
     std::string text;
 };
 
-/// Requests that wait, at most `queue_length`.
+/// Waiting requests, at most `queue_length`.
 class Queue {
 public:
-    /// Waits for room; false when nobody will take it.
+    /// Waits for room, then appends; false if the queue is closed.
     bool push(Request request) {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return waiting_.size() < queue_length || closed_; });
@@ -37,7 +37,7 @@ public:
         return true;
     }
 
-    /// What has gathered, up to a batch; empty at the end.
+    /// Takes the waiting requests, up to a batch; empty at the end.
     std::vector<Request> take() {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return !waiting_.empty() || closed_; });
@@ -63,7 +63,7 @@ private:
     bool closed_ = false;
 };
 
-/// The form with exceptions: value() throws what failed.
+/// Error handling with exceptions: value() throws if the call failed.
 void serve(const nvembed::Model &model, const nvembed::Cancel &cancel, Queue &queue) {
     for (auto batch = queue.take(); !batch.empty(); batch = queue.take()) {
         std::vector<nvembed::Prompt> prompts;
