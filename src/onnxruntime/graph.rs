@@ -1,6 +1,6 @@
 //! Opening a graph: the session options it gets, and the check that it is what the manifest says.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::Session;
@@ -102,26 +102,19 @@ pub(super) fn builder(library: &Library, options: &ModelOptions, file: &GraphFil
         builder = builder.with_config_entry("session.prepack.enable_parallel", "1").map_err(failed)?;
     }
     if let GraphFile::SaveInto(folder) = file {
-        builder = save_into(builder, folder).map_err(failed)?;
+        builder = builder.with_optimized_model_path(folder.join(GraphFile::NAME)).map_err(failed)?;
+        for (key, value) in [
+            ("session.optimized_model_external_initializers_file_name", GraphFile::DATA_NAME),
+            ("session.optimized_model_external_initializers_min_size_in_bytes", GraphFile::DATA_MIN_BYTES),
+            ("session.save_external_prepacked_constant_initializers", "1"),
+        ] {
+            builder = builder.with_config_entry(key, value).map_err(failed)?;
+        }
     }
     if options.provider != Provider::Cpu {
         builder = builder.with_disable_cpu_fallback().map_err(failed)?;
     }
     Ok(builder)
-}
-
-fn save_into(
-    builder: SessionBuilder,
-    folder: &Path,
-) -> std::result::Result<SessionBuilder, ort::Error<SessionBuilder>> {
-    builder
-        .with_optimized_model_path(folder.join(GraphFile::NAME))?
-        .with_config_entry("session.optimized_model_external_initializers_file_name", GraphFile::DATA_NAME)?
-        .with_config_entry(
-            "session.optimized_model_external_initializers_min_size_in_bytes",
-            GraphFile::DATA_MIN_BYTES,
-        )?
-        .with_config_entry("session.save_external_prepacked_constant_initializers", "1")
 }
 
 /// Compares the graph's own inputs or outputs with those the runtime needs: names in order, types and dimensions.

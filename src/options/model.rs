@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn an_option_that_the_provider_ignores_is_refused_by_name() {
-        let change: [(&str, fn(&mut ModelOptions)); 6] = [
+        type Change = (&'static str, fn(&mut ModelOptions));
+        let change: [Change; 6] = [
             ("intra_threads", |options| options.intra_threads = Some(2)),
             ("low_memory", |options| options.low_memory = true),
             ("cache", |options| options.cache = Some("here".into())),
@@ -124,7 +125,7 @@ mod tests {
             ("workspace", |options| options.gpu.workspace = Some(1)),
         ];
         let reads = |provider: Provider| -> Vec<&str> {
-            let accepted = |(name, set): &(&'static str, fn(&mut ModelOptions))| {
+            let accepted = |(name, set): &Change| {
                 let mut options = ModelOptions { provider, ..ModelOptions::default() };
                 set(&mut options);
                 match options.check() {

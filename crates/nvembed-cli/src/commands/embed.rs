@@ -19,7 +19,7 @@ use crate::io::writer::{OutputFormat, Writer};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   nvembed embed -m MODEL passages.txt -o passages.npy
-  nvembed embed -m MODEL --task 'Given a question, retrieve passages that answer the question' queries.txt
+  nvembed embed -m MODEL --task 'Find passages that answer the question' queries.txt
   printf '%s\\n' '{\"text\": \"a line\\nand another\", \"id\": 7}' | nvembed embed -m MODEL --format jsonl")]
 pub(crate) struct Arguments {
     /// Files to read. Without one, or for -, reads stdin.
