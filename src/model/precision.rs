@@ -29,6 +29,9 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Every precision.
+    pub const ALL: [Self; 6] = [Self::Fp32, Self::Fp16, Self::Bf16, Self::Int8, Self::Int4, Self::W8a8];
+
     /// The bits of a weight's code, for the quantized precisions.
     pub(crate) fn bits(self) -> Option<u32> {
         match self {

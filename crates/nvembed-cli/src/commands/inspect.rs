@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use nvembed::machine;
-use nvembed::model::Manifest;
+use nvembed::model::{Manifest, Precision, Tolerance};
 use nvembed::onnxruntime::Library;
 use serde_json::{Value, json};
 
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         report.insert("model".to_owned(), model(&manifest, arguments.verify_hashes));
     }
     report.insert("machine".to_owned(), describe_machine());
+    report.insert("tolerances".to_owned(), tolerances());
     // The library last: the rest is worth printing even where it is missing.
     let library = Library::load(arguments.library.library.as_deref());
     if let Ok(library) = &library {
@@ -86,6 +87,16 @@ fn describe(library: &Library) -> Value {
     })
 }
 
+/// How far right embeddings may be from a reference, per precision: what `nvembed verify` and the benchmarks allow.
+fn tolerances() -> Value {
+    let one = |precision: Precision| match precision.tolerance() {
+        Tolerance::LargestDifference(bound) => json!({ "largest_difference": bound }),
+        Tolerance::CosineDistance(bound) => json!({ "cosine_distance": bound }),
+        other => json!(other.to_string()),
+    };
+    Precision::ALL.into_iter().map(|precision| (precision.to_string(), one(precision))).collect()
+}
+
 fn describe_machine() -> Value {
     let unknown = || "unknown".to_owned();
     json!({
@@ -104,6 +115,10 @@ fn table(report: &serde_json::Map<String, Value>) -> String {
         for (name, value) in fields.as_object().into_iter().flatten() {
             let value = match value {
                 Value::String(value) => value.clone(),
+                Value::Object(fields) => {
+                    let fields = fields.iter().map(|(name, value)| format!("{} {value}", name.replace('_', " ")));
+                    fields.collect::<Vec<_>>().join(", ")
+                }
                 Value::Array(values) => values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
                 other => other.to_string(),
             };
