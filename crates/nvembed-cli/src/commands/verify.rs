@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use ndarray::{Array2, array};
-use nvembed::model::{Deviation, Golden};
+use nvembed::model::{Deviation, Golden, Precision};
 use nvembed::{EmbedOptions, Embedder, Error, Prompt};
 
 use crate::arguments::ModelArguments;
@@ -37,12 +37,7 @@ const MODEL_CARD_TOLERANCE: f32 = 0.2;
 
 /// Compare a model's embeddings with known ones.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "By default, the golden file in the model folder is used: texts, and the embeddings that a float64 \
-                        reference computed for them from the checkpoint. Token ids must be equal. Numbers of an fp32 model \
-                        may differ by 1e-5; 1 - cosine may be 1e-4 for fp16, 2e-3 for bf16, 1e-3 for int8, 5e-2 for int4 and \
-                        5e-3 for w8a8."
-)]
+#[command(after_help = help())]
 pub(crate) struct Arguments {
     /// Compare the model card's example with its published scores instead; for NVIDIA's weights only. Without a value, the
     /// model's name decides which.
@@ -50,6 +45,15 @@ pub(crate) struct Arguments {
     model_card: Option<Option<ModelCard>>,
     #[command(flatten)]
     model: ModelArguments,
+}
+
+fn help() -> String {
+    let tolerance = |precision: Precision| format!("{precision} {}", precision.tolerance());
+    format!(
+        "By default, the golden file in the model folder is used: texts, and the embeddings that a float64 reference computed \
+         for them from the checkpoint. Token ids must be equal. Embeddings may differ by: {}.",
+        Precision::ALL.map(tolerance).join("; ")
+    )
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

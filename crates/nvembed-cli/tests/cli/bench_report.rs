@@ -128,6 +128,50 @@ fn long_numbers(rows: &[Value]) -> Vec<Value> {
     rows.iter().enumerate().map(long).collect()
 }
 
+/// Results of `fast`, of `near`, three times slower, and of `slow`, 120 times slower on a CPU but not on a GPU: every kind
+/// of workload that is plotted, and one call that took a thousand times as long as the others.
+fn far_apart(template: &Value) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for (model, provider, precision, factor) in [
+        ("fast", "cpu", "fp32", 1.0),
+        ("fast", "cpu", "int8", 0.5),
+        ("near", "cpu", "fp32", 3.0),
+        ("near", "cpu", "int8", 2.0),
+        ("slow", "cpu", "fp32", 120.0),
+        ("slow", "cpu", "int8", 60.0),
+        ("slow", "cuda", "fp32", 0.8),
+    ] {
+        let series = row(template, json!({"model": model, "provider": provider, "precision": precision}));
+        let mut add = |workload: Value, batch: usize, tokens: usize, changes: Value| {
+            let speed = 40_000.0 / factor * (1.0 + batch as f64 / 16.0);
+            let p50 = tokens as f64 / speed * 1e3;
+            let outlier = if (factor, batch) == (1.0, 8) { 1000.0 } else { 2.0 };
+            let latency =
+                json!({"min": 0.9 * p50, "p50": p50, "p90": 1.2 * p50, "p99": 1.5 * p50, "max": outlier * p50});
+            let common = json!({"workload": workload, "rows": batch, "tokens": tokens, "tokens_per_s": speed,
+                "texts_per_s": speed / 32.0, "latency_ms": latency, "session_share": 1.0 - 0.06 / factor,
+                "share_of_peak": 0.8 / factor, "padding_waste": 0.3 / factor});
+            rows.push(row(&row(&series, common), changes));
+        };
+        for (batch, length) in [(1, 32), (8, 32), (1, 128), (8, 128)] {
+            add(shape(batch, length), batch, batch * length, json!({}));
+        }
+        add(json!({"kind": "texts"}), 16, 700, json!({}));
+        for rate in [5.0, 50.0] {
+            add(json!({"kind": "texts"}), 1, 40, json!({"rate_per_s": rate / factor, "padding_waste": null}));
+        }
+    }
+    rows
+}
+
+fn page_of(rows: &[Value], folder: &Path, name: &str) -> PathBuf {
+    let results = write(folder.join(name).with_extension("jsonl"), rows);
+    let page = folder.join(name).with_extension("html");
+    let output = report(&[&results], &["-o", page.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    page
+}
+
 /// Results of every kind, and the page made of them.
 fn every_kind(folder: &Path) -> PathBuf {
     let made_up = write(folder.join("made up.jsonl"), &made_up(&rows(&MEASURED)[0]));
@@ -150,7 +194,7 @@ fn every_result_is_drawn_and_what_is_none_is_said_instead() {
         const places = marks.map((mark) => mark.getBoundingClientRect());
         return {
           drawn,
-          spreads: count('#batch [aria-label="least to largest"]'),
+          spreads: count('#batch [aria-label="minimum to maximum"]'),
           hollow: count('#load g[aria-label="dot"] > [fill="var(--card)"]'),
           finite: places.every((place) => place.width > 0 && place.width < 30),
           series: texts('#series label span'), warnings: texts('#warnings li'), best: texts('#best .value'), notes: texts('#notes li'),
@@ -171,10 +215,10 @@ fn every_result_is_drawn_and_what_is_none_is_said_instead() {
         |list: &Value| list.as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect::<Vec<_>>().join("\n");
     let warnings = text(&seen["warnings"]);
     for wanted in [
-        "1 of 26 rows are wrong",
-        "1 of 26 rows are failures",
-        "1 of 26 rows are dry runs",
-        "Rows of 2 machines are mixed",
+        "Not timed: 1 of 26 results (wrong embeddings).",
+        "Not timed: 1 of 26 results (failed).",
+        "Not timed: 1 of 26 results (dry run).",
+        "Results come from 2 machines.",
         "cuda · fp32: wrong (1x40) it is 0.5 </script><b>",
         "cuda · fp32: failed (3x16) out | of memory",
         "cuda · fp32: dry run (3x40)",
@@ -202,11 +246,10 @@ fn every_result_is_drawn_and_what_is_none_is_said_instead() {
 fn nothing_is_cut_off_on_narrow_and_wide_screens() {
     let folder = tempfile::tempdir().unwrap();
     let every_kind = every_kind(folder.path());
-    let long = write(folder.path().join("long.jsonl"), &long_numbers(&rows(&MEASURED)));
-    let page_of_long = folder.path().join("long.html");
-    let output = report(&[&long], &["-o", page_of_long.to_str().unwrap()]);
-    assert!(output.status.success(), "{output:?}");
-    for (page, width) in [(&every_kind, 400), (&every_kind, 1400), (&page_of_long, 400), (&page_of_long, 1400)] {
+    let long = page_of(&long_numbers(&rows(&MEASURED)), folder.path(), "long");
+    let far_apart = page_of(&far_apart(&rows(&MEASURED)[0]), folder.path(), "far apart");
+    let pages = [&every_kind, &long, &far_apart];
+    for (page, width) in pages.into_iter().flat_map(|page| [(page, 400), (page, 1400)]) {
         let script = r#"
             const wide = page.documentElement.scrollWidth - page.documentElement.clientWidth;
             const cut = [];
@@ -226,6 +269,67 @@ fn nothing_is_cut_off_on_narrow_and_wide_screens() {
         assert_eq!((&seen["wide"], &seen["cut"], &seen["inner"]), (&json!(0), &json!([]), &json!(width)));
         assert!(seen["figures"].as_u64().unwrap() > 10, "{seen}");
         assert!(width < 1400 || seen["hidden"] == 0, "the table needs scrolling: {seen}");
+    }
+}
+
+#[test]
+fn no_series_is_flat_beside_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = page_of(&far_apart(&rows(&MEASURED)[0]), folder.path(), "far apart");
+    let script = r#"
+        // The series of each plot with a linear axis, and how far along the axis each reaches.
+        const plots = () => [...page.querySelectorAll('main figure')].map((figure) => {
+          const svg = figure.querySelector('svg');
+          const name = ['x', 'y'].find((one) => svg.scale(one)?.type === 'linear');
+          const scale = svg.scale(name ?? 'y'), frame = svg.getBoundingClientRect();
+          const reach = {};
+          for (const mark of svg.querySelectorAll('g[aria-label="dot"] > *, g[aria-label="rect"] > *')) {
+            const box = mark.getBoundingClientRect(), bar = mark.localName === 'rect';
+            const at = name === 'x' ? (bar ? box.right : (box.left + box.right) / 2) - frame.left : (box.top + box.bottom) / 2 - frame.top;
+            const share = name && Math.abs(at - scale.apply(0)) / Math.abs(scale.range[1] - scale.range[0]);
+            const series = mark.ariaLabel?.split(', ')[0] ?? view.getComputedStyle(mark).fill;
+            reach[series] = Math.max(reach[series] ?? 0, share ?? 1);
+          }
+          return { section: figure.closest('section').id, reach };
+        });
+        const headings = () => Object.fromEntries([...page.querySelectorAll('main section')].map(({ id }) => [id, texts(`#${id} h3`)]));
+        const result = { plots: plots(), headings: headings(), slowest: texts('#latency svg').join().match(/slowest/g).length,
+          best: texts('#best dt') };
+        page.querySelector('#series label:nth-of-type(1) input').click();
+        result.without = { plots: plots(), headings: headings() };
+        return result;"#;
+    for width in [400, 1400] {
+        let Some(seen) = look(&page, width, script) else { return };
+        let plots = |of: &Value| -> Vec<(String, Vec<(String, f64)>)> {
+            let plot = |plot: &Value| {
+                let reach = plot["reach"].as_object().unwrap().iter();
+                let reach = reach.map(|(series, reach)| (series.clone(), reach.as_f64().unwrap()));
+                (plot["section"].as_str().unwrap().to_owned(), reach.collect())
+            };
+            of["plots"].as_array().unwrap().iter().map(plot).collect()
+        };
+        let all = plots(&seen);
+        let flat: Vec<_> =
+            all.iter().filter(|(_, of)| of.len() > 1 && of.iter().any(|(_, reach)| *reach < 0.05)).collect();
+        assert!(flat.is_empty(), "{width}: {flat:?}");
+
+        // Models of like speed share plots, precisions of one model always do.
+        let (fast, slow) = ("fast, near, slow (cuda · fp32)", "slow (cpu · fp32, cpu · int8)");
+        for section in ["batch", "length", "throughput", "load", "latency", "quality", "peak", "session", "padding"] {
+            assert_eq!(seen["headings"][section], json!([fast, slow]), "{section}");
+            let sizes: Vec<_> = all.iter().filter(|(of, _)| of == section).map(|(_, of)| of.len()).collect();
+            let half = sizes.len() / 2;
+            assert!(half > 0 && sizes == [vec![5; half], vec![2; half]].concat(), "{section}: {sizes:?}");
+        }
+        assert_eq!(seen["slowest"], 2, "one call off the axis in each workload with 8 texts");
+        let best = seen["best"].as_array().unwrap();
+        assert!(best.len() == 9 && best.contains(&json!("slow: highest throughput")), "{best:?}");
+
+        // Hiding a series moves no other.
+        assert_eq!(seen["headings"], seen["without"]["headings"]);
+        let sizes = |plots: &[(String, Vec<_>)]| plots.iter().map(|(_, of)| of.len()).collect::<Vec<_>>();
+        let fewer: Vec<_> = sizes(&all).into_iter().map(|size| if size == 5 { 4 } else { size }).collect();
+        assert_eq!(sizes(&plots(&seen["without"])), fewer);
     }
 }
 
@@ -303,7 +407,7 @@ fn the_table_has_a_line_for_each_measurement_and_each_reason() {
     assert_eq!(cells, vec![cells[0]; cells.len()], "{text}");
     assert!(text.contains("| cuda | fp32 | 1x16 | 200 (100 to 400) |"), "{text}");
     assert!(text.contains("| cuda | fp32 | 3x16 | **failed**: out \\| of memory |"), "{text}");
-    assert!(text.contains(" Rows of 2 machines are mixed") && !text.contains("1,000,000,000"), "{text}");
+    assert!(text.contains(" Results come from 2 machines.") && !text.contains("1,000,000,000"), "{text}");
 
     let one = report(&[&MEASURED, &made_up], &["--markdown", "--workload", "3x40"]);
     let one = String::from_utf8(one.stdout).unwrap();
@@ -326,7 +430,7 @@ fn names_take_what_tells_series_apart_and_no_more() {
         ["| cpu | fp32", "| cpu | fp16"]
     );
     let threads = names(&[json!({"threads": 1}), json!({}), json!({"threads": 1, "round": 1})]);
-    assert_eq!(threads, ["| cpu | fp32 | --threads 1", "| cpu | fp32 | default threads"]);
+    assert_eq!(threads, ["| cpu | fp32 | --intra-threads 1", "| cpu | fp32 | default threads"]);
     let commits = names(&[json!({"commit": "aaa"}), json!({"commit": "bbb"})]);
     assert_eq!(commits, ["| cpu | fp32 | commit aaa", "| cpu | fp32 | commit bbb"]);
     // The same workload of another amount of text is another measurement.
