@@ -1,15 +1,17 @@
-"""Random models exported in every form, and what PyTorch says their embeddings are.
+"""What the runtime's tests read, made of the committed answers of transformers and PyTorch.
 
-Usage: python tests/reference/numerics.py OUT
+    python tests/reference/for_rust.py OUT
 
-For each of the exporter's test configurations, writes OUT/NAME/{fp32,fp16,direct,cpu}, four model folders, and
-OUT/NAME/rows.json: texts, the float64 embeddings of the original, unfused formulas (transformers' Mistral made
-bidirectional, NVIDIA's pooler), and the bounds that the runtime's tests apply.
+OUT/tokens.jsonl: a padded batch a line, {"max_length", "rows": [[instruction, text], ...], "input_ids",
+"attention_mask", "pool_mask"}. OUT/numerics/NAME for each random model of the exporter's tests: a model folder for each
+of FORMS, and rows.json with texts, PyTorch's embeddings, and the bounds that the runtime's tests apply. The checkpoints
+come from their seeds; one that is not what PyTorch was asked about is an error.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 import sys
 import tempfile
@@ -17,12 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "tests"))
 
+import questions
 import tolerances
+from committed import answer
 from nvembed_export.export import ExportOptions, export
-from reference_torch import reference_embeddings
-from seeded_checkpoint import CASES, Spec, write_checkpoint
+from packing import pack
 
-MISTRAL_TOKENIZER = Path(__file__).parents[2] / "models" / "nv-embed-mini" / "tokenizer.json"
+TOKENS = Path(__file__).with_name("tokens.jsonl.xz")
 FORMS = {
     "fp32": {"precision": "fp32"},
     "fp16": {"precision": "fp16"},
@@ -30,31 +33,35 @@ FORMS = {
     "cpu": {"precision": "fp32", "target": "cpu"},
     "openvino": {"precision": "fp32", "target": "openvino"},
 }
-QUERY = "Instruct: Given a question, retrieve passages that answer the question\nQuery: "
-ROWS = [
-    ("", "the red rat"),
-    (QUERY, "who is there?"),
-    ("", ""),
-    ("Instruct: tell it\nQuery: ", "a"),
-    ("", "it is in the ear. " * 12),
-    ("Find: ", "Ünï \U0001f600 日本語"),
-    (QUERY, "the same text with two instructions"),
-    ("Find: ", "the same text with two instructions"),
-    ("", "literal </s> in <s> a text"),
-]
 
 
-def prepare(spec: Spec, out: Path, tokenizer: Path | None) -> None:
-    """One configuration: checkpoint, exports, reference."""
+def write_tokens(out: Path) -> int:
+    """tokens.jsonl of tokens.jsonl.xz; returns the number of rows."""
+    count = 0
+    with lzma.open(TOKENS, "rt") as file, out.open("w", encoding="utf-8") as lines:
+        for line in file:
+            batch = json.loads(line)
+            arrays = pack([(ids, skipped) for *_, ids, skipped in batch["rows"]])
+            names = ("input_ids", "attention_mask", "pool_mask")
+            masks = {name: array.tolist() for name, array in zip(names, arrays, strict=True)}
+            rows = [[instruction, text] for instruction, text, *_ in batch["rows"]]
+            lines.write(json.dumps({"max_length": batch["max_length"], "rows": rows} | masks) + "\n")
+            count += len(rows)
+    return count
+
+
+def write_model(question: questions.Question, out: Path) -> None:
+    """One random model in every form, and what PyTorch says of it."""
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = write_checkpoint(Path(scratch) / spec.name, spec, tokenizer)
+        checkpoint = question.write(Path(scratch) / question.name)
+        layers = json.loads((checkpoint / "config.json").read_text())["text_config"]["num_hidden_layers"]
+        embeddings = answer(question, checkpoint, question.rows(checkpoint))[: len(question.texts)]
         for form, options in FORMS.items():
             export(checkpoint, out / form, ExportOptions(**options, golden=False))
-        embeddings = reference_embeddings(checkpoint, ROWS)
     expected = {
-        "rows": ROWS,
+        "rows": question.texts,
         "embeddings": embeddings.tolist(),
-        "fp32_bound": tolerances.fp32(spec.layers),
+        "fp32_bound": tolerances.fp32(layers),
         "fp16_cosine": tolerances.FP16_COSINE,
         "fused_bound": tolerances.FUSED_AGAINST_DIRECT,
         "batch_bound": tolerances.BATCH_INVARIANCE,
@@ -66,11 +73,11 @@ def main() -> None:
     """Write everything anew."""
     out = Path(sys.argv[1])
     shutil.rmtree(out, ignore_errors=True)
-    for spec in CASES:
-        prepare(spec, out / spec.name, None)
-        print(f"{spec.name}: exported, reference computed", file=sys.stderr)
-    mistral = Spec("mistral-tokenizer", 12, 128, 2, 8, 2, vocab=32000)
-    prepare(mistral, out / mistral.name, MISTRAL_TOKENIZER)
+    out.mkdir(parents=True)
+    print(f"{write_tokens(out / 'tokens.jsonl')} rows of token ids", file=sys.stderr)
+    for question in [*questions.RANDOM.values(), questions.MISTRAL]:
+        write_model(question, out / "numerics" / question.name)
+    print(f"{len(questions.RANDOM) + 1} random models exported", file=sys.stderr)
 
 
 if __name__ == "__main__":
