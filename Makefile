@@ -2,13 +2,7 @@
 
 PYTHON ?= python3
 PREFIX ?= /usr/local
-VENV := .venv
-BIN := $(VENV)/bin
-MINI := models/nv-embed-mini
-MODELS := build/models
-PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8 openvino-fp32 openvino-bf16
 WIDE := fp32 fp16 bf16 int8 int4
-REFERENCE := build/reference
 OPENVINO_VENV := .venv-openvino
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
@@ -17,9 +11,11 @@ GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_M
 RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" cargo build --locked --release
 PEERS_VENV := .venv-peers
 PEERS := build/peers
-EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
-.PHONY: gpu-acceptance test-peers peers peers-wide candle-peer help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-openvino test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
+.DEFAULT_GOAL := help
+include export/export.mk
+
+.PHONY: gpu-acceptance test-peers peers peers-wide candle-peer help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-openvino test-gpu test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables release prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -28,7 +24,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-peers ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
+test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-peers ## Everything that is tested without a GPU, except the extra suites test-torch and test-gpu-graph
 
 test-rust: models reference ## Unit and integration tests of the runtime
 	cargo test --locked --features capi,steps
@@ -51,9 +47,6 @@ install-for-tests: prerequisites
 header: ## Write include/nvembed.h from the sources
 	NVEMBED_WRITE_HEADER=1 cargo test --locked --quiet --test c_header
 
-test-export: venv-test ## Tests of the exporter
-	$(BIN)/python -m pytest export/tests -q
-
 test-eval: venv-test models ## The mini model's retrieval and similarity figures, through the runtime
 	cargo build --locked --quiet
 	$(BIN)/python tests/eval/score.py --check --nvembed target/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
@@ -74,10 +67,10 @@ test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA l
 	    --shim build/cuda-shim --out build/gpu-acceptance/shim.md --batch 1,8 --length 16,32 \
 	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
 
-test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
+test-gpu-graph-mini: $(GPU_VENV)/.rtx cuda-shim $(GPU_MINI)
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m 'not full_width'
 
-test-gpu-graph-7b: $(GPU_VENV)/.done cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json
+test-gpu-graph-7b: $(GPU_VENV)/.rtx cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json
 	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m full_width
 else
 test-openvino test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
@@ -98,7 +91,7 @@ gpu-acceptance: $(GPU_VENV)/.done models $(ACCEPTANCE_NEEDS) ## Parity, CUDA gra
 	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
 
 $(GPU_VENV)/.cuda: tests/gpu-acceptance/requirements.txt $(GPU_VENV)/.done
-	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	$(call install,$(GPU_VENV),$<,CUDA and TensorRT)
 	@touch $@
 
 cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda-shim/README.md
@@ -108,12 +101,17 @@ cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda
 # Its shared libraries are all that is used of the package.
 $(OPENVINO_VENV)/.done: tests/openvino/requirements.txt | prerequisites
 	$(PYTHON) -m venv $(OPENVINO_VENV)
-	$(OPENVINO_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	$(call install,$(OPENVINO_VENV),$<,ONNX Runtime with OpenVINO,--no-deps)
 	@touch $@
 
-$(GPU_VENV)/.done: tests/gpu-graph/requirements.txt | prerequisites
+$(GPU_VENV)/.done: tests/cuda-shim/requirements.txt $(VENV)/.test
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	$(call sees,$(GPU_VENV),$(VENV))
+	$(call install,$(GPU_VENV),$<,ONNX Runtime with CUDA)
+	@touch $@
+
+$(GPU_VENV)/.rtx: tests/gpu-graph/requirements.txt $(GPU_VENV)/.done
+	$(call install,$(GPU_VENV),$<,TensorRT for RTX)
 	@touch $@
 
 # nv-embed-mini-PRECISION-POOLER
@@ -149,17 +147,17 @@ peers-wide: $(PEERS_VENV)/.done $(OPENVINO_VENV)/.done candle-peer install-for-t
 	$(PEERS_VENV)/bin/python benches/peers/compare.py $(PEERS)/wide/checkpoint $(PEERS)/wide -o $(PEERS)/wide.jsonl \
 	    --rounds 3 --write benches/peers/README.md wide $(WORDS)
 
-test-peers: venv-test models install-for-tests ## The comparison with peers, on those that need nothing more installed
-	$(BIN)/python -m pytest benches/peers -q
+test-peers: venv-test ## The comparison with peers: its parts; with a peer to compare, it is tested by test-torch
+	$(BIN)/python -m pytest benches/peers -q -m 'not torch'
 
 candle-peer: prerequisites
 	cd benches/peers/candle && cargo build --locked --release
 
-# Sees what .venv has (PyTorch, transformers, ONNX Runtime) and adds to it, so that nothing large is installed twice.
-$(PEERS_VENV)/.done: benches/peers/requirements.txt $(VENV)/.test
+$(PEERS_VENV)/.done: benches/peers/requirements.txt $(TORCH_VENV)/.done
 	$(PYTHON) -m venv $(PEERS_VENV)
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$$(echo $(PEERS_VENV)/lib/python3*/site-packages)/venv.pth"
-	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	$(call sees,$(PEERS_VENV),$(TORCH_VENV))
+	$(call sees,$(PEERS_VENV),$(VENV))
+	$(call install,$(PEERS_VENV),$<,the peers)
 	@touch $@
 
 CHECKPOINT_mini := $(MINI)
@@ -179,7 +177,7 @@ $(PEERS)/wide/checkpoint/config.json: export/tools/random_checkpoint.py export/t
 	rm -rf $(@D)
 	$(BIN)/python export/tools/random_checkpoint.py $(@D) --layers 2
 
-lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
+lint: $(VENV)/.lint ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	cargo fmt --check
 	cargo fmt --check --manifest-path benches/peers/candle/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
@@ -190,48 +188,21 @@ lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
 	$(BIN)/ruff check export tests docs benches
 	$(BIN)/python docs/figures/roofline.py --check
 
-format: venv-test ## Apply the formatting
+format: $(VENV)/.lint ## Apply the formatting
 	cargo fmt
 	cargo fmt --manifest-path benches/peers/candle/Cargo.toml
 	$(BIN)/ruff format export tests docs benches
 	$(BIN)/ruff check --fix export tests docs benches
 
-figures: venv-test ## Draw the documentation's pictures from its tables
+figures: $(VENV)/.figures ## Draw the documentation's pictures from its tables
 	$(BIN)/python docs/figures/draw.py
 
-performance-tables: venv-test ## Write the tables of README.md and docs/performance.md from benches/results, and the computed one
+performance-tables: venv ## Write the tables of README.md and docs/performance.md from benches/results, and the computed one
 	$(BIN)/python docs/figures/roofline.py
 	NVEMBED_WRITE_TABLES=1 cargo test --locked --quiet --test performance_tables
 
 release: prerequisites
 	$(RELEASE)
-
-models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the mini model in every precision
-
-$(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
-	@mkdir -p $(MODELS)
-	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $(lastword $(subst -, ,$*)) \
-	    $(if $(filter w8a8,$*),--target cpu) $(if $(filter openvino-%,$*),--target openvino) --force
-
-reference: $(REFERENCE)/.done ## What the Hugging Face tokenizer and PyTorch say, for the runtime's tests
-
-$(REFERENCE)/.done: $(wildcard tests/reference/*.py export/tests/*.py) $(EXPORTER) | venv-test
-	$(BIN)/python tests/reference/tokens.py $(REFERENCE)/tokens.jsonl
-	$(BIN)/python tests/reference/numerics.py $(REFERENCE)/numerics
-	@touch $@
-
-venv: $(VENV)/.exporter
-venv-test: $(VENV)/.test
-
-$(VENV)/.exporter: export/requirements.txt export/pyproject.toml | prerequisites
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement export/requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable export
-	@touch $@
-
-$(VENV)/.test: export/requirements-test.txt $(VENV)/.exporter
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement export/requirements-test.txt
-	@touch $@
 
 prerequisites:
 	@command -v cargo >/dev/null || { echo 'nvembed needs Rust (cargo), see https://rustup.rs' >&2; exit 1; }
@@ -241,4 +212,4 @@ prerequisites:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'nvembed needs Python with venv (on Debian: apt install python3-venv)' >&2; exit 1; }
 
 clean: ## Remove all that was made
-	rm -rf target build benches/peers/candle/target $(VENV) $(GPU_VENV) $(OPENVINO_VENV) $(PEERS_VENV)
+	rm -rf target build benches/peers/candle/target $(VENV) $(GPU_VENV) $(OPENVINO_VENV) $(PEERS_VENV) $(TORCH_VENV)
