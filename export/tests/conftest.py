@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import committed
+import numpy as np
 import pytest
+from packing import pack
+from questions import MINI, SMALL
 from seeded_checkpoint import Spec, write_checkpoint
 
-MINI = Path(__file__).resolve().parents[2] / "models" / "nv-embed-mini"
 _measured: list[str] = []
+
+
+def pytest_addoption(parser):
+    parser.addoption("--live", action="store_true", help="ask PyTorch (.venv-torch) instead of its committed answers")
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +38,22 @@ def mini() -> Path:
 
 @pytest.fixture(scope="session")
 def small_spec() -> Spec:
-    """The smallest model that has every part, for all tests except numeric ones."""
-    return Spec(name="small", hidden=32, layers=1, heads=4, kv_heads=2, intermediate=48, latents=5, cross_dim=8)
+    """The smallest model that has every part; for tests of everything but numerics."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def torch_says(request):
+    """(question, checkpoint, rows) -> PyTorch's embeddings [rows, D]: as committed, or with --live computed now."""
+    if not request.config.getoption("--live"):
+        return committed.answer
+
+    from reference_torch import ReferenceModel
+
+    def ask(question, checkpoint, rows) -> np.ndarray:
+        return ReferenceModel(checkpoint).embed(*pack(rows))
+
+    return ask
 
 
 @pytest.fixture

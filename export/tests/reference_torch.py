@@ -12,17 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from packing import pack, tokenize
 from safetensors.torch import load_file
 from transformers import MistralConfig, MistralModel
-
-
-def reference_embeddings(checkpoint_dir, rows, dtype=torch.float64, max_length: int = 4096) -> np.ndarray:
-    """Embeddings, float64 [B, D]. A row is (instruction, text) or (ids, number of leading ids not pooled)."""
-    model = ReferenceModel(checkpoint_dir, dtype)
-    if rows and isinstance(rows[0][1], str):
-        rows = tokenize(Path(checkpoint_dir) / "tokenizer.json", rows, max_length)
-    return model.embed(*pack(rows))
 
 
 class ReferenceModel:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import bf16_on_cpu
+import int8_on_cpu
 import numpy as np
 import onnx
 import onnxruntime
-from bf16_on_cpu import runnable
 from packing import pack
 
 
 class Model:
     """An open model folder: rows of (ids, number of leading ids not pooled) -> float64 [B, D].
 
-    bf16 graphs are first made runnable (see bf16_on_cpu); the changed graph is stored in the folder as cpu.onnx.
+    What this processor cannot run is made runnable first (see bf16_on_cpu and int8_on_cpu); the changed graph stays in
+    the folder as cpu.onnx.
     """
 
     def __init__(self, folder: Path):
-        path = folder / "model.onnx"
-        if json.loads((folder / "nvembed.json").read_text())["precision"] == "bf16":
-            model, path = runnable(onnx.load(path, load_external_data=False)), folder / "cpu.onnx"
+        path, changed = folder / "model.onnx", None
+        precision = json.loads((folder / "nvembed.json").read_text())["precision"]
+        if precision == "bf16":
+            changed = bf16_on_cpu.runnable
+        elif precision == "w8a8" and not int8_on_cpu.products_are_exact():
+            changed = int8_on_cpu.runnable
+        if changed:
+            model, path = changed(onnx.load(path, load_external_data=False)), folder / "cpu.onnx"
             path.write_bytes(model.SerializeToString())
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 

@@ -7,16 +7,22 @@ purpose.
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
 BACKBONE, POOLER = "embedding_model", "latent_attention_model"
 CROSS, FEED_FORWARD = f"{POOLER}.cross_attend_blocks.0", f"{POOLER}.cross_attend_blocks.1"
 SPACE = "\u2581"
+LEVELS = 1 << 16  # of the table of quantiles: 16 random bits pick one
 
 
 @dataclass(frozen=True)
@@ -181,17 +187,47 @@ def tensor_plan(spec: Spec) -> list[RandomTensor]:
     return plan
 
 
+@cache
+def quantiles() -> np.ndarray:
+    """[LEVELS] float32: the normal distribution's quantiles; drawing from them is as normal as tests need."""
+    normal = NormalDist()
+    return np.array([normal.inv_cdf((level + 0.5) / LEVELS) for level in range(LEVELS)], np.float32)
+
+
+def random_levels(seed: int, name: str, count: int) -> np.ndarray:
+    """[count] uint16, each value as likely as any other.
+
+    Read from the bit generator itself. What NumPy's `Generator` makes of the bits may change from version to version,
+    and the tails of its normal distribution go through the platform's logarithm; PyTorch's answers are kept for years.
+    """
+    words = np.random.SFC64([seed, zlib.crc32(name.encode())]).random_raw(-(-count // 4))
+    return words.astype("<u8", copy=False).view("<u2")[:count]
+
+
 def random_tensors(spec: Spec) -> dict[str, np.ndarray]:
-    """Name -> float32 array, for models that fit in memory."""
-    rng = np.random.default_rng(spec.seed)
-    tensors = {
-        item.name: item.mean + rng.standard_normal(item.shape, dtype=np.float32) * np.float32(item.scale)
-        for item in tensor_plan(spec)
-    }
+    """Name -> float32 array, for models small enough to be held whole. Values depend on the seed and the name."""
+    tensors = {}
+    for item in tensor_plan(spec):
+        levels = random_levels(spec.seed, item.name, math.prod(item.shape))
+        values = np.float32(item.mean) + quantiles()[levels] * np.float32(item.scale)
+        tensors[item.name] = values.reshape(item.shape)
     if spec.outliers:
-        channels = rng.choice(spec.hidden, size=max(1, spec.hidden // 128), replace=False)
-        tensors[f"{BACKBONE}.embed_tokens.weight"][:, channels] += np.float32(spec.outliers)
+        channels = np.argsort(random_levels(spec.seed, "outliers", spec.hidden), kind="stable")
+        tensors[f"{BACKBONE}.embed_tokens.weight"][:, channels[: max(1, spec.hidden // 128)]] += np.float32(
+            spec.outliers
+        )
     return tensors
+
+
+def digest(checkpoint) -> str:
+    """sha256 of all that a checkpoint's embeddings depend on: the configuration, the tokenizer and the weights."""
+    found = sha256()
+    folder = Path(checkpoint)
+    for file in [folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 def write_weights(directory, tensors: dict[str, np.ndarray], dtype: str = "F16", shards: int = 1) -> None:

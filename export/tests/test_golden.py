@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import questions
 import tolerances
 from packing import tokenize
-from reference_torch import reference_embeddings
 from running import Model, cosines
+from seeded_checkpoint import CASES
 
 import nvembed_export.golden
+from nvembed_export.checkpoint import Checkpoint
+from nvembed_export.config import load_config
 from nvembed_export.export import ExportOptions, export
 from nvembed_export.golden_texts import GOLDEN_TEXTS, QUESTIONS
 
@@ -34,14 +37,27 @@ def vectors(rows) -> np.ndarray:
     return np.array([row["embedding"] for row in rows])
 
 
-def test_golden_equals_torch_in_float64(mini, rows, measured):
-    reference = reference_embeddings(mini, [(row["instruction"], row["text"]) for row in rows])
+def test_golden_equals_torch_in_float64(mini, rows, torch_says, measured):
+    question = questions.mini(GOLDEN_TEXTS)
+    reference = torch_says(question, mini, [(row["input_ids"], row["instruction_tokens"]) for row in rows])
     worst = np.abs(vectors(rows) - reference).max()
     measured(f"{'nv-embed-mini':18} golden against torch float64            {worst:.2e}")
     assert worst <= tolerances.GOLDEN_AGAINST_TORCH
 
 
-def test_fp32_graph_agrees_with_golden(folder, rows, measured):
+@pytest.mark.parametrize("spec", CASES, ids=lambda spec: spec.name)
+def test_its_formulas_equal_torch_on_random_models(tmp_path, spec, torch_says, measured):
+    question = questions.RANDOM[spec.name]
+    checkpoint = question.write(tmp_path / "checkpoint")
+    rows, config = question.rows(checkpoint), load_config(checkpoint)
+    found = nvembed_export.golden.reference_embeddings(Checkpoint.open(checkpoint, config), config, rows)
+    reference = torch_says(question, checkpoint, rows)
+    worst = np.abs(found - reference).max() / np.linalg.norm(reference, axis=-1).max()
+    measured(f"{spec.name:18} golden against torch float64            {worst:.2e}")
+    assert worst <= tolerances.GOLDEN_AGAINST_TORCH
+
+
+def test_fp32_graph_reaches_golden(folder, rows, measured):
     found = Model(folder)([(row["input_ids"], row["instruction_tokens"]) for row in rows])
     worst = np.abs(found - vectors(rows)).max()
     measured(f"{'nv-embed-mini':18} fp32 graph against golden               {worst:.2e}")

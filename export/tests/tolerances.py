@@ -26,11 +26,11 @@ BF16_COSINE = 0.999
 
 # 8-bit codes in blocks of 32 differ from a weight by half a percent of its size, and so do activations in products of
 # int8 codes (accuracy level 4): about 1e-4 of cosine per layer. 4-bit codes differ 16 times as much. Random weights
-# lose more than trained ones. Measured least cosines over the random models: int8 0.9959, int4 0.843, and w8a8, with
-# one scale per token and output, 0.9914. These bounds catch mistakes, which destroy the cosine entirely; another test
+# lose more than trained ones. Measured least cosines over the random models: int8 0.9975, int4 0.787, and w8a8, with
+# one scale per token and output, 0.9952. These bounds catch mistakes, which destroy the cosine entirely; another test
 # checks that the graph is exact apart from rounding.
 INT8_COSINE = 0.99
-INT4_COSINE = 0.8
+INT4_COSINE = 0.75
 W8A8_COSINE = 0.98
 
 # ONNX's reference runtime also rounds inside operators: squares, exponentials, partial sums. Measured: up to 1.1e-3.
@@ -42,6 +42,11 @@ FUSED_AGAINST_DIRECT = 1e-6
 
 # The other rows of a batch do not change a row, except for the order in which kernels add up sums.
 BATCH_INVARIANCE = 1e-6
+
+# PyTorch's answers computed again, on another processor or by another release. Everything is float64 except the rotary
+# angles and the scales of norms, which transformers computes in float32: their last bits may differ. A quarter of the
+# tightest bound that is applied to the answers. Measured: at most 1.4e-7 between PyTorch's code for AVX2 and its plain code.
+ANSWER_AGAIN = 5e-7
 
 # Both references compute in float64, except that transformers computes rotary angles and norms in float32.
 GOLDEN_AGAINST_TORCH = 1e-6

@@ -17,14 +17,12 @@ import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from statistics import NormalDist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
-from seeded_checkpoint import RandomTensor, Spec, config_values, safetensors_header, tensor_plan
+from seeded_checkpoint import LEVELS, RandomTensor, Spec, config_values, quantiles, safetensors_header, tensor_plan
 from tqdm import tqdm
 
 from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
@@ -33,7 +31,6 @@ from nvembed_export.output import check_output, partial_folder
 MISTRAL_TOKENIZER = Path(__file__).parents[2] / "models" / "nv-embed-mini" / "tokenizer.json"
 SHARD_BYTES = 5_000_000_000  # Hugging Face's default, which NV-Embed uses
 BLOCK_VALUES = 1 << 22
-LEVELS = 1 << 16  # size of the table of quantiles: one random uint16 selects an entry
 
 # Names for config.json, and so for every manifest, that cannot be mistaken for NVIDIA's.
 SOURCES = {"v1": "random-weights/NV-Embed-v1-shapes", "v2": "random-weights/NV-Embed-v2-shapes"}
@@ -89,19 +86,12 @@ def shards(plan: list[RandomTensor], limit: int = SHARD_BYTES) -> list[list[Rand
     return result
 
 
-@cache
-def _quantiles() -> np.ndarray:
-    """Quantiles of the normal distribution, float32 [65536]; a random entry is as close to normal as fp16 allows."""
-    normal = NormalDist()
-    return np.array([normal.inv_cdf((level + 0.5) / LEVELS) for level in range(LEVELS)], np.float32)
-
-
 def values(item: RandomTensor, seed: int) -> Iterator[np.ndarray]:
     """The tensor's values, flattened, in float16 blocks of BLOCK_VALUES; each value is an independent draw.
 
     Looking values up in a table, already scaled and rounded, is ten times as fast as drawing and rounding float32.
     """
-    table = (item.mean + _quantiles() * np.float32(item.scale)).astype(np.float16)
+    table = (item.mean + quantiles() * np.float32(item.scale)).astype(np.float16)
     rng = np.random.Generator(np.random.SFC64([seed, zlib.crc32(item.name.encode())]))
     count = math.prod(item.shape)
     for start in range(0, count, BLOCK_VALUES):

@@ -1,11 +1,11 @@
 """Measure the expected figures with PyTorch, directly from the checkpoint: no ONNX, no Rust, no exporter code.
 
-    python tests/eval/reference.py [--model models/nv-embed-mini]            # print
-    python tests/eval/reference.py [--model models/nv-embed-mini] --write    # also write expected.json
+    .venv-torch/bin/python tests/eval/reference.py [--model models/nv-embed-mini]            # print
+    .venv-torch/bin/python tests/eval/reference.py [--model models/nv-embed-mini] --write    # and write expected.json
 
-The model is the independent reference of the exporter's tests: transformers' MistralModel with a mask that hides only
-padding, and the direct (unfused) pooler, in float64. Run `make.py --local` first, because expected.json has the figures
-of every set. Needs torch, transformers, tokenizers and numpy.
+The model is the exporter tests' independent reference: transformers' MistralModel under a mask that hides padding only,
+with the direct (unfused) pooler, in float64. Run `make.py --local` first: expected.json holds the figures of every set.
+Needs `.venv-torch` (`make venv-torch`).
 """
 
 import argparse

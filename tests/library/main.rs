@@ -8,3 +8,4 @@ mod embedder;
 mod model_folder;
 mod numerics;
 mod prepare;
+mod tokens;

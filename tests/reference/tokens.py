@@ -1,24 +1,29 @@
 """Write the ids and masks that NVIDIA's code computes for thousands of texts, using transformers' tokenizer.
 
-Usage: python tests/reference/tokens.py OUT.jsonl
+    python tests/reference/tokens.py             # write tokens.jsonl.xz beside this script
+    python tests/reference/tokens.py --check     # compute again; it must be what is committed, to the last id
 
-Each line is a padded batch: {"max_length", "rows": [[instruction, text], ...], "input_ids", "attention_mask",
-"pool_mask"}. The runtime's tests require the same ids and masks. This also checks the committed tokenizer against
-SentencePiece, the tokenizer Mistral was trained with.
+Each line is one padded batch: {"max_length", "rows": [[instruction, text, ids, instruction's ids], ...]}; `for_rust.py`
+writes it out as the ids and masks that the runtime's tests demand. The committed tokenizer is checked against
+SentencePiece on the way, which is the tokenizer Mistral was trained with. Needs .venv-torch (`make references`).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import lzma
 import random
 import sys
 import unicodedata
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 
 import sentencepiece
 from transformers import PreTrainedTokenizerFast
 
+TOKENS = Path(__file__).with_suffix(".jsonl.xz")
 TOKENIZER = Path(__file__).parents[2] / "models" / "nv-embed-mini" / "tokenizer.json"
 INSTRUCTIONS = [
     "Instruct: Given a question, retrieve passages that answer the question\nQuery: ",
@@ -133,21 +138,18 @@ def batch(tokenizer: PreTrainedTokenizerFast, rows: list[tuple[str, str]], max_l
     """Like NVIDIA's `encode`: `</s>` after each text, padding on the right, instruction tokens not pooled."""
     strings = [instruction + text + tokenizer.eos_token for instruction, text in rows]
     encoded = tokenizer(strings, max_length=max_length, truncation=True, padding=True)
-    pool_mask = [mask.copy() for mask in encoded["attention_mask"]]
-    for mask, (instruction, _) in zip(pool_mask, rows, strict=True):
+    lines = []
+    for (instruction, text), ids, mask in zip(rows, encoded["input_ids"], encoded["attention_mask"], strict=True):
+        length = sum(mask)
+        if mask != [1] * length + [0] * (len(ids) - length) or set(ids[length:]) - {tokenizer.pad_token_id}:
+            sys.exit(f"{text[:40]!r} is not padded on the right with {tokenizer.pad_token!r}")
         skipped = len(tokenizer.tokenize(instruction)) if instruction else 0
-        mask[:skipped] = [0] * min(skipped, len(mask))
-    return {
-        "max_length": max_length,
-        "rows": rows,
-        "input_ids": encoded["input_ids"],
-        "attention_mask": encoded["attention_mask"],
-        "pool_mask": pool_mask,
-    }
+        lines.append([instruction, text, ids[:length], min(skipped, length)])
+    return {"max_length": max_length, "rows": lines}
 
 
-def main() -> None:
-    """Write the file."""
+def batches() -> list[dict]:
+    """All of them."""
     rng = random.Random(20240527)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(TOKENIZER), bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
@@ -155,20 +157,34 @@ def main() -> None:
     tokenizer.padding_side = "right"
     short, long = texts(rng), long_texts(rng)
     check_sentencepiece(tokenizer, short)
-    out = Path(sys.argv[1])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with out.open("w", encoding="utf-8") as file:
-        for instructions, max_length in (([""], 4096), (INSTRUCTIONS, 4096), (["", *INSTRUCTIONS], 64)):
-            rows = [(rng.choice(instructions), text) for text in short]
-            rng.shuffle(rows)
-            batches = [rows[start : start + 16] for start in range(0, len(rows), 16)]
-            batches += [[(rng.choice(instructions), text)] for text in long]
-            for group in batches:
-                file.write(json.dumps(batch(tokenizer, group, max_length)) + "\n")
-                count += len(group)
-    print(f"{len(short) + len(long)} texts, {count} rows in {out}", file=sys.stderr)
+    made = []
+    for instructions, max_length in (([""], 4096), (INSTRUCTIONS, 4096), (["", *INSTRUCTIONS], 64)):
+        rows = [(rng.choice(instructions), text) for text in short]
+        rng.shuffle(rows)
+        groups = [rows[start : start + 16] for start in range(0, len(rows), 16)]
+        groups += [[(rng.choice(instructions), text)] for text in long]
+        made += [batch(tokenizer, group, max_length) for group in groups]
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare with what is committed, and write nothing")
+    args = parser.parse_args()
+    made = [json.dumps(line, separators=(",", ":")) for line in batches()]
+    if not args.check:
+        with lzma.open(TOKENS, "wt", preset=9 | lzma.PRESET_EXTREME) as file:
+            file.writelines(f"{line}\n" for line in made)
+        print(f"{len(made)} batches in {TOKENS.name}, {TOKENS.stat().st_size:,} bytes")
+        return 0
+    with lzma.open(TOKENS, "rt") as file:
+        committed = file.read().splitlines()
+    differing = [index for index, pair in enumerate(zip_longest(made, committed)) if pair[0] != pair[1]]
+    print(f"{len(made)} batches computed, {len(committed)} committed, {len(differing)} differ")
+    if differing:
+        print(f"the first is number {differing[0]}", file=sys.stderr)
+    return bool(differing)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

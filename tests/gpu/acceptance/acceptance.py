@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODELS, WIDE = ROOT / "build/models", ROOT / "build/gpu-graph"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 WIDE_PRECISIONS = PRECISIONS

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-BUILD = Path(__file__).resolve().parents[2] / "build"
+BUILD = Path(__file__).resolve().parents[3] / "build"
 _measured: list[str] = []
 
 

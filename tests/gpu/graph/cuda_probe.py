@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-# The fields of struct shim_counts in tests/cuda-shim/state.c, in order.
+# The fields of struct shim_counts in tests/gpu/shim/state.c, in order.
 COUNTS = (
     "to_device",
     "to_host",

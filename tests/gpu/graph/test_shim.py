@@ -1,4 +1,4 @@
-"""tests/cuda-shim does what its README says, as far as the other tests rely on it."""
+"""tests/gpu/shim does what its README says, as far as the other tests rely on it."""
 
 from __future__ import annotations
 

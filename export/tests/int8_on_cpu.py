@@ -1,0 +1,50 @@
+"""Running products of 8-bit integers where the processor's own overflow.
+
+x86 before VNNI adds two products of 8 bits in 16 bits, and saturates; the runtime refuses w8a8 models there. What the
+graph says can still be tested: the same sums in float64, which holds every one of them exactly.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+PRODUCT = "MatMulIntegerToFloat"
+
+
+def products_are_exact() -> bool:
+    """Whether ONNX Runtime sums 8-bit products in 32 bits on this processor."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and ("avx512_vnni" in flags.read_text() or "avx_vnni" in flags.read_text())
+
+
+def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` (weights not loaded) with every product of 8-bit integers written out; all else stays."""
+    nodes = []
+    for node in model.graph.node:
+        nodes += _written_out(node) if node.op_type == PRODUCT else [node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _written_out(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """codes, weight, scale, scales, zero -> (codes - zero) @ weight, exactly; then its scales, in float32."""
+    codes, weight, scale, scales, zero = node.input
+    made = []
+
+    def op(kind, *inputs, **attributes):
+        name = f"{node.name}/{len(made)}"
+        made.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    codes, weight, zero = (op("Cast", value, to=TensorProto.DOUBLE) for value in (codes, weight, zero))
+    sums = op("Cast", op("MatMul", op("Sub", codes, zero), weight), to=TensorProto.FLOAT)
+    op("Mul", sums, op("Mul", scale, scales))
+    made[-1].output[0] = node.output[0]
+    return made
