@@ -9,7 +9,7 @@ use crate::summary::{Cell, Spread, Summary};
 pub fn markdown(summary: &Summary) -> String {
     let width = summary.series.first().map_or(0, |series| series.name.len());
     let named = ["provider", "precision"].into_iter().chain(std::iter::repeat_n("", width.saturating_sub(2)));
-    let measured = ["workload", "tokens/s (least to largest)", "p50 ms", "p99 ms", "of matmul peak", "1 − cosine"];
+    let measured = ["workload", "tokens/s (min to max)", "p50 ms", "p99 ms", "of matmul peak", "1 − cosine"];
     let header: Vec<_> = named.chain(measured).map(str::to_owned).collect();
     let mut text = line(&header);
     text.push_str(&format!("{}{}|\n", "|---".repeat(width + 1), "|---:".repeat(measured.len() - 1)));
@@ -30,7 +30,7 @@ pub fn markdown(summary: &Summary) -> String {
     text + &facts(summary) + "\n"
 }
 
-/// The cells behind the workload.
+/// The cells after the workload.
 fn numbers(cell: &Cell) -> [String; 5] {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
     let spread = |spread: Spread| {
@@ -47,7 +47,7 @@ fn numbers(cell: &Cell) -> [String; 5] {
     ]
 }
 
-/// Where, with what, when and how: one paragraph.
+/// Machines, versions, dates and commands in one paragraph.
 fn facts(summary: &Summary) -> String {
     let [first, last] = summary.time_unix_s.map(day);
     let days = if first == last { first } else { format!("{first} to {last}") };
@@ -62,13 +62,13 @@ fn facts(summary: &Summary) -> String {
     format!("{}. {}", facts.join("; "), notes.join(" ")).trim_end().to_owned()
 }
 
-/// A line of a table; what would end a cell is escaped.
+/// A line of a table, with cell separators escaped.
 fn line(cells: &[String]) -> String {
     let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|").replace(['\n', '\r'], " ")).collect();
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// Three digits, or all before the point, in groups of three.
+/// Three digits, or all before the point with thousands separators.
 fn rounded(value: f64) -> String {
     let digits = match value.abs() {
         value if value >= 100.0 => 0,
@@ -85,7 +85,7 @@ fn rounded(value: f64) -> String {
     grouped.collect::<String>() + fraction
 }
 
-/// Year, month and day; the last there is a name for where a row says what no clock does.
+/// Year, month and day; at most 9999-12-31.
 fn day(seconds: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
     humantime::format_rfc3339_seconds(time).to_string()[..10].to_owned()

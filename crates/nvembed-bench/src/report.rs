@@ -1,8 +1,8 @@
-//! The page of plots: one file that loads nothing.
+//! The page of plots: a single file that loads nothing.
 
 use crate::summary::Summary;
 
-/// Where the page takes its parts from, in the order of the template's places.
+/// The parts of the page, by placeholder, in the template's order.
 const PARTS: [(&str, &str); 6] = [
     ("{{style}}", include_str!("report/page.css")),
     ("{{licences}}", include_str!("report/vendor/LICENSES.txt")),
@@ -14,13 +14,13 @@ const PARTS: [(&str, &str); 6] = [
 const TEMPLATE: &str = include_str!("report/page.html");
 const RESULTS: &str = "{{results}}";
 
-/// The page, as HTML.
+/// The page as HTML.
 ///
 /// # Errors
-/// None in practice: a summary can always be written as JSON.
+/// In practice none: every summary can be written as JSON.
 pub fn page(summary: &Summary) -> serde_json::Result<String> {
     let page = PARTS.iter().fold(TEMPLATE.to_owned(), |page, (place, part)| page.replacen(place, part, 1));
-    // Last, since it may hold anything; "<" could end the element that it stands in.
+    // Last, because the results may contain a placeholder. "<" is escaped: it could close the script element.
     Ok(page.replacen(RESULTS, &serde_json::to_string(summary)?.replace('<', "\\u003c"), 1))
 }
 

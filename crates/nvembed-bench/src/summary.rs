@@ -1,4 +1,4 @@
-//! Rows of results put together: which points make one line of a plot, and the rounds of one measurement.
+//! Results combined: which of them form one series, and the rounds of one measurement.
 
 use std::collections::BTreeSet;
 
@@ -10,40 +10,40 @@ use crate::row::{Latency, Row, Status};
 /// What the page and the tables show.
 #[derive(Serialize)]
 pub struct Summary {
-    /// In the order of their first rows, as all lists here.
+    /// In the order of their first rows, like all lists here.
     pub(crate) series: Vec<Series>,
     pub(crate) cells: Vec<Cell>,
     pub(crate) machines: Vec<String>,
     pub(crate) gpus: Vec<String>,
     pub(crate) versions: Vec<String>,
-    /// What ONNX Runtime says of how it was built.
+    /// ONNX Runtime's build information.
     builds: Vec<String>,
     pub(crate) commands: Vec<String>,
-    /// The first and the last row's.
+    /// Of the first and the last row.
     pub(crate) time_unix_s: [u64; 2],
-    /// The least and the largest.
+    /// Minimum and maximum.
     pub(crate) load: Option<[f64; 2]>,
-    /// What is in no plot, with the reason.
+    /// What was not timed, with the reason.
     pub(crate) problems: Vec<Problem>,
-    /// What makes numbers useless for a comparison.
+    /// What makes numbers unfit for comparison.
     pub(crate) warnings: Vec<String>,
-    /// What else to know before comparing numbers.
+    /// Other things to know before comparing numbers.
     pub(crate) notes: Vec<String>,
-    /// Rows that all this is made of.
+    /// The number of rows that were combined.
     pub(crate) rows: usize,
 }
 
-/// All that the points of one line have in common: model, precision, provider, and where and with what it ran.
+/// What the points of one line share: model, precision, provider, machine and versions.
 #[derive(Serialize)]
 pub(crate) struct Series {
-    /// Provider, precision, and what else tells it from the other series.
+    /// Provider, precision, and whatever else distinguishes it from the other series.
     pub(crate) name: Vec<String>,
     model: String,
     folder: String,
     precision: String,
 }
 
-/// One workload of one series: its rounds that ended the same way.
+/// One workload of one series: the rounds that ended with the same status.
 #[derive(Serialize)]
 pub(crate) struct Cell {
     /// Which of [`Summary::series`].
@@ -51,20 +51,20 @@ pub(crate) struct Cell {
     pub(crate) workload: String,
     /// Rows and tokens of a batch, if the workload is one.
     shape: Option<[usize; 2]>,
-    /// Requests a second, of an open loop.
+    /// Requests per second, if they were sent at a fixed rate.
     rate: Option<f64>,
     pub(crate) status: Status,
     pub(crate) error: Option<String>,
     pub(crate) rounds: usize,
-    /// Of all rounds.
+    /// Over all rounds.
     calls: usize,
-    /// Prompts of a call.
+    /// Prompts per call.
     rows: usize,
-    /// Real tokens of a call.
+    /// Real tokens per call.
     tokens: usize,
     pub(crate) tokens_per_s: Option<Spread>,
     texts_per_s: Option<Spread>,
-    /// The least and the largest time of any call.
+    /// The fastest and the slowest call.
     range_ms: Option<[f64; 2]>,
     pub(crate) p50_ms: Option<Spread>,
     p90_ms: Option<Spread>,
@@ -74,7 +74,7 @@ pub(crate) struct Cell {
     gflop_per_s: Option<Spread>,
     peak_gflop_per_s: Option<Spread>,
     pub(crate) share_of_peak: Option<Spread>,
-    /// The least of any round.
+    /// The minimum over rounds.
     pub(crate) cosine_min: Option<f64>,
     verified_against: Option<String>,
     open_s: Option<Spread>,
@@ -82,7 +82,7 @@ pub(crate) struct Cell {
     device_memory_bytes: Option<Spread>,
 }
 
-/// Workloads of one series that were not timed, for the same reason.
+/// Workloads of one series that were not timed for the same reason.
 #[derive(Serialize)]
 pub(crate) struct Problem {
     pub(crate) series: usize,
@@ -100,7 +100,7 @@ pub(crate) struct Spread {
 }
 
 impl Summary {
-    /// Of at least one row.
+    /// Combines rows; `None` without rows.
     pub fn of(rows: &[Row]) -> Option<Self> {
         let (mut identities, mut machines, mut versions, mut builds) = (vec![], vec![], vec![], vec![]);
         let (mut gpus, mut commands, mut keys, mut groups) = (vec![], vec![], vec![], Vec::<Vec<&Row>>::new());
@@ -180,7 +180,7 @@ impl Cell {
 }
 
 impl Spread {
-    /// Of any values; `None` of none.
+    /// Of any number of values; `None` without values.
     fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let values: Vec<_> = values.collect();
         let [least, largest] = range(values.iter().copied())?;
@@ -196,12 +196,12 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }
 
-/// The least and the largest.
+/// Minimum and maximum.
 fn range(values: impl Iterator<Item = f64> + Clone) -> Option<[f64; 2]> {
     Some([values.clone().reduce(f64::min)?, values.reduce(f64::max)?])
 }
 
-/// Where the value is in the list, which it is put into if it is not.
+/// The value's position in the list; a new value is appended.
 fn index<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
     list.iter().position(|known| *known == value).unwrap_or_else(|| {
         list.push(value);
@@ -209,7 +209,7 @@ fn index<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
     })
 }
 
-/// All that makes rows points of one line, in the order in which a name takes what it needs: provider and precision always.
+/// What the rows of one series share, in the order in which names use it: always provider and precision, the rest as needed.
 fn identity(row: &Row) -> Vec<String> {
     let facts = &row.facts;
     vec![
@@ -217,8 +217,8 @@ fn identity(row: &Row) -> Vec<String> {
         row.precision.clone(),
         row.model.clone(),
         row.quantization.clone().unwrap_or_else(|| "not quantized".to_owned()),
-        format!("for {}", row.target),
-        facts.threads.map_or("default threads".to_owned(), |threads| format!("--threads {threads}")),
+        format!("exported for {}", row.target),
+        facts.threads.map_or("default threads".to_owned(), |threads| format!("--intra-threads {threads}")),
         format!("ONNX Runtime {}", library_version(row)),
         row.gpu.clone().unwrap_or_else(|| "no GPU".to_owned()),
         machine(row),
@@ -229,7 +229,7 @@ fn identity(row: &Row) -> Vec<String> {
     ]
 }
 
-/// For each identity, its first two parts and the first of the others that are needed so that all names differ.
+/// For each identity its first two parts, and the fewest others that make all names different.
 fn names(identities: &[Vec<String>]) -> Vec<Vec<String>> {
     let mut names: Vec<_> = identities.iter().map(|parts| parts[..2].to_vec()).collect();
     for part in 2..identities.first().map_or(0, Vec::len) {
@@ -258,7 +258,7 @@ fn library_version(row: &Row) -> &str {
     build.split(' ').next().unwrap_or(build)
 }
 
-/// The workload's name, with the amount of text where others of that name have another.
+/// The workload's name, with the amount of text if workloads of the same name differ in it.
 fn workload(row: &Row, rows: &[Row]) -> String {
     let (name, amount) = (row.workload_name(), |row: &Row| (row.rows, row.tokens));
     let like = rows.iter().filter(|other| other.workload_name() == name && other.tokens > 0);
@@ -292,16 +292,16 @@ fn problems(cells: &[Cell]) -> Vec<Problem> {
 }
 
 fn warnings(rows: &[Row], machines: usize) -> Vec<String> {
-    let statuses = [(Status::Wrong, "wrong"), (Status::Failed, "failures"), (Status::DryRun, "dry runs")];
+    let statuses = [(Status::Wrong, "wrong embeddings"), (Status::Failed, "failed"), (Status::DryRun, "dry run")];
     let mut warnings = Vec::new();
     for (status, what) in statuses {
         let count = rows.iter().filter(|row| row.status == status).count();
         if count > 0 {
-            warnings.push(format!("{count} of {} rows are {what}: not timed, and in no plot.", rows.len()));
+            warnings.push(format!("Not timed: {count} of {} results ({what}).", rows.len()));
         }
     }
     if machines > 1 {
-        warnings.push(format!("Rows of {machines} machines are mixed: compare software on one machine only."));
+        warnings.push(format!("Results come from {machines} machines. Compare software on one machine only."));
     }
     warnings
 }
@@ -310,10 +310,10 @@ fn notes(rows: &[Row], groups: &[Vec<&Row>]) -> Vec<String> {
     let mut notes = Vec::new();
     let timed = || groups.iter().filter(|group| group[0].status == Status::Ok);
     if timed().any(|group| group.len() == 1) {
-        notes.push("Measurements of a single round have no spread.".to_owned());
+        notes.push("Measurements with a single round show no spread.".to_owned());
     }
     if timed().any(|group| group.iter().any(|row| row.facts.command != group[0].facts.command)) {
-        notes.push("Some medians are over rounds of different commands.".to_owned());
+        notes.push("Some medians combine rounds of different commands.".to_owned());
     }
     if rows.iter().any(|row| row.status == Status::Ok && row.calls < 100) {
         notes.push("With fewer than 100 calls, p99 is the slowest call.".to_owned());
@@ -322,7 +322,8 @@ fn notes(rows: &[Row], groups: &[Vec<&Row>]) -> Vec<String> {
     let busy = rows.iter().filter(busy).count();
     if busy > 0 {
         notes.push(format!(
-            "The machine was busy with other work in {busy} of {} rows (load more than 1 above its cores).",
+            "The machine was busy with other work during {busy} of {} results (load average more than 1 above the number of \
+             cores).",
             rows.len()
         ));
     }

@@ -1,27 +1,29 @@
 "use strict";
-// The plots, of the summary that `nvembed bench report` put into the page. All arithmetic over rounds was done there.
+// The plots. `nvembed bench report` computes the medians and ranges over rounds and puts them into the page.
 
 const summary = JSON.parse(document.getElementById("results").textContent);
 const SYMBOLS = ["circle", "square", "triangle", "diamond", "star", "cross", "wye"];
-// Eight colours and seven shapes: no pair of both comes twice in 56 series.
+// Eight colours and seven shapes give 56 series a pair of their own.
 const series = summary.series.map((each, index) => ({
   ...each, index, label: each.name.join(" · "), shown: true,
   color: `var(--series-${index % 8})`, symbol: SYMBOLS[index % SYMBOLS.length],
 }));
 const cells = summary.cells.map((cell) => ({ ...cell, series: series[cell.series] }));
 const measured = cells.filter((cell) => cell.status === "ok" && cell.tokens_per_s);
-// By length, then by rows; texts last.
+// By length, then by batch size; texts last.
 const closed = d3.sort(measured.filter((cell) => cell.rate === null),
   (cell) => cell.shape?.[1] ?? Infinity, (cell) => cell.shape?.[0] ?? Infinity);
 const open = measured.filter((cell) => cell.rate !== null);
 
 // A cosine nearer to 1 than this is rounding of 32-bit numbers.
 const COSINE_FLOOR = 1e-8;
-// An open loop that answers fewer requests than this share of those that came is falling behind.
+// A model that answers a smaller share of the incoming requests than this is falling behind.
 const KEPT_UP = 0.95;
 
 const number = (value) => value === null || value === undefined ? "–"
   : value === 0 ? "0" : Math.abs(value) >= 100 ? d3.format(",.0f")(value) : d3.format(".3~g")(value);
+/** A tick of an axis: 0.5, 20, 800, 20k. */
+const tick = (value) => value >= 1000 ? d3.format("~s")(value) : number(value);
 const percent = (value) => value === null ? "–" : `${number(100 * value)} %`;
 const distance = (cell) => cell.cosine_min === null ? null : Math.max(1 - cell.cosine_min, 0);
 const spread = (value, show = number) => !value ? "–" : value.least === value.largest ? show(value.median)
@@ -48,15 +50,65 @@ function details(cell) {
   return lines.join("\n");
 }
 
+// ---- Which series share a plot
+
+// Linear axes start at 0. A series whose values are all below a tenth of the axis looks flat, so it goes on another plot.
+const FLAT = 10;
+
+/**
+ * Groups of series that can share plots: in no plot does one series exceed another more than FLAT times. `plotOf` names the
+ * plot that a cell is on, `value` is compared, and `pick` takes one value per series and plot. A model stays whole if its
+ * own series allow it; otherwise its providers are parted, and only then its single series. Two series that meet on no plot
+ * are compared by their values on all plots. What the legend hides counts too, so that a click there moves nothing.
+ */
+function together(list, plotOf, value, pick = d3.max) {
+  const values = (some) => d3.rollup(some, (of) => pick(of, value), (cell) => cell.series);
+  const [all, plots] = [values(list), d3.groups(list, plotOf).map(([, of]) => values(of))];
+  const apart = (one, other) => {
+    const shared = plots.filter((plot) => plot.has(one) && plot.has(other));
+    return (shared.length ? shared : [all]).some((plot) => {
+      const [low, high] = d3.extent([plot.get(one), plot.get(other)]);
+      return low > 0 && high > FLAT * low;
+    });
+  };
+  const fit = (some) => d3.cross(some, some).every(([one, other]) => !apart(one, other));
+  const part = (some, [key, ...finer]) => d3.groups(some, key).flatMap(([, of]) =>
+    fit(of) || finer.length === 0 ? [of] : part(of, finer));
+  const parts = part([...all.keys()], [(each) => each.model, (each) => each.name[0], (each) => each.index]);
+  const groups = [];
+  for (const of of d3.sort(parts, (some) => -d3.max(some, (each) => all.get(each)))) {
+    const found = groups.find((group) => fit([...group, ...of]));
+    if (found) found.push(...of);
+    else groups.push(of);
+  }
+  return d3.sort(groups.map((group) => d3.sort(group, (each) => each.index)), ([first]) => first.index);
+}
+
+/** The models of a group, with their series where others of the same model are in another group. */
+function groupName(group, all) {
+  return d3.groups(group, (each) => each.model).map(([model, of]) => {
+    if (all.filter((each) => each.model === model).length === of.length) return model;
+    return `${model} (${of.map((each) => each.name.filter((part) => part !== model).join(" · ")).join(", ")})`;
+  }).join(", ");
+}
+
 // ---- Marks that every plot is made of
 
-/** What a point is called for who cannot see it: points are cells, or hold one. */
+/** The text of a point for screen readers. A point is a cell or holds one. */
 const spoken = (point) => details(point.cell ?? point).replaceAll("\n", ", ");
 
 const tip = (points, x, y) => Plot.tip(points, Plot.pointer({ x, y, title: (d) => details(d.cell), fontSize: 12 }));
 
-/** How far from the middle one of several marks at the same place stands, so that it hides no other. */
+/** The offset of one of several marks at the same place, so that none hides another. */
 const beside = (index, count, step) => (index - (count - 1) / 2) * step;
+
+/** Of values on a logarithmic axis, in rising order, those whose labels have room. */
+function spaced(values, width) {
+  const kept = [];
+  const pixels = (low, high) => Math.log(high / low) / Math.log(values.at(-1) / values[0]) * (width - 100);
+  for (const value of values) if (kept.length === 0 || pixels(kept.at(-1), value) >= 36) kept.push(value);
+  return kept;
+}
 
 /** A line, its points and their spread over rounds, for each series. Points are {x, y, cell, spread, hollow}. */
 function lines(points) {
@@ -64,7 +116,7 @@ function lines(points) {
   const marks = groups.flatMap(([{ color, symbol }, of], index) => [
     Plot.ruleX(of.filter((d) => d.spread.least < d.spread.largest), {
       x: "x", y1: (d) => d.spread.least, y2: (d) => d.spread.largest, dx: beside(index, groups.length, 4),
-      stroke: color, strokeWidth: 2.5, strokeOpacity: 0.45, ariaLabel: () => "least to largest",
+      stroke: color, strokeWidth: 2.5, strokeOpacity: 0.45, ariaLabel: () => "minimum to maximum",
     }),
     Plot.line(of, { x: "x", y: "y", sort: "x", stroke: color, strokeWidth: 2 }),
     Plot.dot(of, { x: "x", y: "y", symbol, r: 4, stroke: color, ariaLabel: spoken,
@@ -73,7 +125,7 @@ function lines(points) {
   return [...marks, tip(points, "x", "y")];
 }
 
-/** One row a series with its name above: `marks` draws into the band. */
+/** One band per series, with its name at the top; `marks` are drawn below the name. */
 function bands(width, list, x, marks) {
   const order = list.map((cell) => cell.series.label);
   return {
@@ -88,7 +140,7 @@ function bands(width, list, x, marks) {
   };
 }
 
-/** A row a workload, a point a series. */
+/** One line per workload, one point per series. */
 function dots(width, list, value, x) {
   const workloads = distinct(list.map(workloadName));
   const points = list.map((cell) => ({ cell, x: value(cell).median, y: workloadName(cell), spread: value(cell) }));
@@ -104,36 +156,38 @@ function dots(width, list, value, x) {
     marks: [...groups.flatMap(([{ color, symbol }, of], index) => [
       Plot.ruleY(of.filter((d) => d.spread.least < d.spread.largest), {
         y: "y", x1: (d) => d.spread.least, x2: (d) => d.spread.largest, dy: beside(index, groups.length, 9),
-        stroke: color, strokeWidth: 2.5, strokeOpacity: 0.45, ariaLabel: () => "least to largest",
+        stroke: color, strokeWidth: 2.5, strokeOpacity: 0.45, ariaLabel: () => "minimum to maximum",
       }),
       Plot.dot(of, { x: "x", y: "y", symbol, r: 4.5, fill: color, dy: beside(index, groups.length, 9), ariaLabel: spoken }),
     ]), tip(points, "x", "y")],
   };
 }
 
-// ---- Plots: each gives the figures of its section, {caption, plot(width)}, for the series that are shown
+// ---- Plots. Each function takes the cells of one group of series, shown ones and all, and returns {caption, plot(width)}
 
-/** Throughput against one side of the shape, a figure for each size of the other. */
-function throughput(side, names) {
-  const list = shown(closed.filter((cell) => cell.shape));
-  const sizes = distinct(closed.flatMap((cell) => cell.shape ? [cell.shape[side]] : [])).sort(d3.ascending);
-  const highest = d3.max(list, (cell) => cell.tokens_per_s.largest);
+/** Throughput against one side of the shape: a figure for each size of the other. */
+const throughput = (side, names) => (list, all) => {
+  const sizes = distinct(all.map((cell) => cell.shape[side])).sort(d3.ascending);
+  const top = (of) => d3.max(of, (cell) => cell.tokens_per_s.largest);
+  const highs = d3.rollups(all, (of) => d3.max(of, (cell) => cell.tokens_per_s.median), (cell) => cell.shape[1 - side], (cell) => cell.series);
+  // One axis for all figures, unless a series would be flat in one of them.
+  const common = highs.every(([, of]) => of.every(([, high]) => high * FLAT >= top(all)));
   return d3.sort(d3.groups(list, (cell) => cell.shape[1 - side]), ([fixed]) => fixed).map(([fixed, of]) => ({
     caption: names.caption(fixed),
     plot: (width) => ({
       width, height: 270, marginTop: 30, marginLeft: 56, marginRight: 18, marginBottom: 40, insetLeft: 8, insetRight: 8,
-      x: { type: "log", base: 2, domain: d3.extent(sizes), ticks: sizes, tickFormat: (d) => `${d}`, label: names.axis },
-      y: { domain: [0, highest], nice: true, grid: true, label: "tokens/s", ticks: 6, tickFormat: "~s" },
+      x: { type: "log", base: 2, domain: d3.extent(sizes), ticks: spaced(sizes, width), tickFormat: (d) => `${d}`, label: names.axis },
+      y: { domain: [0, top(common ? list : of)], nice: true, grid: true, label: "tokens/s", ticks: 6, tickFormat: tick },
       marks: [Plot.ruleY([0]), ...lines(of.map((cell) =>
         ({ cell, x: cell.shape[side], y: cell.tokens_per_s.median, spread: cell.tokens_per_s })))],
     }),
   }));
-}
+};
 
-function throughputBars() {
-  return d3.groups(shown(closed.filter((cell) => !cell.shape || !isSwept)), workloadName).map(([caption, list]) => ({
+function throughputBars(shownCells) {
+  return d3.groups(shownCells, workloadName).map(([caption, list]) => ({
     caption,
-    plot: (width) => bands(width, list, { label: "tokens/s", tickFormat: "~s" }, [
+    plot: (width) => bands(width, list, { label: "tokens/s", tickFormat: tick }, [
       ...list.map((cell) => Plot.rect([cell], {
         x1: 0, x2: (d) => d.tokens_per_s.median, y: (d) => d.series.label, insetTop: 19, insetBottom: 8, fill: cell.series.color,
       })),
@@ -145,11 +199,14 @@ function throughputBars() {
   }));
 }
 
-function latencies() {
-  const timed = shown(closed).filter((cell) => cell.p50_ms && cell.range_ms);
-  return d3.groups(timed, workloadName).map(([caption, list]) => ({
-    caption,
-    plot: (width) => bands(width, list, { label: "ms a call" }, [
+function latencies(shownCells) {
+  return d3.groups(shownCells, workloadName).map(([caption, list]) => {
+    // One slow call among many must not flatten all bars: the axis ends where each p90 is at least a tenth of it.
+    const [least, largest] = d3.extent(list, (cell) => cell.p90_ms.median);
+    const end = Math.max(largest, Math.min(d3.max(list, (cell) => cell.range_ms[1]), FLAT * least));
+    const beyond = list.filter((cell) => cell.range_ms[1] > end);
+    const x = { label: "ms per call", domain: [0, end], clamp: true, nice: beyond.length === 0 };
+    return { caption, plot: (width) => bands(width, list, x, [
       ...list.flatMap((cell) => {
         const [color, y] = [cell.series.color, { y: (d) => d.series.label, dy: 6 }];
         return [
@@ -160,24 +217,27 @@ function latencies() {
             stroke: "var(--card)", ariaLabel: spoken }),
         ];
       }),
+      Plot.text(beyond, { y: (d) => d.series.label, dy: 17, frameAnchor: "right", textAnchor: "end", fontSize: 11, fill: "currentColor",
+        text: (d) => `slowest ${number(d.range_ms[1])} ms →`, stroke: "var(--card)", strokeWidth: 4 }),
       tip(list.map((cell) => ({ cell, x: cell.p50_ms.median, y: cell.series.label })), "x", "y"),
-    ]),
-  }));
+    ]) };
+  });
 }
 
-function underLoad() {
-  const list = shown(open).filter((cell) => cell.p50_ms);
-  const rates = distinct(open.map((cell) => cell.rate)).sort(d3.ascending);
-  const base = (cell) => cell.workload.replace(/ at [^ ]*\/s/, "");
-  const several = distinct(open.map(base)).length > 1;
+/** The workload of a rate, without the rate. */
+const unrated = (cell) => cell.workload.replace(/ at [^ ]*\/s/, "");
+
+function underLoad(list, all) {
+  const rates = distinct(all.map((cell) => cell.rate)).sort(d3.ascending);
+  const several = distinct(open.map(unrated)).length > 1;
   const [least, largest] = [d3.min(list, (cell) => cell.p50_ms.least), d3.max(list, (cell) => cell.p99_ms.largest)];
-  return d3.groups(list, base).flatMap(([name, of]) => ["p50", "p90", "p99"].map((quantile) => ({
+  return d3.groups(list, unrated).flatMap(([name, of]) => ["p50", "p90", "p99"].map((quantile) => ({
     caption: several ? `${quantile}, ${name}` : quantile,
     plot: (width) => ({
       width, height: 270, marginTop: 30, marginLeft: 56, marginRight: 18, marginBottom: 40, insetLeft: 12, insetRight: 12,
-      x: { type: "log", domain: rates.length > 1 ? d3.extent(rates) : [rates[0] / 2, rates[0] * 2], ticks: rates,
-        tickFormat: (d) => `${d}`, label: "requests/s" },
-      y: { type: "log", domain: [least, largest], nice: true, grid: true, label: "ms", ticks: 4, tickFormat: "~s" },
+      x: { type: "log", domain: rates.length > 1 ? d3.extent(rates) : [rates[0] / 2, rates[0] * 2], ticks: spaced(rates, width),
+        tickFormat: tick, label: "requests/s" },
+      y: { type: "log", domain: [least, largest], nice: true, grid: true, label: "ms", ticks: 4, tickFormat: tick },
       marks: lines(of.map((cell) => ({
         cell, x: cell.rate, y: cell[`${quantile}_ms`].median, spread: cell[`${quantile}_ms`],
         hollow: cell.texts_per_s && cell.texts_per_s.median < KEPT_UP * cell.rate,
@@ -186,10 +246,8 @@ function underLoad() {
   })));
 }
 
-const share = (value, label) => (list) => {
-  const of = shown(list).filter(value);
-  return of.length ? [{ caption: "", plot: (width) => dots(width, of, value, { label, percent: true }) }] : [];
-};
+const share = (value, label) => (list) =>
+  list.length ? [{ caption: "", plot: (width) => dots(width, list, value, { label, percent: true }) }] : [];
 const outside = (cell) => cell.session_share && {
   median: 1 - cell.session_share.median, least: 1 - cell.session_share.largest, largest: 1 - cell.session_share.least,
 };
@@ -201,17 +259,16 @@ function chosenWorkload() {
 }
 let qualityWorkload = chosenWorkload();
 
-function quality() {
-  const points = shown(measured).filter((cell) => cell.workload === qualityWorkload && cell.cosine_min !== null)
-    .map((cell) => ({ cell, x: cell.tokens_per_s.median, y: Math.max(distance(cell), COSINE_FLOOR) }));
+function quality(list) {
+  const points = list.map((cell) => ({ cell, x: cell.tokens_per_s.median, y: Math.max(distance(cell), COSINE_FLOOR) }));
   if (!points.length) return [];
   const power = (value) => value <= COSINE_FLOOR ? "≤ 1e−8" : d3.format(".0e")(value).replace("-", "−");
   return [{
     caption: "",
     plot: (width) => ({
       width, height: 380, marginTop: 30, marginLeft: 56, marginRight: 24, marginBottom: 40, insetTop: 24, insetBottom: 12, insetRight: 12,
-      x: { zero: true, nice: true, grid: true, label: "tokens/s", tickFormat: "~s", ticks: Math.min(8, width / 70) },
-      y: { type: "log", reverse: true, grid: true, label: "1 − cosine (better is up)", labelArrow: "none", tickFormat: power,
+      x: { zero: true, nice: true, grid: true, label: "tokens/s", tickFormat: tick, ticks: Math.min(8, width / 70) },
+      y: { type: "log", reverse: true, grid: true, label: "1 − cosine (up is better)", labelArrow: "none", tickFormat: power,
         domain: [COSINE_FLOOR, Math.max(1e-3, 10 ** Math.ceil(Math.log10(d3.max(points, (d) => d.y))))], ticks: 5 },
       marks: [
         ...points.flatMap((point) => [

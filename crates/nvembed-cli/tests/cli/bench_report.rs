@@ -248,7 +248,10 @@ fn nothing_is_cut_off_on_narrow_and_wide_screens() {
     let every_kind = every_kind(folder.path());
     let long = page_of(&long_numbers(&rows(&MEASURED)), folder.path(), "long");
     let far_apart = page_of(&far_apart(&rows(&MEASURED)[0]), folder.path(), "far apart");
-    let pages = [&every_kind, &long, &far_apart];
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/results");
+    let committed = ["mini-cpu.jsonl", "wide-cpu.jsonl"].map(|file| rows(&results.join(file))).concat();
+    let committed = page_of(&committed, folder.path(), "committed");
+    let pages = [&every_kind, &long, &far_apart, &committed];
     for (page, width) in pages.into_iter().flat_map(|page| [(page, 400), (page, 1400)]) {
         let script = r#"
             const wide = page.documentElement.scrollWidth - page.documentElement.clientWidth;
@@ -261,6 +264,10 @@ fn nothing_is_cut_off_on_narrow_and_wide_screens() {
                   cut.push(`${one.tagName} ${one.textContent}`);
                 }
               }
+            }
+            for (const axis of page.querySelectorAll('g[aria-label="x-axis tick label"]')) {
+              const boxes = [...axis.children].map((one) => one.getBoundingClientRect()).sort((one, other) => one.left - other.left);
+              if (boxes.some((box, place) => place > 0 && box.left < boxes[place - 1].right)) cut.push(`overlap: ${axis.textContent}`);
             }
             const scroll = page.querySelector('.scroll');
             const hidden = scroll.scrollWidth - scroll.clientWidth;
