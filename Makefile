@@ -27,11 +27,11 @@ test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-pee
 check: prerequisites ## Formatting, imports, clippy and unit tests; downloads nothing but crates
 	cargo fmt --all --check
 	$(PYTHON) tests/lint/imports.py
-	cargo clippy --locked --workspace --all-targets --features nvembed/steps -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --workspace --lib --bins
 
 test-rust: models reference ## The library's, the program's and the benchmark's tests
-	cargo test --locked --workspace --features nvembed/steps
+	cargo test --locked --workspace
 
 test-eval: venv-test models ## The mini model's retrieval and similarity figures, through the runtime
 	cargo build --locked --quiet -p nvembed-cli

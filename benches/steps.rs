@@ -1,7 +1,7 @@
 //! What each step of a call costs on the host: tokenizing, planning, masks, conversion; and a whole call on nv-embed-mini.
 //!
-//!     cargo bench --features steps --bench steps              # after `make models`
-//!     cargo bench --features steps --bench steps -- plan      # one group
+//!     cargo bench --bench steps              # after `make models`
+//!     cargo bench --bench steps -- plan      # one group
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark stops at failures")]
 
 use std::hint::black_box;

@@ -69,7 +69,6 @@ mod pipeline;
 mod prepare;
 mod prompt;
 mod provider;
-#[cfg(feature = "steps")]
 #[doc(hidden)]
 pub mod steps;
 mod stream;

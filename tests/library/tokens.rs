@@ -32,7 +32,8 @@ fn ids_and_masks_equal_those_of_transformers() {
         for (index, (prompt, tokens)) in prompts.iter().zip(&tokens).enumerate() {
             // Padding is on the right, so a row's masks are these runs of zeros and ones.
             let (padded, real) = (reference.input_ids[index].len(), tokens.ids.len());
-            let mask = |from: usize| -> Vec<_> { (0..padded).map(|at| usize::from((from..real).contains(&at))).collect() };
+            let mask =
+                |from: usize| -> Vec<_> { (0..padded).map(|at| usize::from((from..real).contains(&at))).collect() };
             let is_same = reference.input_ids[index].starts_with(&tokens.ids)
                 && reference.attention_mask[index] == mask(0)
                 && reference.pool_mask[index] == mask(tokens.instruction_tokens);
@@ -44,5 +45,10 @@ fn ids_and_masks_equal_those_of_transformers() {
     }
     println!("{rows} rows compared with transformers, {} different", different.len());
     assert!(rows > 6000, "{rows} rows");
-    assert!(different.is_empty(), "{} of {rows} rows differ: {:?}", different.len(), &different[..different.len().min(5)]);
+    assert!(
+        different.is_empty(),
+        "{} of {rows} rows differ: {:?}",
+        different.len(),
+        &different[..different.len().min(5)]
+    );
 }
