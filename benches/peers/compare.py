@@ -1,4 +1,4 @@
-"""Compare nvembed with its peers: `compare.py CHECKPOINT MODELS -o ROWS.jsonl`, see README.md.
+"""Compare nvembed with its peers: `compare.py CHECKPOINT MODELS -o ROWS.jsonl`. README.md describes the method.
 
 In each round, as many peers as fit into memory are open at once and take turns at every cell; then the next group
 follows. Embeddings are compared with a float64 reference before a cell is timed; wrong ones are reported, not timed.
@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import limits
 import numpy as np
 import rows as results
 import table
-from peers import PEERS, TOLERANCE, Peer
+from peers import PEERS, PROGRAM, Peer
 from process import PeerFailed, PeerProcess
 from texts import AWKWARD, Cell, cells
 
@@ -41,23 +42,22 @@ class Reference:
             names = ["awkward", *(cell.name for cell in cells)]
             self.answers[part] = dict(zip(names, np.split(answers, ends[:-1]), strict=True))
 
-    def cosine(self, part: str, name: str, found: np.ndarray) -> float:
-        """The lowest cosine over the rows. Raises PeerFailed for a wrong shape and for values that are not finite."""
+    def distances(self, part: str, name: str, found: np.ndarray) -> dict[str, float]:
+        """How far the rows are from the reference. Raises PeerFailed for a wrong shape and for non-finite values."""
         wanted = self.answers[part][name]
         if found.shape != wanted.shape:
             raise PeerFailed(f"the embeddings of {name} have shape {found.shape}, expected {wanted.shape}")
         if not np.isfinite(found).all():
             raise PeerFailed(f"the embeddings of {name} are not finite")
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
-        return float(((found * wanted).sum(1) / lengths).min())
+        return limits.distances(found, wanted)
 
 
 class Opened:
     """A peer's process in a round, or the reason there is none."""
 
-    def __init__(self, peer: Peer, args, reference: Reference):
-        self.peer, self.reference, self.process, self.problem = peer, reference, None, None
-        self.cosine = None
+    def __init__(self, peer: Peer, args, reference: Reference, limit: limits.Limit):
+        self.peer, self.reference, self.limit = peer, reference, limit
+        self.process, self.problem, self.cosine = None, None, None
         try:
             values = {"checkpoint": args.checkpoint, "models": args.models, "threads": args.threads}
             self.process = PeerProcess(peer.arguments(**values), args.threads)
@@ -96,12 +96,15 @@ class Opened:
             self.process.close()
 
     def _check(self, name: str, prompts) -> None:
-        cosine = self.reference.cosine(self.peer.part, name, self.process.embed(prompts))
+        found = self.reference.distances(self.peer.part, name, self.process.embed(prompts))
+        cosine = 1 - found["cosine_distance"]
         self.cosine = cosine if self.cosine is None else min(self.cosine, cosine)
-        allowed = TOLERANCE[self.peer.precision]
-        if 1 - cosine > allowed:
-            reason = f"lowest cosine of {name} to {self.reference.name} is {cosine:.6f}, the limit is 1 - {allowed:g}"
-            self.problem = ("wrong", f"{reason}: not timed")
+        reason = limits.problem(found, self.limit)
+        if reason is not None:
+            self.problem = (
+                "wrong",
+                f"the embeddings of {name} are too far from {self.reference.name}: {reason}; not timed",
+            )
 
 
 def groups(peers: list[Peer], checkpoint_bytes: int, budget: float) -> list[list[Peer]]:
@@ -117,7 +120,7 @@ def groups(peers: list[Peer], checkpoint_bytes: int, budget: float) -> list[list
     return result
 
 
-def rounds(args, peers: list[Peer], work: list[Cell], reference: Reference) -> Iterator[dict]:
+def rounds(args, peers: list[Peer], work: list[Cell], reference: Reference, allowed: dict) -> Iterator[dict]:
     """Yield every row. Each round starts further down the list of peers, so that no peer is always first."""
     size = sum(file.stat().st_size for file in args.checkpoint.glob("*.safetensors"))
     model = json.loads((args.checkpoint / "config.json").read_text()).get("_name_or_path", args.checkpoint.name)
@@ -127,11 +130,12 @@ def rounds(args, peers: list[Peer], work: list[Cell], reference: Reference) -> I
             opened = []
             try:
                 for peer in group:
-                    opened.append(Opened(peer, args, reference))
+                    opened.append(Opened(peer, args, reference, allowed[peer.limit_of or peer.precision]))
                 for cell in work:
                     for one in opened:
                         values = one.measure(cell, args)
-                        yield results.row(one.peer, model, cell.name, round_, **values)
+                        workload = results.shape(cell.rows, cell.length)
+                        yield results.row(one.peer, model, workload, round_, **values)
             finally:
                 for one in opened:
                     one.close()
@@ -141,17 +145,19 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     peers = [peer for peer in PEERS if any(word in peer.name for word in args.peers)] if args.peers else list(PEERS)
     work = cells(args.cells, args.checkpoint / "tokenizer.json")
-    facts = results.facts(args.threads)
+    if not PROGRAM.is_file():
+        sys.exit(f"{PROGRAM} is missing: run `make install-for-tests`")
+    facts, allowed = results.facts(args.threads), limits.read(PROGRAM)
     print(f"{len(peers)} peers, {len(work)} cells, {args.rounds} rounds; reference first", file=sys.stderr)
     reference = Reference(args.checkpoint, work, args.threads)
     found = []
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with args.output.open("w", encoding="utf-8") as file:
-        for row in rounds(args, peers, work, reference):
+        for row in rounds(args, peers, work, reference, allowed):
             found.append(row | facts)
             print(json.dumps(found[-1], allow_nan=False), file=file, flush=True)
             speed = f"{row['tokens_per_s']:.0f} tokens/s" if row["tokens_per_s"] else f"{row['status']}: {row['error']}"
-            print(f"{row['round']} {row['workload']:>6} {row['peer']}: {speed}", file=sys.stderr)
+            print(f"{row['round']} {results.workload_name(row):>6} {row['peer']}: {speed}", file=sys.stderr)
     found.sort(key=lambda row: [peer.name for peer in PEERS].index(row["peer"]))
     report = f"{table.heading(found)}\n\n{table.table(found)}"
     print(report)

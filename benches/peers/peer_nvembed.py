@@ -1,6 +1,6 @@
 """nvembed as a process: `peer_nvembed.py MODEL_FOLDER --library libnvembed.so`. See worker.py.
 
-Uses the C interface, whose overhead is negligible compared with a call. nvembed tokenizes the texts, in Rust.
+Uses the C interface, whose overhead is negligible compared with a call. nvembed itself tokenizes the texts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import worker
 
-# METADATA fields of include/nvembed.h
+# nvembed_metadata in crates/nvembed-capi/include/nvembed.h
 LIBRARY_VERSION = 5
 
 

@@ -1,7 +1,7 @@
 """An ONNX graph on OpenVINO: `peer_openvino.py CHECKPOINT GRAPH [--precision bf16|w8a8]`.
 
 The graph is the plain export of the direct form or one made by nvembed-export. w8a8 is NNCF's weight compression to 8
-bits, which needs no calibration data; OpenVINO then quantises activations to 8 bits in groups at run time.
+bits, which needs no calibration data; OpenVINO then quantizes activations to 8 bits in groups at run time.
 """
 
 from __future__ import annotations

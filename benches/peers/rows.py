@@ -1,4 +1,7 @@
-"""Result rows: the fields of `nvembed bench`, with the same meaning, and some more."""
+"""Result rows: the fields of `nvembed bench` with the same meaning, and some more.
+
+docs/guides/model-folder.md describes the fields, crates/nvembed-bench/src/row.rs defines them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# What is measured: changes elsewhere do not mark a commit as changed.
+MEASURED = ("src", "crates", "Cargo.toml", "Cargo.lock", "export", "benches/peers", ":!*.md")
 
 
 def facts(threads: int) -> dict:
@@ -39,20 +44,30 @@ def commit() -> str | None:
     git = ["git", "-C", str(ROOT)]
     try:
         name = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
-        changed = subprocess.check_output(
-            [*git, "status", "--porcelain", "src", "export", "benches/peers", ":!*.md"], text=True
-        )
+        changed = subprocess.check_output([*git, "status", "--porcelain", "--", *MEASURED], text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{name}, changed" if changed else name
 
 
-def row(peer, model: str, workload: str, round_: int, status: str = "ok", **values) -> dict:
+def shape(batch: int, length: int) -> dict:
+    """A row's `workload`: `batch` texts of `length` tokens each."""
+    return {"kind": "shape", "batch": batch, "length": length}
+
+
+def workload_name(row: dict) -> str:
+    """The name of a row's workload: "8x128" (rows x tokens), "texts" or "texts at 20/s"."""
+    kind, rate = row["workload"], row["rate_per_s"]
+    name = f"{kind['batch']}x{kind['length']}" if kind["kind"] == "shape" else kind["kind"]
+    return name if rate is None else f"{name} at {rate:g}/s"
+
+
+def row(peer, model: str, workload: dict, round_: int, status: str = "ok", **values) -> dict:
     """A result row; fields that were not measured are null."""
     empty = dict.fromkeys(
-        """error quantization padding_waste cosine_min verified_against latency_ms tokens_per_s texts_per_s
-        session_share gflop_per_s peak_gflop_per_s share_of_peak open_s peak_memory_bytes device_memory_bytes
-        onnxruntime""".split()
+        """error quantization gpu rate_per_s padding_waste cosine_min verified_against latency_ms tokens_per_s
+        texts_per_s session_share gflop_per_s peak_gflop_per_s share_of_peak open_s peak_memory_bytes
+        device_memory_bytes onnxruntime""".split()
     )
     name = peer.name.removesuffix(f" {peer.precision}")
     load = Path("/proc/loadavg")

@@ -1,9 +1,11 @@
-"""Writes result rows as a Markdown table, and puts it between markers in a document."""
+"""Writes result rows as a Markdown table and puts it between markers in a document."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
+
+from rows import workload_name
 
 
 def spread(values: list[float]) -> str:
@@ -13,13 +15,13 @@ def spread(values: list[float]) -> str:
 
 
 def ratios(rows: list[dict], peer: str, workload: str, against: list[str]) -> list[float]:
-    """For each round, the tokens per second of the fastest of `against` divided by the peer's."""
+    """For each round, the tokens per second of the fastest of `against` divided by the peer's, at this workload."""
 
     def speeds(name):
         return {
             row["round"]: row["tokens_per_s"]
             for row in rows
-            if row["peer"] == name and row["workload"] == workload and row["status"] == "ok"
+            if row["peer"] == name and workload_name(row) == workload and row["status"] == "ok"
         }
 
     other, own = [speeds(name) for name in against], speeds(peer)
@@ -32,7 +34,7 @@ def ratios(rows: list[dict], peer: str, workload: str, against: list[str]) -> li
 
 def table(rows: list[dict]) -> str:
     """One line per peer: cosine, tokens/s of each workload with nvembed's speed relative to it, memory, problems."""
-    workloads = list(dict.fromkeys(row["workload"] for row in rows if row["workload"]))
+    workloads = list(dict.fromkeys(workload_name(row) for row in rows))
     peers = list(dict.fromkeys(row["peer"] for row in rows))
     precision = {row["peer"]: row["precision"] for row in rows}
     ours = [name for name in peers if name.startswith("nvembed ")]
@@ -49,7 +51,7 @@ def table(rows: list[dict]) -> str:
         ranked = own[0]["part"] == "full"
         cells = []
         for workload in workloads:
-            speeds = [row["tokens_per_s"] for row in own if row["workload"] == workload and row["tokens_per_s"]]
+            speeds = [row["tokens_per_s"] for row in own if workload_name(row) == workload and row["tokens_per_s"]]
             if not speeds:
                 cells.append("–")
                 continue

@@ -1,7 +1,7 @@
 """Tests the comparison on nv-embed-mini, with the packages of the other tests. Asserts no times.
 
-Those marked `torch` compare with PyTorch: `make test-torch` runs them, and `make test-peers` the others. The peers that
-need more (candle, OpenVINO, the plain export) are run by `make peers` alone.
+Tests marked `torch` compare with PyTorch: `make test-torch` runs them, `make test-peers` runs the others. The peers
+that need more packages (candle, OpenVINO, the plain export) run only in `make peers`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 
 import compare
+import limits
 import numpy as np
 import peers
 import process
@@ -22,7 +23,6 @@ from int8_on_cpu import products_are_exact
 
 MINI = peers.ROOT / "models" / "nv-embed-mini"
 MODELS = peers.ROOT / "build" / "models"
-PROGRAM = peers.ROOT / "target" / "debug" / "nvembed"
 
 # A peer that also pools the instruction, the usual mistake.
 MISTAKEN = """
@@ -82,8 +82,8 @@ def test_peers_that_compute_the_model_are_timed(found, name):
         pytest.skip("this processor has no VNNI: nvembed refuses w8a8")
     for row in of(found, name):
         assert row["status"] == "ok", row["error"]
-        assert 1 - row["cosine_min"] <= peers.TOLERANCE[row["precision"]]
-        assert row["tokens"] == {"1x16": 16, "2x24": 48}[row["workload"]]
+        assert row["workload"]["kind"] == "shape"
+        assert row["tokens"] == {"1x16": 16, "2x24": 48}[rows.workload_name(row)]
         assert row["calls"] >= 2
         assert row["cores_used"] is not None
         assert row["tokens_per_s"] == pytest.approx(1e3 * row["tokens"] / row["latency_ms"]["p50"])
@@ -99,7 +99,7 @@ def test_a_wrong_answer_is_reported_with_its_cosine_and_not_timed(found, name, s
     assert f"- {name}: {status}: " in found[1]
     line = next(line for line in found[1].splitlines() if line.startswith(f"| {name} ‡"))
     assert line.split("|")[3:5] == [" – ", " – "]
-    wanted = {"mistaken": "cosine of awkward", "nans": "are not finite", "ends": "no such weights"}
+    wanted = {"mistaken": "the largest absolute difference is", "nans": "are not finite", "ends": "no such weights"}
     assert wanted[name] in of(found, name)[0]["error"]
 
 
@@ -117,7 +117,7 @@ def test_the_table_stands_between_its_markers_with_ratios_and_what_it_was_made_w
     assert document.endswith("<!-- end of small -->\nafter\n")
     assert "old" not in document
     assert "rounds: 2" in document
-    assert f"commit {rows.commit()}" in document
+    assert f"commit {found[0][0]['commit']};" in document
     assert document.count("| PyTorch fp32 | ") == 1
     ratio = table.ratios(found[0], "PyTorch fp32", "1x16", ["nvembed fp32"])
     assert f"; {table.spread(ratio)} |" in document
@@ -125,7 +125,8 @@ def test_the_table_stands_between_its_markers_with_ratios_and_what_it_was_made_w
 
 @pytest.mark.torch
 def test_nvembed_reads_the_rows(found):
-    done = compare.subprocess.run([PROGRAM, "bench", "compare", found[2], found[2]], capture_output=True, text=True)
+    command = [peers.PROGRAM, "bench", "compare", found[2], found[2]]
+    done = compare.subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "PyTorch" in done.stdout
     assert "mistaken" not in done.stdout  # wrong peers have no speed
@@ -133,13 +134,46 @@ def test_nvembed_reads_the_rows(found):
 
 def test_ratios_are_taken_round_by_round():
     def row(peer, round_, speed, status="ok"):
-        return {"peer": peer, "workload": "1x8", "round": round_, "tokens_per_s": speed, "status": status}
+        fields = {"peer": peer, "round": round_, "tokens_per_s": speed, "status": status}
+        return fields | {"workload": rows.shape(1, 8), "rate_per_s": None}
 
     made = [row("a", 0, 10), row("b", 0, 5), row("a", 1, 30), row("b", 1, 10), row("b", 2, 1), row("c", 0, 40)]
     assert table.ratios(made, "b", "1x8", ["a"]) == [2, 3]
     assert table.ratios(made, "b", "1x8", ["a", "c"]) == [8, 3]
     assert table.spread([2, 3, 7]) == "3.00 (2.00–7.00)"
     assert table.ratios(made, "b", "1x8", ["d"]) == []
+
+
+def test_a_workload_is_named_as_nvembed_bench_names_it():
+    texts_of_a_file = {"workload": {"kind": "texts"}, "rate_per_s": None}
+    assert rows.workload_name({"workload": rows.shape(8, 128), "rate_per_s": None}) == "8x128"
+    assert rows.workload_name(texts_of_a_file) == "texts"
+    assert rows.workload_name(texts_of_a_file | {"rate_per_s": 20.0}) == "texts at 20/s"
+
+
+def test_a_limit_applies_to_its_own_measure():
+    wanted = np.array([[0.6, 0.8], [1.0, 0.0]])
+    found = limits.distances(np.array([[0.6, 0.8], [0.8, 0.6]], np.float32), wanted)
+    assert found == pytest.approx({"largest_difference": 0.6, "cosine_distance": 0.2})
+    assert limits.problem(found, {"cosine_distance": 0.3}) is None
+    assert limits.problem(found, {"largest_difference": 0.7}) is None
+    assert limits.problem(found, {"largest_difference": 0.3}) == (
+        "the largest absolute difference is 6.00e-01, the limit is 3e-01"
+    )
+    nans = limits.distances(np.full((2, 2), np.nan), wanted)
+    assert all(limits.problem(nans, {measure: 1.0}) for measure in limits.MEASURES)
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [("", "printed no tolerances"), ('{"tolerances": {"fp32": {"length": 1}}}', "the tolerance of fp32 is")],
+)
+def test_a_program_that_prints_no_limits_is_an_error(printed, message, tmp_path):
+    program = tmp_path / "nvembed"
+    program.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    program.chmod(0o755)
+    with pytest.raises(ValueError, match=message):
+        limits.read(program)
 
 
 def test_missing_markers_are_an_error(tmp_path):
