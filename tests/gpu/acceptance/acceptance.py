@@ -1,9 +1,9 @@
-"""Does nvembed work on this machine's GPU, and how fast? One report in Markdown.
+"""Check nvembed on this machine's GPU and measure its speed; writes one report in Markdown.
 
     make gpu-acceptance                     # builds what is needed and writes build/gpu-acceptance.md
 
-Without a GPU it runs on the CUDA shim as far as that means anything, and says of each other step that it was skipped.
-Exits with 1 when a step failed.
+Without a GPU, it runs the steps that are meaningful on the CUDA shim and reports the others as skipped. The exit code
+is 1 if a step failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benches" / "peers"))
+
+import limits
 import numpy as np
+from rows import workload_name
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS, WIDE = ROOT / "build/models", ROOT / "build/gpu-graph"
@@ -27,10 +31,8 @@ WIDE_PRECISIONS = PRECISIONS
 SHIM_NAME = "CUDA shim"
 ON_SHIM = "the CUDA shim computes nothing"
 
-# Largest 1 - cosine to the same rows in fp32 on the CPU: what `nvembed verify` allows to the float64 reference.
-TOLERANCE = {"fp32": 1e-6, "fp16": 1e-4, "bf16": 2e-3, "int8": 1e-3, "int4": 5e-2}
-
-# Dense fp16 products with fp32 sums, in TFLOP/s, from NVIDIA's data sheets; the key is a part of the driver's name.
+# Dense fp16 products with fp32 sums, in TFLOP/s, from NVIDIA's data sheets. The key is part of the name that the driver
+# reports; the first match counts.
 PEAK_TFLOPS = {
     "H100 PCIe": 756,
     "H100": 989,
@@ -46,23 +48,23 @@ BATCH, LENGTH = "1,8,32", "16,32,128,512"
 
 
 class Skipped(Exception):
-    """A step that cannot be made here; the message says why."""
+    """The step cannot run here; the message is the reason."""
 
 
 class Failed(Exception):
-    """A step whose outcome is wrong; the message says how."""
+    """The step ran and its result is wrong; the message is the reason."""
 
 
 @dataclass
 class Report:
-    """Steps in order, each with its outcome, and tables between them."""
+    """Steps in order with their outcomes, and tables between them."""
 
     lines: list[str] = field(default_factory=list)
     failures: int = 0
 
-    def step(self, name: str, make: Callable[[], str]) -> None:
+    def step(self, name: str, run: Callable[[], str]) -> None:
         try:
-            outcome = f"passed: {make()}"
+            outcome = f"passed: {run()}"
         except Skipped as reason:
             outcome = f"SKIPPED: {reason}"
         except Failed as reason:
@@ -77,13 +79,14 @@ class Report:
 
 @dataclass
 class Machine:
-    """How the program is called, and what it found."""
+    """How to run the program, and what `nvembed doctor` found."""
 
     nvembed: Path
     environment: dict[str, str]
     findings: list[dict]
     provider: str
-    shapes: tuple[str, ...]  # what is timed, as options of `nvembed bench`
+    shapes: tuple[str, ...]  # what to time, as options of `nvembed bench`
+    limits: dict[str, limits.Limit]  # of `nvembed verify`, by precision
 
     @property
     def gpu(self) -> str:
@@ -101,7 +104,7 @@ class Machine:
         done = self.run(*command)
         if done.returncode != 0:
             raise Failed(
-                f"`{Path(str(command[0])).name} {command[1]}` ended with {done.returncode}: {done.stderr.strip()}"
+                f"`{Path(str(command[0])).name} {command[1]}` exited with {done.returncode}: {done.stderr.strip()}"
             )
         return done.stdout
 
@@ -109,13 +112,17 @@ class Machine:
         if self.provider == "cpu":
             return
         if not self.gpu:
-            raise Skipped("no GPU was found")
+            raise Skipped("no GPU found")
         if self.on_shim:
             raise Skipped(ON_SHIM)
 
+    def needs_cuda_graphs(self) -> None:
+        if self.provider != "cuda":
+            raise Skipped(f"CUDA graphs are an option of cuda, not of {self.provider}")
+
 
 def texts() -> list[str]:
-    """Rows of many lengths: whole sentences of the evaluation set, alone and run together."""
+    """Texts of many lengths: records of the evaluation set, every fourth one with up to seven more appended."""
     lines = (ROOT / "tests/eval/faq.jsonl").read_text().splitlines()[:64]
     sentences = [
         " ".join(str(value) for value in json.loads(line).values() if isinstance(value, str)) for line in lines
@@ -124,7 +131,7 @@ def texts() -> list[str]:
 
 
 def embeddings(machine: Machine, model: Path, *options: str) -> np.ndarray:
-    """[N, D] for `texts()`."""
+    """The embeddings of `texts()`, [N, D]."""
     scratch = ROOT / "build/gpu-acceptance"
     scratch.mkdir(parents=True, exist_ok=True)
     source, out = scratch / "texts.jsonl", scratch / "out.npy"
@@ -133,16 +140,9 @@ def embeddings(machine: Machine, model: Path, *options: str) -> np.ndarray:
     return np.load(out)
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest 1 - cosine of rows."""
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    products = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-    return float(1 - products.min())
-
-
 def must_exist(model: Path) -> None:
     if not (model / "nvembed.json").is_file():
-        raise Skipped(f"{model.name} was not exported")
+        raise Skipped(f"{model.relative_to(ROOT)} is missing")
 
 
 def golden(machine: Machine, model: Path, *options: str) -> str:
@@ -152,25 +152,28 @@ def golden(machine: Machine, model: Path, *options: str) -> str:
 
 
 def parity(machine: Machine, model: Path, reference: Path, precision: str, *options: str) -> str:
-    """A model on the GPU against the fp32 one on the CPU."""
+    """Compare a model on the GPU with the fp32 model on the CPU, within the limit that `nvembed verify` applies."""
     machine.needs_a_gpu()
     must_exist(model)
     must_exist(reference)
-    found = distance(embeddings(machine, model, *options), embeddings(machine, reference, "--provider", "cpu"))
-    if not found <= TOLERANCE[precision]:
-        raise Failed(f"1 - cosine is {found:.2e}, allowed is {TOLERANCE[precision]:.0e}")
-    return f"1 - cosine at most {found:.2e}"
+    on_cpu = embeddings(machine, reference, "--provider", "cpu")
+    found = limits.distances(embeddings(machine, model, *options), on_cpu)
+    problem = limits.problem(found, machine.limits[precision])
+    if problem is not None:
+        raise Failed(problem)
+    return ", ".join(f"{words} is {found[measure]:.2e}" for measure, words in limits.MEASURES.items())
 
 
 def graphs(machine: Machine, model: Path) -> str:
+    machine.needs_cuda_graphs()
     machine.needs_a_gpu()
     must_exist(model)
     on, off = (
         embeddings(machine, model, "--provider", machine.provider, *switch) for switch in ([], ["--no-cuda-graphs"])
     )
     if not np.array_equal(on, off):
-        raise Failed(f"they differ by up to {np.abs(on - off).max()}")
-    return "equal bit for bit"
+        raise Failed(f"the embeddings differ by up to {np.abs(on - off).max()}")
+    return "the embeddings are bit for bit equal"
 
 
 def refused(machine: Machine, model: Path) -> str:
@@ -178,23 +181,25 @@ def refused(machine: Machine, model: Path) -> str:
     done = machine.run(machine.nvembed, "prepare", "--quiet", "--model", model, "--provider", "tensorrt")
     if done.returncode != 5 or "TensorRT ignores the row lengths" not in done.stderr:
         raise Failed(f"exit code {done.returncode}: {done.stderr.strip()}")
-    return "refused: TensorRT would attend to padding"
+    return "refused, since TensorRT would attend to padding"
 
 
 def timing(machine: Machine, report: Report, model: Path, reference: Path, *options: str) -> None:
-    """The rows of `nvembed bench`, each checked against the fp32 model on the CPU first."""
+    """Run `nvembed bench`, which compares the embeddings with the fp32 model on the CPU before it times them."""
     title = f"{model.name}, {' '.join(options)}"
 
-    def make() -> str:
+    def run() -> str:
+        if "--no-cuda-graphs" in options:
+            machine.needs_cuda_graphs()
         must_exist(model)
         command = [machine.nvembed, "bench", "--quiet", "--model", model, *machine.shapes, *options]
         if machine.on_shim and machine.provider != "cpu":
             lines = machine.must(*command, "--dry-run").splitlines()
-            raise Skipped(f"{ON_SHIM}; {len(lines)} shapes ran without being timed")
+            raise Skipped(f"{ON_SHIM}; {len(lines)} shapes ran and were not timed")
         must_exist(reference)
         done = machine.run(*command, "--reference", reference)
         rows = [json.loads(line) for line in done.stdout.splitlines()]
-        wrong = [f"{row['workload']} is {row['status']}: {row['error']}" for row in rows if row["status"] != "ok"]
+        wrong = [f"{workload_name(row)} is {row['status']}: {row['error']}" for row in rows if row["status"] != "ok"]
         if done.returncode != 0 or wrong:
             raise Failed("; ".join(wrong) or done.stderr.strip())
         peak = next((tflops for name, tflops in PEAK_TFLOPS.items() if name in machine.gpu), None)
@@ -206,19 +211,19 @@ def timing(machine: Machine, report: Report, model: Path, reference: Path, *opti
             speed, latency = row["gflop_per_s"] / 1e3, row["latency_ms"]
             share = f"{100 * speed / peak:.1f} %" if peak else "unknown GPU"
             table.append(
-                f"| {row['workload']} | {latency['p50']:.2f} | {latency['p99']:.2f} | {row['tokens_per_s']:.0f} "
+                f"| {workload_name(row)} | {latency['p50']:.2f} | {latency['p99']:.2f} | {row['tokens_per_s']:.0f} "
                 f"| {speed:.2f} | {share} | {row['cosine_min']:.7f} |"
             )
         report.text(f"{title}:", "", *table)
         return f"{len(rows)} shapes"
 
-    report.step(f"timing of {title}", make)
+    report.step(f"timing of {title}", run)
 
 
 def doctor(machine: Machine, provider: str) -> list[dict]:
     done = machine.run(machine.nvembed, "doctor", "--provider", provider, "--json")
     if not done.stdout.startswith("["):
-        raise SystemExit(f"nvembed doctor does not run: {done.stderr}")
+        raise SystemExit(f"`nvembed doctor` printed no report: {done.stderr.strip()}")
     return json.loads(done.stdout)
 
 
@@ -226,19 +231,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nvembed", type=Path, required=True)
     parser.add_argument("--library", type=Path, required=True, help="ONNX Runtime's GPU library")
-    parser.add_argument("--shim", type=Path, help="folder of the CUDA shim, to run without a GPU")
-    parser.add_argument("--provider", default="cuda", help="cpu: to try this program itself where there is no GPU")
-    parser.add_argument("--batch", default=BATCH, help="rows of what is timed")
-    parser.add_argument("--length", default=LENGTH, help="tokens of its rows")
-    parser.add_argument("--out", type=Path, default=ROOT / "build/gpu-acceptance.md")
+    parser.add_argument("--shim", type=Path, help="folder of the CUDA shim; for a machine without a GPU")
+    parser.add_argument(
+        "--provider",
+        default="cuda",
+        help="default: %(default)s; cpu tries this script itself on a machine without a GPU",
+    )
+    parser.add_argument("--batch", default=BATCH, help="rows of the timed shapes (default: %(default)s)")
+    parser.add_argument("--length", default=LENGTH, help="tokens of each row (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/gpu-acceptance.md", help="file of the report")
     arguments = parser.parse_args()
 
     environment = os.environ | {"ORT_DYLIB_PATH": str(arguments.library.resolve())}
     if arguments.shim:
-        # Fresh memory that reads as finite numbers: runs end well, and their results mean nothing.
+        # Fresh memory then reads as finite numbers, so runs succeed; their results mean nothing.
         environment |= {"LD_LIBRARY_PATH": str(arguments.shim.resolve()), "CUDA_SHIM_FRESH": "60"}
     shapes = ("--batch", arguments.batch, "--length", arguments.length)
-    machine = Machine(arguments.nvembed.resolve(), environment, [], arguments.provider, shapes)
+    nvembed = arguments.nvembed.resolve()
+    machine = Machine(nvembed, environment, [], arguments.provider, shapes, limits.read(nvembed, environment))
     machine.findings = doctor(machine, machine.provider)
 
     report = Report()
@@ -247,7 +257,9 @@ def main() -> int:
         "# GPU acceptance", "", f"nvembed at {commit.stdout.strip() or 'an unknown commit'}, {platform.platform()}."
     )
     if machine.on_shim:
-        report.text("**Not on a GPU**: on stand-ins for CUDA. What passed says nothing about a GPU's results or speed.")
+        report.text(
+            "**No GPU was used**, only stand-ins for the CUDA libraries. Nothing here shows a GPU's results or speed."
+        )
     report.text("| check | | found |", "|---|---|---|")
     del report.lines[-1]
     for one in machine.findings:
@@ -265,16 +277,19 @@ def main() -> int:
     report.step("environment", environment_check)
     for precision in PRECISIONS:
         model = MODELS / f"nv-embed-mini-{precision}"
-        report.step(f"mini {precision} on {provider}, float64 goldens", lambda: golden(machine, model, *on_provider))  # noqa: B023
+        report.step(
+            f"mini {precision} on {provider}, compared with the golden embeddings",
+            lambda: golden(machine, model, *on_provider),  # noqa: B023
+        )
     for precision in WIDE_PRECISIONS:
         model, reference = WIDE / f"wide-{precision}", WIDE / "wide-fp32"
         report.step(
-            f"7B widths {precision} on {provider}, against fp32 on the CPU",
+            f"7B widths {precision} on {provider}, compared with fp32 on the CPU",
             lambda: parity(machine, model, reference, precision, *on_provider),  # noqa: B023
         )
     for model in (MODELS / "nv-embed-mini-fp16", WIDE / "wide-fp16"):
-        report.step(f"{model.name}: CUDA graphs on and off", lambda: graphs(machine, model))  # noqa: B023
-        report.step(f"{model.name}: --target any on TensorRT", lambda: refused(machine, model))  # noqa: B023
+        report.step(f"{model.name}: with and without CUDA graphs", lambda: graphs(machine, model))  # noqa: B023
+        report.step(f"{model.name}: TensorRT refuses --target any", lambda: refused(machine, model))  # noqa: B023
     report.text("## Latency and throughput")
     for model, reference in (
         (MODELS / "nv-embed-mini-fp16", MODELS / "nv-embed-mini-fp32"),
@@ -285,7 +300,7 @@ def main() -> int:
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("\n".join(report.lines).strip() + "\n")
-    print(f"{arguments.out}, {report.failures} failed")
+    print(f"wrote {arguments.out}: {report.failures} steps failed")
     return 1 if report.failures else 0
 
 
