@@ -1,7 +1,8 @@
-"""Ideas for a faster CPU path, each against what nvembed does: `python benches/cpu_leads.py MODEL [ROUNDS]`.
+"""Time ideas for a faster CPU path against what nvembed does: `python benches/cpu_leads.py MODEL [ROUNDS]`.
 
-MODEL is a folder exported with `--target cpu` at the 7B widths. Both sides of an idea take turns; a row is the median
-of their ratios, and the least and largest. Above 1 the idea is faster. docs/lab/cpu-speed.md says what became of each.
+MODEL is a folder exported with `--target cpu` at the 7B widths. The two sides of a comparison take turns; each row of
+the table has the median, smallest and largest ratio of their times. Above 1, the idea is faster. docs/lab/cpu-speed.md
+says which ideas were adopted.
 """
 
 import sys
@@ -18,7 +19,7 @@ MEASURED = 2
 
 
 def session(model: str | bytes, threads: int = 0, **entries: str) -> onnxruntime.InferenceSession:
-    """A session with nvembed's settings but for what is given."""
+    """A session with nvembed's settings, except for the given ones."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -29,11 +30,11 @@ def session(model: str | bytes, threads: int = 0, **entries: str) -> onnxruntime
 
 
 def products(precision: str, outputs: list[int]) -> bytes:
-    """A graph of one product of the same [M, 4096] for each width of outputs."""
+    """A graph that multiplies the same [M, 4096] input by one weight matrix for each output width."""
     rng, nodes, constants = np.random.default_rng(0), [], []
-    quantised = precision == "w8a8"
+    quantized = precision == "w8a8"
     for number, width in enumerate(outputs):
-        if quantised:
+        if quantized:
             weight = rng.integers(-127, 128, (HIDDEN, width), np.int8)
             constants.append(numpy_helper.from_array(np.full(width, 1e-3, np.float32), f"scales{number}"))
             inputs = ["x", f"w{number}", "step", f"scales{number}", "zero"]
@@ -43,7 +44,7 @@ def products(precision: str, outputs: list[int]) -> bytes:
             nodes.append(helper.make_node("MatMul", ["x", f"w{number}"], [f"y{number}"]))
         constants.append(numpy_helper.from_array(weight, f"w{number}"))
     constants += [numpy_helper.from_array(np.float32(1 / 127), "step"), numpy_helper.from_array(np.uint8(128), "zero")]
-    dtype = TensorProto.UINT8 if quantised else TensorProto.FLOAT
+    dtype = TensorProto.UINT8 if quantized else TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         "products",
@@ -56,7 +57,7 @@ def products(precision: str, outputs: list[int]) -> bytes:
 
 
 def seconds(run) -> float:
-    """The faster of a few runs."""
+    """The shortest time of a few runs."""
     times = []
     for _ in range(MEASURED):
         start = time.perf_counter()
@@ -66,16 +67,16 @@ def seconds(run) -> float:
 
 
 def compare(name: str, ours, other, rounds: int) -> None:
-    """Prints a row."""
+    """Time both sides and print a row of the table."""
     ours(), other()
     ratios = sorted(seconds(ours) / seconds(other) for _ in range(rounds))
     print(f"| {name} | {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |", flush=True)
 
 
 def main() -> None:
-    """Prints a Markdown table."""
+    """Print a Markdown table."""
     folder, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 7
-    print(f"onnxruntime {onnxruntime.__version__}, {rounds} rounds\n\n| idea | times as fast |\n|---|---:|")
+    print(f"onnxruntime {onnxruntime.__version__}, {rounds} rounds\n\n| idea | speedup |\n|---|---:|")
     rng = np.random.default_rng(1)
     together = {"q, k and v": [HIDDEN, KEYS, KEYS], "gate and up": [INNER, INNER]}
     for precision in ("fp32", "w8a8"):
