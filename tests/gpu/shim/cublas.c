@@ -1,4 +1,4 @@
-/* Stand-in for libcublas.so.13: handles, and products that are not computed. */
+/* Stand-in for libcublas.so.13: handles, and matrix products that compute nothing. */
 #include "shim.h"
 
 SHIM_CREATE(cublasCreate_v2)

@@ -1,4 +1,4 @@
-/* Stand-in for libcublasLt.so.13: handles, and products that are not computed. */
+/* Stand-in for libcublasLt.so.13: handles, and matrix products that compute nothing. */
 #include "shim.h"
 
 SHIM_CREATE(cublasLtCreate)
@@ -19,7 +19,7 @@ SHIM_STUB(cublasLtMatmul)
 SHIM_STUB(cublasLtMatmulAlgoConfigSetAttribute)
 SHIM_STUB(cublasLtMatmulAlgoInit)
 
-/* One algorithm is found, whatever is asked; the caller's array keeps its content. */
+/* Always finds one algorithm, and leaves the caller's array as it is. */
 int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void *b, void *c, void *d, void *preference,
                                    int requested, void *results, int *found);
 int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void *b, void *c, void *d, void *preference,

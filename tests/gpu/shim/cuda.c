@@ -1,4 +1,4 @@
-/* Stand-in for libcuda.so.1, the driver: what cudarc asks for, and what the CUDA provider is linked to. */
+/* Stand-in for libcuda.so.1, the driver: what cudarc calls and what the CUDA provider links to. */
 #include "cuda.h"
 
 #include <stdint.h>
@@ -6,10 +6,10 @@
 
 #include "shim.h"
 
-#pragma GCC diagnostic ignored "-Wattribute-alias" /* SHIM_SUCCEEDS means it */
+#pragma GCC diagnostic ignored "-Wattribute-alias" /* intended in SHIM_SUCCEEDS */
 
 enum { MAX_DEVICES = 16 };
-static char contexts[MAX_DEVICES]; /* only their addresses mean something */
+static char contexts[MAX_DEVICES]; /* only their addresses matter */
 
 /* ---- devices and contexts ---- */
 
@@ -29,7 +29,7 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = shim_compute_capability() / 10; break;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = shim_compute_capability() % 10; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = SHIM_MULTIPROCESSORS; break;
-    default: *value = 1; /* yes, it has that feature */
+    default: *value = 1; /* the device has that feature */
   }
   return CUDA_SUCCESS;
 }
@@ -77,7 +77,7 @@ CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstr
   return (CUresult)cuda_shim_copy((void *)to, (const void *)from, bytes, SHIM_ON_DEVICE);
 }
 
-/* ---- streams and events: everything is done when the call returns ---- */
+/* ---- streams and events: every call completes its work before it returns ---- */
 
 CUresult cuStreamCreate(CUstream *stream, unsigned flags UNUSED) { return (CUresult)cuda_shim_create((void **)stream); }
 CUresult cuStreamDestroy(CUstream stream) { return (CUresult)cuda_shim_destroy(stream); }
@@ -86,8 +86,8 @@ CUresult cuEventCreate(CUevent *event, unsigned flags UNUSED) { return (CUresult
 CUresult cuEventDestroy(CUevent event) { return (CUresult)cuda_shim_destroy(event); }
 CUresult cuEventSynchronize(CUevent event UNUSED) { return (CUresult)cuda_shim_synchronize(); }
 
-/* The first word of an event counts how often it was recorded, that of a stream how often it was made to wait; a stream's
-   second word is the event of the last time. */
+/* The first word of an event counts how often it was recorded. The first word of a stream counts how often it was told
+   to wait for an event, and its second word is the last such event. */
 static CUresult count(void *handle) {
   if (handle) __atomic_fetch_add((long *)handle, 1, __ATOMIC_RELAXED);
   return (CUresult)cuda_shim_error();
@@ -101,7 +101,7 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags UNUSED
   return count(stream);
 }
 
-/* ---- errors, and what fails only when the device is poisoned ---- */
+/* ---- errors, and functions that fail only after a sticky fault ---- */
 
 CUresult cuGetErrorName(CUresult error, const char **name) {
   return *name = error ? "CUDA_ERROR_OF_SHIM" : "CUDA_SUCCESS", CUDA_SUCCESS;

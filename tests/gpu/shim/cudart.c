@@ -1,4 +1,4 @@
-/* Stand-in for libcudart.so.13, on the state that libcuda.so.1 keeps. Allocations and copies happen, in host memory;
+/* Stand-in for libcudart.so.13, which uses the state in libcuda.so.1. Allocations and copies are done in host memory;
    kernels are counted and not run. */
 #include <pthread.h>
 #include <stdint.h>
@@ -6,9 +6,9 @@
 #include "cuda_runtime_api.h"
 #include "shim.h"
 
-#pragma GCC diagnostic ignored "-Wattribute-alias" /* SHIM_SUCCEEDS means it */
+#pragma GCC diagnostic ignored "-Wattribute-alias" /* intended in SHIM_SUCCEEDS */
 
-/* The runtime keeps each thread's last error, until it is asked for: kernels are launched in statements that return
+/* The runtime keeps each thread's last error until it is read, since kernel launches are statements that return
    nothing. */
 static __thread cudaError_t last_error;
 static cudaError_t noted(int error) {
@@ -83,7 +83,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     case cudaDevAttrMaxGridDimX: *value = SHIM_GRID_X; break;
     case cudaDevAttrMaxGridDimY:
     case cudaDevAttrMaxGridDimZ: *value = SHIM_GRID_YZ; break;
-    default: *value = 1; /* yes, it has that feature */
+    default: *value = 1; /* the device has that feature */
   }
   return cudaSuccess;
 }
@@ -140,13 +140,13 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
                               size_t height, enum cudaMemcpyKind kind, cudaStream_t stream) {
   cuda_shim_used(stream);
   if (height == 0) return cudaSuccess;
-  /* Counted once, by its first row. */
+  /* Counted as one copy, with the first row. */
   for (size_t row = 1; row < height; row++)
     memmove((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
   return cudaMemcpy(to, from, width, kind);
 }
 
-/* Device symbols are not kept. */
+/* The shim keeps no device symbols: they read as zeros. */
 cudaError_t cudaMemcpyFromSymbol(void *to, const void *symbol UNUSED, size_t bytes, size_t offset UNUSED,
                                  enum cudaMemcpyKind kind UNUSED) {
   memset(to, 0, bytes);
@@ -171,7 +171,7 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool UNUSED, enum cudaMemPoolA
   return cudaSuccess;
 }
 
-/* ---- streams, events, graphs: everything is done when the call returns ---- */
+/* ---- streams, events, graphs: every call completes its work before it returns ---- */
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return (cudaError_t)cuda_shim_create((void **)stream); }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags UNUSED) { return cudaStreamCreate(stream); }
@@ -211,7 +211,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream UNUSED) { return noted(cud
 cudaError_t cudaEventSynchronize(cudaEvent_t event UNUSED) { return noted(cuda_shim_synchronize()); }
 cudaError_t cudaDeviceSynchronize(void) { return noted(cuda_shim_synchronize()); }
 
-/* ---- kernels: compiled code registers them by the address of a host function, and launches them by it ---- */
+/* ---- kernels: compiled code registers and launches each by the address of a host function ---- */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 enum { SLOTS = 1 << 17 };
@@ -332,7 +332,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid UNUSED, dim3 block
   return launch(kernel, stream);
 }
 
-/* ---- errors, and all that has nothing to do ---- */
+/* ---- errors, and functions that do nothing ---- */
 
 const char *cudaGetErrorName(cudaError_t error) { return error ? "cudaErrorOfShim" : "cudaSuccess"; }
 const char *cudaGetErrorString(cudaError_t error) {

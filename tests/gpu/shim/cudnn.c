@@ -1,5 +1,5 @@
-/* Stand-in for libcudnn.so.9: what ONNX Runtime's reductions ask of it. It is opened with dlopen, a symbol at a time, so
-   a model that needs more gets an error which names the symbol. */
+/* Stand-in for libcudnn.so.9: what ONNX Runtime's reductions call. ONNX Runtime opens the library with dlopen and looks
+   up one symbol at a time, so for a model that needs more, the error names the missing symbol. */
 #include "shim.h"
 
 size_t cudnnGetVersion(void);

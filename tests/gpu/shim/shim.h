@@ -1,4 +1,4 @@
-/* What the stand-ins have in common: the device's sizes, its state, and functions with nothing to do. */
+/* What the stand-ins share: the device's sizes and state, and functions that do nothing. */
 #ifndef NVEMBED_CUDA_SHIM_H
 #define NVEMBED_CUDA_SHIM_H
 
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The sizes are a large consumer card's; compute capability, number of devices and memory can be chosen. */
+/* Sizes of a large consumer card. The environment can set compute capability, number of devices, memory and driver. */
 enum {
   SHIM_CUDA_VERSION = 13000,
   SHIM_MULTIPROCESSORS = 108,
@@ -30,49 +30,49 @@ static inline long shim_setting(const char *variable, long otherwise) {
   const char *text = getenv(variable);
   return text && *text ? atol(text) : otherwise;
 }
-/* 10 * major + minor. */
+/* 10 * major + minor */
 static inline int shim_compute_capability(void) { return (int)shim_setting("CUDA_SHIM_CC", 89); }
 static inline int shim_devices(void) { return (int)shim_setting("CUDA_SHIM_DEVICES", 1); }
 static inline int shim_driver_version(void) { return (int)shim_setting("CUDA_SHIM_DRIVER", SHIM_CUDA_VERSION); }
 static inline size_t shim_memory(void) { return (size_t)shim_setting("CUDA_SHIM_MEMORY", (long)SHIM_MEMORY); }
 
-/* ---- state.c, in libcuda: what the driver's and the runtime's functions share. Errors are numbers of both. ---- */
+/* ---- state.c, in libcuda, for the driver's and the runtime's functions. Error numbers are the same in both. ---- */
 
 enum shim_copy { SHIM_TO_DEVICE, SHIM_TO_HOST, SHIM_ON_DEVICE, SHIM_ON_HOST };
 
-/* Memory and copies, counted; 0 or an error. `device` says that the memory counts as the device's. */
+/* Memory and copies, counted. They return 0 or an error. With `device`, the memory counts as device memory. */
 int cuda_shim_allocate(void **pointer, size_t bytes, int device);
 int cuda_shim_release(void *pointer);
 int cuda_shim_memory_info(size_t *available, size_t *total);
 int cuda_shim_copy(void *to, const void *from, size_t bytes, enum shim_copy kind);
-/* Streams, events, graphs: an address of its own for each, with nothing behind it. */
+/* Streams, events, graphs: each is a unique address and nothing more. */
 int cuda_shim_create(void **handle);
 int cuda_shim_destroy(void *handle);
-/* Something was put on that stream. */
+/* Notes that something was put on that stream. */
 void cuda_shim_used(const void *stream);
-/* A kernel, by its name. */
+/* Notes the launch of a kernel of that name. */
 int cuda_shim_launch(const char *name);
 int cuda_shim_begin_capture(void);
 int cuda_shim_end_capture(void);
 int cuda_shim_capturing(void);
 int cuda_shim_launch_graph(void);
 int cuda_shim_synchronize(void);
-/* The error that every call returns once a sticky one happened, or 0. */
+/* The error of a sticky fault that has happened, which every call then returns, or 0. */
 int cuda_shim_error(void);
-/* The thread's device. */
+/* The current thread's device. */
 int *cuda_shim_device(void);
 
-/* Descriptors of the libraries, not counted. */
+/* Handles and descriptors of the other libraries, not counted. */
 static inline int shim_create_handle(void **handle) {
   *handle = calloc(1, 64);
   return 0;
 }
 
-/* A function that the header declares and that has nothing to do. One body of the right return type stands for all of
-   them: on x86-64 a callee may ignore its arguments. */
+/* A function that NVIDIA's header declares and that does nothing. One body of the right return type serves all of them,
+   since on x86-64 a callee may ignore its arguments. */
 #define SHIM_SUCCEEDS(name) extern __typeof__(name) name __attribute__((alias("shim_success")));
 
-/* The same for libraries whose headers are not at hand; 0 is success in all of them. */
+/* The same for libraries whose headers are not available; 0 is success in all of them. */
 #define SHIM_STUB(name) \
   int name(void);       \
   int name(void) { return 0; }

@@ -1,4 +1,4 @@
-/* The device that is not there: host memory for its memory, counters, a log of copies, and faults on demand. */
+/* The simulated device: host memory as device memory, counters, a log of copies, and faults on demand. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -6,21 +6,21 @@
 
 #include "shim.h"
 
-enum { OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900 }; /* the same numbers in cuda.h and in driver_types.h */
+enum { OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900 }; /* the same in cuda.h and driver_types.h */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* ---- what a test may ask; the order is that of the fields in tests/gpu-graph/cuda_probe.py ---- */
+/* ---- counters for tests, in the order of COUNTS in tests/gpu/graph/cuda_probe.py ---- */
 
 struct shim_counts {
-  long to_device, to_host, on_device; /* copies asked for, not copies made by kernels */
-  long launches;                      /* captured ones included, replayed ones not */
+  long to_device, to_host, on_device; /* requested copies; kernels' own copies are not seen */
+  long launches;                      /* including captured ones, without replays */
   long live_allocations;              /* device and pinned memory not freed yet */
-  long allocations;                   /* all of them */
+  long allocations;                   /* all so far */
   long live_handles;                  /* streams, events, graphs */
   long captures, graph_launches;
   long synchronizations; /* of streams, events, contexts */
-  long elsewhere;        /* copies, kernels, graphs on another stream than the one that is watched, if one is */
+  long elsewhere;        /* copies, kernels, graphs on other streams than the watched one, if there is one */
 };
 static struct shim_counts counts;
 void cuda_shim_counts(struct shim_counts *out);
@@ -52,7 +52,7 @@ enum { LOG = 4096 };
 static struct shim_copied copied[LOG];
 static size_t copied_count;
 
-/* Takes the oldest entry of the log of copies; 0 when there is none. Of a full log the newest are missing. */
+/* Takes the oldest entry of the log of copies; returns 0 if the log is empty. A full log takes no more entries. */
 int cuda_shim_next_copy(struct shim_copied *out);
 int cuda_shim_next_copy(struct shim_copied *out) {
   pthread_mutex_lock(&lock);
@@ -65,7 +65,7 @@ int cuda_shim_next_copy(struct shim_copied *out) {
   return found;
 }
 
-/* The symbol names of all kernels launched since the last call are written to the file, a line each. */
+/* Writes the symbol name of each kernel launched since the last call to the file, one per line. */
 static const char **launched;
 static size_t launched_count, launched_capacity;
 int cuda_shim_launches(const char *path);
@@ -88,7 +88,7 @@ static struct {
 } faults[FAULTS];
 static int poisoned;
 
-/* The `after`th call of that kind from now fails with `error`; every later call of any kind too if `sticky`. */
+/* The `after`th call of that kind from now fails with `error`; if `sticky`, so does every later call of any kind. */
 void cuda_shim_fail(int kind, long after, int error, int sticky);
 void cuda_shim_fail(int kind, long after, int error, int sticky) {
   pthread_mutex_lock(&lock);
@@ -100,7 +100,7 @@ void cuda_shim_fail(int kind, long after, int error, int sticky) {
   pthread_mutex_unlock(&lock);
 }
 
-/* With the lock held: 0, or the error that this call returns. */
+/* The error that this call returns, or 0. The caller holds the lock. */
 static int outcome(enum fault kind) {
   if (poisoned) return poisoned;
   if (faults[kind].countdown == 0 || --faults[kind].countdown > 0) return 0;
@@ -120,20 +120,20 @@ int cuda_shim_error(void) {
 static int capturing;
 static size_t device_bytes;
 
-/* In front of each allocation; as wide as the alignment, which is cudaMalloc's. */
+/* Precedes each allocation, padded to the alignment, which is that of cudaMalloc. */
 enum { ALIGNMENT = 256 };
 struct header {
   size_t bytes;
   int device;
 };
 
-/* Every byte is 0xFF, which as a float of any size is NaN: no kernel runs, and what was never written must not look
-   like a result. CUDA_SHIM_FRESH chooses another byte. */
+/* Fills memory with 0xFF, which reads as NaN in a float of any size: no kernel runs, and memory that was never written
+   must not look like a result. CUDA_SHIM_FRESH chooses another byte. */
 int cuda_shim_allocate(void **pointer, size_t bytes, int device) {
   *pointer = NULL;
   pthread_mutex_lock(&lock);
   int error = outcome(FAIL_ALLOCATION);
-  if (!error && capturing) error = CAPTURE_UNSUPPORTED; /* as in a capture of the global mode */
+  if (!error && capturing) error = CAPTURE_UNSUPPORTED; /* as in CUDA's global capture mode */
   if (!error && device && bytes > shim_memory() - device_bytes) error = OUT_OF_MEMORY;
   if (!error) {
     size_t rounded = (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
@@ -256,7 +256,7 @@ int cuda_shim_launch_graph(void) {
   return error;
 }
 
-/* While held, whoever synchronizes waits, as behind a kernel that does not end. */
+/* While held, synchronizations block, as behind a kernel that never finishes. */
 static volatile int held;
 void cuda_shim_hold(int hold);
 void cuda_shim_hold(int hold) { held = hold; }
