@@ -1,4 +1,4 @@
-"""Where the models and the shim are, and the table of measured figures printed at the end."""
+"""Fixtures for the models and the shim, and the measured figures printed after the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _measured: list[str] = []
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that the exporter wrote."""
+    """A model folder written by the exporter."""
 
     folder: Path
 
@@ -42,13 +42,13 @@ def shim() -> Path:
 
 @pytest.fixture
 def model(request) -> ModelFolder:
-    """The exported model of the name that the test is parametrized with."""
+    """The exported model whose name is the test's parameter."""
     return ModelFolder(BUILD / "gpu-graph" / request.param)
 
 
 @pytest.fixture(scope="session")
 def measured():
-    """Call it with a line; the lines are printed after the tests."""
+    """A function that takes a line of text. The lines are printed after the tests."""
     return _measured.append
 
 

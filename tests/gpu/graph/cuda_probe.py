@@ -1,9 +1,10 @@
-"""Opens a model on ONNX Runtime's CUDA provider over the shim, runs it, and writes down what happened as JSON.
+"""Opens and runs a model on ONNX Runtime's CUDA provider over the shim, and writes what happened as JSON.
 
-Usage: python cuda_probe.py MODEL RUNS OUT    (RUNS: JSON, a list of runs, a run being [width, [length of each row]])
+Usage: python cuda_probe.py MODEL RUNS OUT    (RUNS: JSON list of runs, each [width, [length of each row]])
 
-Started by cuda_provider.py, which reads kernel choices from this program's stdout: ONNX Runtime prints them there,
-between the lines `run N` of this program. A process of its own because the shim is chosen when a process starts.
+cuda_provider.py starts this script and reads kernel choices from its stdout: ONNX Runtime prints them there, between
+this script's lines `run N`. It must be a separate process because LD_LIBRARY_PATH, which selects the shim, is read only
+when a process starts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ COUNTS = (
 
 
 class Shim:
-    """The counters of the libcudart that the provider is using."""
+    """The counters of the libcudart that the provider uses."""
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL("libcudart.so.13")
@@ -46,7 +47,7 @@ class Shim:
         return dict(zip(COUNTS, values, strict=True))
 
     def launches(self) -> Counter[str]:
-        """The kernels launched since the last call."""
+        """How often each kernel was launched since the last call."""
         with tempfile.NamedTemporaryFile() as file:
             if self.library.cuda_shim_launches(file.name.encode()) != 0:
                 raise OSError(f"the shim cannot write {file.name}")
@@ -59,14 +60,14 @@ def open_session(model: str, cpu: bool) -> onnxruntime.InferenceSession:
     if not cpu:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CUDAExecutionProvider"])
-    # Without the shim the Python package would go on with the CPU, and all nodes would be "placed".
+    # Without the shim, the Python package falls back to the CPU, where every node would count as placed.
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise RuntimeError("the CUDA provider was not loaded")
     return session
 
 
 def assignment(session: onnxruntime.InferenceSession) -> dict[str, list[str]]:
-    """Provider -> `operator name` of each node it got, after ONNX Runtime's own fusions."""
+    """Provider -> "operator name" of each node assigned to it, after ONNX Runtime's own fusions."""
     nodes: dict[str, list[str]] = {}
     for subgraph in session.get_provider_graph_assignment_info():
         nodes.setdefault(subgraph.ep_name, []).extend(f"{node.op_type} {node.name}" for node in subgraph.get_nodes())

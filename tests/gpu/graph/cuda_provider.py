@@ -1,4 +1,4 @@
-"""What ONNX Runtime's CUDA provider makes of a model, and what is wrong with that."""
+"""How ONNX Runtime's CUDA provider runs a model on the shim, and what is wrong with that."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import onnx
 PROBE = Path(__file__).with_name("cuda_probe.py")
 PROVIDER = "CUDAExecutionProvider"
 ATTENTION = {"Attention", "MultiHeadAttention", "GroupQueryAttention"}
-# A part of the name of the CUDA function that does each kind of attention, as evidence besides what is printed.
+# Part of the name of the CUDA function behind each attention kernel: evidence besides what ONNX Runtime prints.
 FUNCTION = {"FLASH_ATTENTION": "flash_fwd", "EFFICIENT_ATTENTION": "attention_kernel_batched", "MATH": ""}
 CHOICE = re.compile(r"Operator=\S+ Node=(\S+) DataType=\S+ SdpaKernel=(\w+)")
 INPUTS, OUTPUTS = 3, 1
 
-# (width, length of each row): one row and eight, full and ragged, multiples of a kernel's tile and not.
+# (width, length of each row): one row and several, full and ragged; multiples of a kernel's tile and not.
 RUNS = [
     (32, [32]),
     (32, [32, 31, 17, 9, 8, 3, 2, 1]),
@@ -35,7 +35,7 @@ RUNS = [
 
 @dataclass(frozen=True)
 class Run:
-    """One run: kernel chosen for each attention node, kernels launched and how often, copies, or the error."""
+    """One run: the kernel chosen for each attention node, how often each kernel was launched, copies, or the error."""
 
     shape: tuple[int, int]
     error: str | None
@@ -49,7 +49,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """`refused` is why no session without CPU nodes could be made; `nodes` has the provider of every node."""
+    """`refused` is why no session without CPU nodes could be created; `nodes` lists the nodes of each provider."""
 
     refused: str | None
     nodes: dict[str, list[str]]
@@ -60,7 +60,7 @@ def probe(model: Path, compute_capability: int, shim: Path, runs=RUNS) -> Report
     """Open and run `model` on the shim as a device of that compute capability (89 for 8.9)."""
     environment = os.environ | {
         "LD_LIBRARY_PATH": str(shim),
-        "LD_BIND_NOW": "1",  # a function that the shim lacks is an error at once
+        "LD_BIND_NOW": "1",  # a function that the shim lacks is an error when its library is loaded
         "CUDA_SHIM_CC": str(compute_capability),
         "ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO": "1",
     }
@@ -69,7 +69,7 @@ def probe(model: Path, compute_capability: int, shim: Path, runs=RUNS) -> Report
         command = [sys.executable, str(PROBE), str(model), json.dumps(runs), str(out)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
-            raise RuntimeError(f"the probe ended with {done.returncode}:\n{done.stderr[-4000:]}")
+            raise RuntimeError(f"the probe exited with {done.returncode}:\n{done.stderr[-4000:]}")
         report = json.loads(out.read_text())
     printed = re.split(r"^run \d+$", done.stdout, flags=re.MULTILINE)[1:]
     return Report(
@@ -83,13 +83,13 @@ def probe(model: Path, compute_capability: int, shim: Path, runs=RUNS) -> Report
 
 
 def attention_nodes(model: Path) -> set[str]:
-    """Names of the nodes that the graph itself has for attention, so that none can be lost on the way."""
+    """Names of the graph's own attention nodes, so that a node that ONNX Runtime drops is noticed."""
     graph = onnx.load(model, load_external_data=False).graph
     return {node.name for node in graph.node if node.op_type in ATTENTION}
 
 
 def problems(model: Path, report: Report, kernel: str, extra_copies: bool = False) -> list[str]:
-    """Why the model would be slow or partly on the CPU; empty when every attention node gets `kernel`.
+    """Why the model would be slow or run partly on the CPU; empty if every attention node gets `kernel`.
 
     With `extra_copies`, a run may copy more to the device than its inputs.
     """
@@ -100,7 +100,7 @@ def problems(model: Path, report: Report, kernel: str, extra_copies: bool = Fals
         found.append(f"{len(report.nodes[provider])} nodes on {provider}: {', '.join(report.nodes[provider])}")
     attention = attention_nodes(model)
     if not attention:
-        found.append("no attention operator: attention is made of primitive ones")
+        found.append("no attention operator: attention is composed of primitive operators")
     for run in report.runs:
         if run.error is not None:
             found.append(f"{run}: {run.error}")
@@ -114,6 +114,6 @@ def problems(model: Path, report: Report, kernel: str, extra_copies: bool = Fals
         to_device, to_host = run.counts["to_device"], run.counts["to_host"]
         if (to_device > INPUTS and not extra_copies) or to_host != OUTPUTS:
             found.append(
-                f"{run}: {to_device} copies to the device, {to_host} back, for {INPUTS} inputs, {OUTPUTS} output"
+                f"{run}: {to_device} copies to the device and {to_host} back, for {INPUTS} inputs and {OUTPUTS} output"
             )
     return found

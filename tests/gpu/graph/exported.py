@@ -1,4 +1,4 @@
-"""Names of the exported models, as the Makefile makes them under build/gpu-graph."""
+"""Names of the exported models, which tests/gpu/gpu.mk writes to build/gpu-graph."""
 
 import pytest
 

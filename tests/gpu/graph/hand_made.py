@@ -1,4 +1,4 @@
-"""Small graphs with NV-Embed's inputs and output: one layer of attention in forms that providers take well or badly."""
+"""Small graphs with NV-Embed's inputs and output: one attention layer, in forms that providers run well or badly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx import numpy_helper, parser
 HIDDEN, HEADS, VOCABULARY, POSITIONS = 128, 4, 16, 512
 
 FORMS = {
-    # As the exporter writes it.
+    # What the exporter writes.
     "lengths": f"""
         lengths = ReduceSum <keepdims = 0> (attention_mask, one)
         y = Attention <q_num_heads = {HEADS}, kv_num_heads = {HEADS}> (q, k, v, , , , lengths)
@@ -72,7 +72,7 @@ GRAPH = """
 
 
 def write(form: str, path: Path) -> Path:
-    """The graph of that form, its weights inside the file."""
+    """Write the graph of that form, with its weights in the same file."""
     text = GRAPH.format(name=form.replace("-", "_"), hidden=HIDDEN, attention=FORMS[form])
     model = parser.parse_model(text)
     rng = np.random.default_rng(0)

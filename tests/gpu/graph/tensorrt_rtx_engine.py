@@ -1,4 +1,4 @@
-"""What TensorRT-RTX makes of a model: its parser's verdict, and an engine. Neither needs a GPU."""
+"""How TensorRT-RTX parses a model and builds an engine from it. Neither needs a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that was built: bytes, seconds, and the network it was built from."""
+    """A built engine: size in bytes, build time in seconds, and the inputs and outputs of its network."""
 
     size: int
     seconds: float
@@ -22,9 +22,10 @@ class Engine:
 
 
 def optimization_profile(inputs: list[str], max_length: int) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Input name -> smallest, typical and largest [batch, sequence]: all inputs are of one shape.
+    """Input name -> smallest, typical and largest [batch, sequence], the same for all inputs.
 
-    From a single token to 32 rows of 512, the length NVIDIA's model card evaluates at, tuned for 8 short passages.
+    From a single token to 32 rows of 512 tokens, the length that NVIDIA's model card evaluates; tuned for 8 short
+    passages.
     """
     smallest, typical, largest = (1, 1), (8, 128), (32, 512)
     cut = tuple((batch, min(width, max_length)) for batch, width in (smallest, typical, largest))
@@ -32,7 +33,7 @@ def optimization_profile(inputs: list[str], max_length: int) -> dict[str, tuple[
 
 
 class _Errors(trt.ILogger):
-    """Keeps what TensorRT complains of."""
+    """Keeps TensorRT's error messages."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
@@ -44,7 +45,7 @@ class _Errors(trt.ILogger):
 
 
 class _Parsed:
-    """A model in TensorRT's hands. Strongly typed: every value keeps the dtype the exporter gave it."""
+    """A model in TensorRT. The network is strongly typed: every value keeps the dtype that the exporter gave it."""
 
     def __init__(self) -> None:
         self.logger = _Errors()
@@ -57,19 +58,19 @@ class _Parsed:
         return [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
 
     def allow_unfused_attention(self) -> None:
-        """Let TensorRT make attention of several kernels where it has no fused one. ONNX has no way to say this."""
+        """Let TensorRT run attention as several kernels where it has no fused one. ONNX cannot express this."""
         for index in range(self.network.num_layers):
             layer = self.network.get_layer(index)
             if layer.type == trt.LayerType.ATTENTION_INPUT:
-                layer.__class__ = trt.IAttentionInputLayer  # how the bindings go from a layer to its own class
+                layer.__class__ = trt.IAttentionInputLayer  # the bindings' way to downcast a layer
                 layer.attention.decomposable = True
 
 
 def problems(model: Path, nodes: int) -> list[str]:
-    """Why the model, of that many nodes, would not be one engine; empty when it would."""
+    """Why the model, which has that many nodes, cannot become one engine; empty if it can."""
     parsed = _Parsed()
     supported = parsed.parser.supports_model_v2(model.read_bytes(), str(model))
-    found = [] if supported else ["the model as a whole is not supported", *parsed.errors()]
+    found = [] if supported else ["TensorRT-RTX does not support the whole model", *parsed.errors()]
     parts = [
         (parsed.parser.is_subgraph_supported(index), len(parsed.parser.get_subgraph_nodes(index)))
         for index in range(parsed.parser.num_subgraphs)
@@ -86,7 +87,7 @@ def build(
     compute_capability: str,
     unfused_attention: bool = False,
 ) -> Engine:
-    """Build an engine for a GPU that is not there, such as "SM89"; raises with TensorRT's reasons."""
+    """Build an engine for a compute capability such as "SM89", without a GPU. Raises with TensorRT's messages."""
     parsed = _Parsed()
     if not parsed.parser.parse_from_file(str(model)):
         raise RuntimeError("\n".join(parsed.errors()))

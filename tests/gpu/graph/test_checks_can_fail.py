@@ -1,4 +1,4 @@
-"""The checks of this folder find what is wrong with graphs that are: small ones, made for each fault."""
+"""The checks of this folder find faults: small graphs, each made with one fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLASH = "FLASH_ATTENTION"
 
 @pytest.fixture
 def faults(shim, tmp_path):
-    """Form of a hand-made graph -> what the CUDA check finds wrong with it."""
+    """Form of a hand-made graph -> the problems that the CUDA check finds."""
 
     def find(form):
         path = hand_made.write(form, tmp_path / "model.onnx")
@@ -26,7 +26,7 @@ def faults(shim, tmp_path):
 
 @pytest.fixture
 def tensorrt_faults(tmp_path):
-    """Form of a hand-made graph -> what the TensorRT-RTX check finds wrong with it."""
+    """Form of a hand-made graph -> the problems that the TensorRT-RTX check finds."""
 
     def find(form):
         path = hand_made.write(form, tmp_path / "model.onnx")
@@ -44,11 +44,12 @@ def test_shape_operator_is_found_on_the_cpu(faults):
     refused, on_cpu, *copies = faults("shape-operator")
     assert "fallback to CPU EP has been explicitly disabled" in refused
     assert on_cpu == "1 nodes on CPUExecutionProvider: Gather Gather/width"
-    assert copies == [f"{shape}: 4 copies to the device, 4 back, for 3 inputs, 1 output" for shape in ("1x32", "2x128")]
+    counted = "4 copies to the device and 4 back, for 3 inputs and 1 output"
+    assert copies == [f"{shape}: {counted}" for shape in ("1x32", "2x128")]
 
 
 def test_primitive_attention_is_found(faults):
-    assert faults("primitive")[0] == "no attention operator: attention is made of primitive ones"
+    assert faults("primitive")[0] == "no attention operator: attention is composed of primitive operators"
 
 
 def test_mask_tensor_is_found_to_lose_flash(faults):
@@ -65,7 +66,7 @@ def test_key_padding_mask_is_found_to_be_unfused(faults):
 
 def test_key_padding_mask_is_found_to_be_refused_by_tensorrt_rtx(tensorrt_faults):
     whole, reason, parts = tensorrt_faults("key-padding-mask")
-    assert whole == "the model as a whole is not supported"
+    assert whole == "TensorRT-RTX does not support the whole model"
     assert "key_padding_mask input is not supported" in reason
     assert parts.startswith("2 subgraphs instead of one with all 10 nodes")
 

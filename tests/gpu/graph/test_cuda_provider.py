@@ -1,6 +1,6 @@
-"""The CUDA provider of the onnxruntime-gpu wheel takes the exported graph whole, and attends with its fastest kernel.
+"""The CUDA provider of the onnxruntime-gpu wheel runs the whole exported graph, with its fastest attention kernel.
 
-On the shim: nothing is computed, and no test here says anything about results, speed or a real device.
+These tests run on the shim, which computes nothing: they say nothing about results, speed or a real device.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def test_turing_has_no_flash_and_attends_with_the_memory_efficient_kernel(model,
 @pytest.mark.parametrize("compute_capability", [TURING, *AMPERE_AND_LATER])
 @pytest.mark.parametrize("model", FP32, indirect=True)
 def test_fp32_graph_is_all_on_cuda_but_attends_unfused(model, compute_capability, shim):
-    """ONNX Runtime fuses no fp32 attention of grouped heads: memory grows with the square of the width."""
+    """ONNX Runtime has no fused fp32 kernel for grouped-query attention: memory grows with the square of the width."""
     report = probe(model.graph, compute_capability, shim)
     assert problems(model.graph, report, "MATH", extra_copies="direct" in model.folder.name) == []
 
 
 @pytest.mark.parametrize("model", DIRECT_FP16, indirect=True)
 def test_direct_pooler_is_all_on_cuda_but_copies_pointers_in_every_run(model, shim):
-    """Keys and values broadcast over the batch: cuBLAS takes such products as tables of pointers, made on the host."""
+    """Keys and values are broadcast over the batch. cuBLAS takes such products as pointer tables, built on the host."""
     report = probe(model.graph, ADA, shim)
     assert problems(model.graph, report, "FLASH_ATTENTION", extra_copies=True) == []
     assert problems(model.graph, report, "FLASH_ATTENTION") != []

@@ -1,4 +1,4 @@
-"""tests/gpu/shim does what its README says, as far as the other tests rely on it."""
+"""tests/gpu/shim does what its README says, where other tests rely on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAIL_ALLOCATION, FAIL_COPY = 0, 1
 
 @pytest.fixture
 def cudart(shim):
-    ctypes.CDLL(str(shim / "libcuda.so.1"))  # which libcudart needs, and which no LD_LIBRARY_PATH names here
+    ctypes.CDLL(str(shim / "libcuda.so.1"))  # libcudart needs it, and LD_LIBRARY_PATH is not set here
     return ctypes.CDLL(str(shim / "libcudart.so.13"))
 
 
@@ -101,7 +101,7 @@ def test_a_fault_comes_at_its_turn_and_once(cudart, counts, device_memory):
 
 
 def test_a_sticky_fault_poisons_every_later_call(shim):
-    """In a process of its own: nothing heals a poisoned device."""
+    """In a separate process, since a poisoned device stays poisoned."""
     script = f"""
 import ctypes
 cudart = ctypes.CDLL({str(shim / "libcudart.so.13")!r})

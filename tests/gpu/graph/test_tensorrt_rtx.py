@@ -1,4 +1,4 @@
-"""TensorRT-RTX takes the exported graph as one engine, and builds it. No engine is run: that needs a GPU."""
+"""TensorRT-RTX builds one engine from the whole exported graph. No engine is run, since that needs a GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_fp16_engine_is_built_with_every_weight_for_a_range_of_shapes(model, com
 
 @pytest.mark.parametrize("model", FP32, indirect=True)
 def test_fp32_engine_is_built_only_if_attention_may_be_unfused(model, measured):
-    """TensorRT-RTX has no fp32 kernel for `Attention` in any form, mask or not."""
+    """TensorRT-RTX has no fp32 kernel for `Attention`, with or without a mask."""
     with pytest.raises(RuntimeError, match="Attention operation was not supported by a dedicated kernel"):
         build(model.graph, profile(model), ADA)
     check_engine(model, build(model.graph, profile(model), ADA, unfused_attention=True), ADA, measured)
@@ -37,7 +37,7 @@ def profile(model):
 
 
 def check_engine(model, engine, compute_capability, measured):
-    """Inputs and outputs are the manifest's, and the engine is too large to lack any weight."""
+    """Inputs and outputs match the manifest, and the engine is large enough to hold every weight."""
     graph = model.manifest["graph"]
     for tensors, entries in ((engine.inputs, graph["inputs"]), (engine.outputs, graph["outputs"])):
         assert tensors == {
