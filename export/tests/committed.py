@@ -1,4 +1,4 @@
-"""PyTorch's answers to questions.py, as committed: tests/reference/embeddings.jsonl."""
+"""PyTorch's committed answers to questions.py, from tests/reference/embeddings.jsonl."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ EMBEDDINGS = ROOT / "tests" / "reference" / "embeddings.jsonl"
 
 
 class OtherQuestion(Exception):
-    """The committed answer belongs to another checkpoint or to other rows."""
+    """There is no committed answer for this checkpoint and these rows."""
 
 
 @cache
 def answers(file: Path = EMBEDDINGS) -> dict[str, dict]:
-    """By name: the checkpoint's digest, and rows of ids and embeddings."""
+    """Question's name -> the checkpoint's digest, and rows of ids and embeddings."""
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     return {line["name"]: line for line in lines if "name" in line}
 
 
 def answer(question: Question, checkpoint: Path, rows) -> np.ndarray:
-    """[rows, D] float64, if it was this checkpoint and these rows that PyTorch was asked about."""
+    """Embeddings, float64 [rows, D]. Raises OtherQuestion unless PyTorch embedded these rows with this checkpoint."""
     found = answers().get(question.name)
     if found is None:
         raise OtherQuestion(_advice(question, "has no answer"))
@@ -38,4 +38,4 @@ def answer(question: Question, checkpoint: Path, rows) -> np.ndarray:
 
 
 def _advice(question: Question, what: str) -> str:
-    return f"{question.name} {what} in {EMBEDDINGS.name}; where the change is meant, run `make references`"
+    return f"{question.name} {what} in {EMBEDDINGS.name}; if the change is intended, run `make references`"

@@ -1,7 +1,7 @@
-"""Running products of 8-bit integers where the processor's own overflow.
+"""Runs products of 8-bit integers on processors whose own instructions overflow.
 
-x86 before VNNI adds two products of 8 bits in 16 bits, and saturates; the runtime refuses w8a8 models there. What the
-graph says can still be tested: the same sums in float64, which holds every one of them exactly.
+Before VNNI, x86 adds two 8-bit products in 16 bits and saturates, so the runtime refuses w8a8 models there. The graph
+can still be tested with the same sums in float64, which represents every one of them exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def products_are_exact() -> bool:
 
 
 def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` (weights not loaded) with every product of 8-bit integers written out; all else stays."""
+    """Change `model` (weights not loaded): every product of 8-bit integers becomes basic operators."""
     nodes = []
     for node in model.graph.node:
         nodes += _written_out(node) if node.op_type == PRODUCT else [node]
@@ -34,7 +34,7 @@ def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _written_out(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """codes, weight, scale, scales, zero -> (codes - zero) @ weight, exactly; then its scales, in float32."""
+    """codes, weight, scale, scales, zero -> (codes - zero) @ weight, exactly; then times the scales, in float32."""
     codes, weight, scale, scales, zero = node.input
     made = []
 

@@ -1,7 +1,7 @@
-"""What PyTorch is asked: random checkpoints, each made from its seed, and rows of tokens.
+"""The questions for PyTorch: random checkpoints, each generated from its seed, and rows of tokens.
 
-Imports nothing of the exporter. The answers are committed, so that the tests need no PyTorch:
-tests/reference/embeddings.jsonl, which tests/reference/embeddings.py makes and `committed.py` reads.
+Imports nothing from the exporter. The answers are committed, so that the tests need no PyTorch:
+tests/reference/embeddings.py writes tests/reference/embeddings.jsonl, and `committed.py` reads it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ TEXTS = [
     ("Find: ", "the same text with two instructions"),
     ("", "literal </s> in <s> a text"),
 ]
-LENGTHS = (1, 2, 40)  # of rows of random ids, a third of which is not pooled
+LENGTHS = (1, 2, 40)  # of rows of random ids; the first third of each is not pooled
 
-Row = tuple[list[int], int]  # token ids, leading ones that are not pooled
+Row = tuple[list[int], int]  # token ids, number of leading ids that are not pooled
 
 
 @dataclass(frozen=True)
 class Question:
-    """`write` fills the folder it is given and returns the checkpoint's, which may be another."""
+    """`write` fills the given folder and returns the checkpoint's folder, which may be a different one."""
 
     name: str
     write: Callable[[Path], Path]
@@ -45,7 +45,7 @@ class Question:
     ids: tuple[Row, ...] = ()
 
     def rows(self, checkpoint: Path) -> list[Row]:
-        """The texts' rows, then those given as ids."""
+        """The rows of the texts, then the rows given as ids."""
         return [*tokenize(checkpoint / "tokenizer.json", self.texts), *self.ids]
 
 
@@ -65,7 +65,7 @@ def of_spec(spec: Spec, tokenizer: Path | None = None) -> Question:
 
 # The smallest model that has every part.
 SMALL = Spec(name="small", hidden=32, layers=1, heads=4, kv_heads=2, intermediate=48, latents=5, cross_dim=8)
-MAX_LENGTH = 20  # that the small model is exported with
+MAX_LENGTH = 20  # the small model is exported with it
 _IDS = list(range(30, 30 + MAX_LENGTH))
 EXACTLY_MAX_LENGTH: tuple[Row, ...] = ((_IDS, 0), (_IDS[:3], 0))
 UNEVEN: tuple[Row, ...] = (([1, 5, 6, 7, 8, 9, 5, 2], 2), ([1, 9, 2], 0), ([1, 8, 8, 8, 8, 8, 2], 6))
@@ -74,7 +74,7 @@ BEYOND = Spec("beyond-fp16", 11, 64, 3, 4, 2, None, 96, 7, 2, 24, dtype="F32", o
 
 
 def write_beyond(folder: Path) -> Path:
-    """A model with a channel that starts near fp16's limit and is added to, about 8 times the row, by each layer."""
+    """A model with one channel that starts near fp16's limit; each layer adds about 8 times the row to it."""
     checkpoint, tensors = write_checkpoint(folder, BEYOND), random_tensors(BEYOND)
     channel = int(np.abs(tensors[f"{BACKBONE}.embed_tokens.weight"]).mean(0).argmax())
     for layer in range(BEYOND.layers):
@@ -85,7 +85,7 @@ def write_beyond(folder: Path) -> Path:
 
 
 def mini(texts) -> Question:
-    """The trained model, which is committed as it is."""
+    """The trained model, which is in the repository."""
     return Question(MINI.name, lambda _: MINI, tuple(texts))
 
 

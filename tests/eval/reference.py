@@ -26,8 +26,8 @@ from score import EXPECTED, HERE, SETS, available, digest, evaluate
 
 TOKENS_PER_BATCH = 4096
 
-# Allowed distance of an embedding to the reference, ‖e - reference‖ for unit vectors, and the reason. The reasons are
-# written to expected.json.
+# Allowed distance of an embedding from the reference, ‖e - reference‖ for unit vectors, and the reason, which goes into
+# expected.json.
 NOISE = {
     "fp32": (1e-4, "float32 sums in another order: the program on a CPU was 7.4e-7 away; room for other backends"),
     "fp16": (2e-3, "float16 weights and activations: the program on a CPU was 3.7e-4 away; room for other backends"),

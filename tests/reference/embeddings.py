@@ -1,11 +1,12 @@
-"""PyTorch's embeddings of the questions in export/tests/questions.py, kept in embeddings.jsonl beside this script.
+"""Write PyTorch's embeddings of the questions in export/tests/questions.py to embeddings.jsonl, beside this script.
 
     python tests/reference/embeddings.py             # write embeddings.jsonl
-    python tests/reference/embeddings.py --check     # compute again, and compare with embeddings.jsonl
+    python tests/reference/embeddings.py --check     # compute again and compare with embeddings.jsonl
 
-Float64, from the original, unfused formulas: transformers' Mistral made bidirectional, NVIDIA's pooler. A line names a
-question, the checkpoint's sha256 (export/tests/seeded_checkpoint.py), and its rows: ids, how many of them are the
-instruction's, and the embedding in nine digits. Needs .venv-torch (`make references`, `make test-torch`).
+The embeddings are computed in float64 from the original, unfused formulas: transformers' Mistral made bidirectional,
+and NVIDIA's pooler. Each line has a question's name, its checkpoint's SHA-256 (export/tests/seeded_checkpoint.py) and
+its rows: token ids, the number of instruction tokens, and the embedding with nine digits. Needs .venv-torch
+(`make references`, `make test-torch`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ALL = [
 
 
 def described(question, checkpoint, rows, embeddings) -> dict:
-    """The question's line."""
+    """The line of a question."""
     texts = [*question.texts, *[None] * (len(rows) - len(question.texts))]
     lines = []
     for text, (ids, skipped), embedding in zip(texts, rows, embeddings, strict=True):
@@ -50,7 +51,7 @@ def described(question, checkpoint, rows, embeddings) -> dict:
 
 
 def distance(found: np.ndarray, known: np.ndarray) -> float:
-    """The largest difference of an entry, relative to the length of its row."""
+    """The largest difference in a number, relative to the length of its row."""
     return float((np.abs(found - known) / np.linalg.norm(known, axis=-1, keepdims=True)).max())
 
 

@@ -1,11 +1,11 @@
-"""Write what the runtime's tests read, from the committed answers of transformers and PyTorch.
+"""Write the files that the runtime's tests read, from the committed answers of transformers and PyTorch.
 
     python tests/reference/for_rust.py OUT
 
-OUT/tokens.jsonl: a padded batch a line, {"max_length", "rows": [[instruction, text], ...], "input_ids",
-"attention_mask", "pool_mask"}. OUT/numerics/NAME for each random model of the exporter's tests: a model folder for each
-of FORMS, and rows.json with texts, PyTorch's embeddings, and the bounds that the runtime's tests apply. The checkpoints
-come from their seeds; one that is not what PyTorch was asked about is an error.
+OUT/tokens.jsonl has one padded batch per line: {"max_length", "rows": [[instruction, text], ...], "input_ids",
+"attention_mask", "pool_mask"}. OUT/numerics/NAME, for each random model of the exporter's tests, has a model folder for
+each of FORMS, and rows.json with texts, PyTorch's embeddings and the bounds that the runtime's tests apply. Checkpoints
+are generated from their seeds; one that differs from the checkpoint PyTorch embedded with is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORMS = {
 
 
 def write_tokens(out: Path) -> int:
-    """tokens.jsonl of tokens.jsonl.xz; returns the number of rows."""
+    """Write tokens.jsonl from tokens.jsonl.xz, and return the number of rows."""
     count = 0
     with lzma.open(TOKENS, "rt") as file, out.open("w", encoding="utf-8") as lines:
         for line in file:
@@ -51,7 +51,7 @@ def write_tokens(out: Path) -> int:
 
 
 def write_model(question: questions.Question, out: Path) -> None:
-    """One random model in every form, and what PyTorch says of it."""
+    """Write one random model in every form, and PyTorch's embeddings."""
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = question.write(Path(scratch) / question.name)
         layers = json.loads((checkpoint / "config.json").read_text())["text_config"]["num_hidden_layers"]
@@ -70,7 +70,7 @@ def write_model(question: questions.Question, out: Path) -> None:
 
 
 def main() -> None:
-    """Write everything anew."""
+    """Write everything again."""
     out = Path(sys.argv[1])
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

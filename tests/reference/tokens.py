@@ -1,11 +1,11 @@
 """Write the ids and masks that NVIDIA's code computes for thousands of texts, using transformers' tokenizer.
 
     python tests/reference/tokens.py             # write tokens.jsonl.xz beside this script
-    python tests/reference/tokens.py --check     # compute again; it must be what is committed, to the last id
+    python tests/reference/tokens.py --check     # compute again; every id must equal the committed one
 
-Each line is one padded batch: {"max_length", "rows": [[instruction, text, ids, instruction's ids], ...]}; `for_rust.py`
-writes it out as the ids and masks that the runtime's tests demand. The committed tokenizer is checked against
-SentencePiece on the way, which is the tokenizer Mistral was trained with. Needs .venv-torch (`make references`).
+Each line is one padded batch: {"max_length", "rows": [[instruction, text, ids, instruction tokens], ...]}.
+`for_rust.py` expands it to the ids and masks that the runtime's tests expect. This script also checks the committed
+tokenizer against SentencePiece, the tokenizer that Mistral was trained with. Needs .venv-torch (`make references`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ WORDS = """the quick brown fox jumps over a lazy dog while naïve café owners e
 
 
 def texts(rng: random.Random) -> list[str]:
-    """At least 2,000 texts: each kind on its own, and all kinds mixed."""
+    """At least 2,000 texts: each kind alone, and all kinds mixed."""
     made = ["", *WHITESPACE, *EMOJI, *SPECIALS, *SCRIPTS.values(), *WORDS]
     made += [chr(code) for code in [*range(0x80), *range(0xA0, 0x180, 3), *range(0x2000, 0x2070, 2)]]
     made += [a + b for a in SPECIALS for b in [*SPECIALS, " ", "a", " a", "\n", "é"]]
@@ -149,7 +149,7 @@ def batch(tokenizer: PreTrainedTokenizerFast, rows: list[tuple[str, str]], max_l
 
 
 def batches() -> list[dict]:
-    """All of them."""
+    """All batches."""
     rng = random.Random(20240527)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(TOKENIZER), bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
