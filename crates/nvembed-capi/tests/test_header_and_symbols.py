@@ -39,7 +39,7 @@ def test_each_header_compiles_alone_without_a_warning(compiler, standard, extra,
 
 
 def test_structs_have_the_layout_that_they_always_had(prefix, tmp_path):
-    """The lines of abi.txt, which header.rs checks in Rust."""
+    """The same lines of abi.txt that header.rs checks in Rust."""
     lines = (HERE / "abi.txt").read_text().splitlines()
     layout = [line for line in lines if line.startswith(("sizeof", "offsetof"))]
     assert len(layout) >= 15

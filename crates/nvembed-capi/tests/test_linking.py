@@ -19,7 +19,7 @@ LINES = [f"line {index}: {'rain ' * (index % 7)}" for index in range(100)]
 
 @pytest.fixture(scope="session")
 def moved(prefix, tmp_path_factory):
-    """The installed tree, moved by tar. Nothing in it names its first place."""
+    """The installed tree, moved with tar. Nothing in it names its original place."""
     place = tmp_path_factory.mktemp("moved")
     run([tool("tar"), "-C", prefix, "-cf", place / "tree.tar", "."])
     tree = place / "a folder with spaces"
@@ -49,7 +49,7 @@ def programs(request, moved, tmp_path_factory):
             flags = [f"-I{moved}/include"]
         else:
             name = "nvembed-static" if is_static else "nvembed"
-            # pkg-config quotes the tree's name, which has spaces.
+            # pkg-config quotes the tree's path, which has spaces.
             found = pkg_config(moved, "--cflags", "--libs", name)
             flags, libraries = [], shlex.split(found)
         for example in ["score", "service"]:

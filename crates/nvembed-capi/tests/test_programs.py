@@ -16,7 +16,7 @@ TSAN_OPTIONS = "ignore_noninstrumented_modules=1 halt_on_error=0 exitcode=66"
 
 
 def seconds_and_seed() -> tuple[str, str]:
-    """Seconds and seed: short and always the same by default, longer and random in `make fuzz-c-api`."""
+    """The run's seconds and seed: short and constant by default, longer and random in `make fuzz-c-api`."""
     longer = os.environ.get("NVEMBED_FUZZ_SECONDS")
     seed = os.environ.get("NVEMBED_FUZZ_SEED") or (str(random.randrange(1, 1 << 32)) if longer else "1")
     return longer or "20", seed
