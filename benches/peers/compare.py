@@ -101,10 +101,8 @@ class Opened:
         self.cosine = cosine if self.cosine is None else min(self.cosine, cosine)
         reason = limits.problem(found, self.limit)
         if reason is not None:
-            self.problem = (
-                "wrong",
-                f"the embeddings of {name} are too far from {self.reference.name}: {reason}; not timed",
-            )
+            distant = f"the embeddings of {name} are too far from {self.reference.name}"
+            self.problem = ("wrong", f"{distant}: {reason}; not timed")
 
 
 def groups(peers: list[Peer], checkpoint_bytes: int, budget: float) -> list[list[Peer]]:
