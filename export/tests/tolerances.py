@@ -45,7 +45,7 @@ BATCH_INVARIANCE = 1e-6
 
 # PyTorch's answers computed again, on another processor or by another release. Everything is float64 except the rotary
 # angles and the scales of norms, which transformers computes in float32: their last bits may differ. A quarter of the
-# tightest bound that is applied to the answers. Measured: at most 1.4e-7 between PyTorch's code for AVX2 and its plain code.
+# tightest bound that is applied to the answers. Measured: at most 1.4e-7 between PyTorch's AVX2 code and plain code.
 ANSWER_AGAIN = 5e-7
 
 # Both references compute in float64, except that transformers computes rotary angles and norms in float32.

@@ -3,8 +3,8 @@
     python3 tests/lint/imports.py            # checks, exits with 1 on a violation
     python3 tests/lint/imports.py --list     # prints every import between rooms
 
-A room is a folder of src/, or a file beside the folders. Rooms stand in FLOORS from the ground up: a room imports rooms of
-lower floors only. Within a folder, modules must not import each other in a circle. Test modules are left out.
+A room is a folder of src/, or a file beside the folders. FLOORS lists the rooms from the ground up: a room imports only
+rooms of lower floors. Within a folder, modules must not import each other in a circle. Test modules are left out.
 """
 
 import re
