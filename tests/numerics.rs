@@ -1,6 +1,6 @@
 //! The runtime's embeddings against PyTorch's, on random models of many shapes.
 //!
-//! `tests/reference/numerics.py` makes the models and the references; every bound comes with them from the exporter's
+//! `tests/reference/for_rust.py` makes the models and the references; every bound comes with them from the exporter's
 //! `tolerances.py`, where its reason stands.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 

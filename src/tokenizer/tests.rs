@@ -221,7 +221,7 @@ fn a_cut_never_goes_through_a_special_token_or_a_pair_of_the_vocabulary() {
     assert_eq!(cutter.boundary("", 0), None);
 }
 
-/// One padded batch as `tests/reference/tokens.py` writes it.
+/// One padded batch as `tests/reference/for_rust.py` writes it.
 #[derive(serde::Deserialize)]
 struct ReferenceBatch {
     max_length: usize,

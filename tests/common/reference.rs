@@ -1,4 +1,4 @@
-//! Random models of many shapes and PyTorch's embeddings of a few prompts, made by `tests/reference/numerics.py`.
+//! Random models of many shapes and PyTorch's embeddings of a few prompts, made by `tests/reference/for_rust.py`.
 
 use std::path::{Path, PathBuf};
 
