@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
-    /// Names of options stand in backticks.
+    /// Options are named in backticks, which [`Error::report`] replaces.
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -66,7 +66,7 @@ impl ErrorKind {
         Self::DeadlineExceeded,
     ];
 
-    /// A number that stands for this kind outside of Rust, the same in the C interface. Never changed and never reused.
+    /// The number of this kind outside of Rust, for example in the C interface. Never changed and never reused.
     pub fn code(self) -> i32 {
         match self {
             Self::Library => 1,

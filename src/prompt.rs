@@ -1,14 +1,14 @@
-//! A prompt: one text to embed and the instruction in front of it.
+//! A prompt: one text to embed, and the instruction in front of it.
 
 use std::borrow::Cow;
 
-/// What precedes the task of a query, and what follows it, as NV-Embed was trained.
+/// What precedes and follows the task in the instruction of a query, as NV-Embed was trained.
 const QUERY_TEMPLATE: (&str, &str) = ("Instruct: ", "\nQuery: ");
 
 /// One text to embed, with the instruction that precedes it.
 ///
-/// The instruction is read by the model but not pooled. Queries carry one; passages carry none. Every prompt has its
-/// own, so queries and passages, and different tasks, mix freely in one call.
+/// The model reads the instruction but does not pool it. Queries have one; passages have none. Each prompt has its own, so
+/// queries and passages, and different tasks, can be mixed in one call.
 ///
 /// ```
 /// use nvembed::Prompt;
@@ -23,7 +23,7 @@ pub struct Prompt<'a> {
 }
 
 impl<'a> Prompt<'a> {
-    /// A text without instruction: a document, or any text of a symmetric task.
+    /// A text without an instruction: a document, or any text of a symmetric task.
     pub fn passage(text: impl Into<Cow<'a, str>>) -> Self {
         Self::with_instruction("", text)
     }
@@ -33,23 +33,23 @@ impl<'a> Prompt<'a> {
         Self::with_instruction(Self::instruction_for(task), text)
     }
 
-    /// A text behind a literal instruction, used as it is. An empty instruction means none.
+    /// A text with a literal instruction in front, which is used as it is. An empty instruction means none.
     pub fn with_instruction(instruction: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, str>>) -> Self {
         Self { instruction: instruction.into(), text: text.into() }
     }
 
-    /// The instruction that [`Prompt::query`] puts in front for a task.
+    /// The instruction that [`Prompt::query`] makes from a task.
     pub fn instruction_for(task: &str) -> String {
         let (before, after) = QUERY_TEMPLATE;
         format!("{before}{task}{after}")
     }
 
-    /// The same template in the form the manifest states it.
+    /// The template, as the manifest has it.
     pub(crate) fn query_template() -> String {
         Self::instruction_for("{task}")
     }
 
-    /// The instruction, `""` when there is none.
+    /// The instruction; `""` when there is none.
     pub fn instruction(&self) -> &str {
         &self.instruction
     }

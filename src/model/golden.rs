@@ -17,7 +17,7 @@ pub struct Golden {
     rows: Vec<GoldenRow>,
 }
 
-/// A prompt and what is known of it.
+/// A prompt with its expected token ids and embedding.
 #[derive(Debug, Clone, Deserialize)]
 #[non_exhaustive]
 pub struct GoldenRow {

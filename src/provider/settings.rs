@@ -294,7 +294,16 @@ mod tests {
             let capi = "site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so";
             pythons.flatten().map(|python| python.path().join(capi)).find(|file| file.is_file())
         });
-        let Some(file) = file else { return println!("SKIPPED: .venv-gpu has no onnxruntime-gpu") };
+        let Some(file) = file else {
+            // `make test-gpu` has it; the other suites run these tests in a bare checkout.
+            assert!(std::env::var_os("NVEMBED_REQUIRE_SHIM").is_none(), ".venv-gpu has no onnxruntime-gpu");
+            use std::io::Write;
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED the names of TensorRT's options: .venv-gpu has no onnxruntime-gpu"
+            );
+            return;
+        };
         let bytes = std::fs::read(file).unwrap();
         let options = GpuOptions { workspace: Some(1), ..GpuOptions::default() };
         for (name, _) in settings(Provider::TensorRt, &options, &[], &placement()) {

@@ -1,28 +1,28 @@
 //! Where a long text can be cut without changing the tokens before the cut.
 //!
-//! A byte-pair tokenizer without pre-tokenization, as Mistral's, merges neighbours anywhere in a text, so that in general
-//! a token depends on all of the text. But a merge always yields a piece of the vocabulary. If no piece has the
-//! characters x and y next to each other, then no merge ever joins across a place where x is followed by y, and what
-//! is on its left is tokenized as if the right were not there. Mistral's vocabulary knows some 3,000 pairs of
-//! neighbours, none of them a space on the right of another character, so in ordinary text every word begins at such a
-//! place. A stretch without one (a million times the same letter) is tokenized whole.
+//! A byte-pair tokenizer without pre-tokenization, such as Mistral's, merges neighbours anywhere in a text, so in general a
+//! token depends on the whole text. But every merge produces a piece of the vocabulary. If no piece contains the characters x
+//! and y next to each other, no merge can span a place where x is followed by y, and what is on the left of that place is
+//! tokenized as if the right were not there. Mistral's vocabulary has about 3,000 pairs of neighbours, none of them a space to
+//! the right of another character, so in ordinary text every word starts at such a place. A stretch without one (a million
+//! times the same letter) is tokenized whole.
 
 use std::collections::HashSet;
 
 use tokenizers::{ModelWrapper, Tokenizer};
 
-/// What Mistral's normalizer turns spaces into.
+/// The character that Mistral's normalizer turns spaces into.
 const SPACE: char = '\u{2581}';
 
 /// Finds the places where a text can be cut.
 pub(super) struct Cutter {
-    /// Characters next to each other in some piece of the vocabulary, or in a special token: those are found before
-    /// anything else, and must not be cut in two either.
+    /// Characters that are next to each other in a piece of the vocabulary, or in a special token: special tokens are found
+    /// before anything else, and must not be cut in two either.
     neighbours: HashSet<(char, char)>,
 }
 
 impl Cutter {
-    /// The cutter of a tokenizer, or `None` if it is not of the kind for which the argument above holds.
+    /// The cutter for a tokenizer, or `None` if it is not of the kind that the argument above is about.
     pub(super) fn new(tokenizer: &Tokenizer) -> Option<Self> {
         let normalizer = serde_json::to_value(tokenizer.get_normalizer()?).ok()?;
         let known = serde_json::json!({"type": "Sequence", "normalizers": [
@@ -30,8 +30,8 @@ impl Cutter {
             {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]});
         let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
         let vocabulary = tokenizer.get_vocab(true);
-        // With all bytes in the vocabulary there is no unknown token, whose runs would be joined across any place; and
-        // bytes must not be merged, since the merged piece's name would not show the characters.
+        // With all bytes in the vocabulary there is no unknown token, whose runs would be joined across any place. Bytes must
+        // not be merged, because the merged piece's name would not show the characters.
         let has_all_bytes = (0..=u8::MAX).all(|byte| vocabulary.contains_key(&format!("<0x{byte:02X}>")))
             && vocabulary.keys().all(|piece| piece.len() == "<0x00>".len() || !piece.contains("<0x"));
         let plain_merges = model.dropout.is_none()
@@ -52,8 +52,8 @@ impl Cutter {
         Some(Self { neighbours })
     }
 
-    /// The first place at or behind byte `from` where `text` can be cut, as a byte index inside the text; `None` if
-    /// there is none before its end.
+    /// The first place at or after byte `from` where `text` can be cut, as a byte index inside the text; `None` if there is
+    /// none before its end.
     pub(super) fn boundary(&self, text: &str, from: usize) -> Option<usize> {
         let from = (from.max(1)..text.len()).find(|index| text.is_char_boundary(*index))?;
         let mut left = text[..from].chars().next_back()?;

@@ -1,4 +1,4 @@
-//! The GPU path on the CUDA shim when something fails: memory, copies, kernels, the device; deadlines behind it.
+//! The GPU path on the CUDA shim when something fails: memory, copies, kernels, the device; and deadlines when it hangs.
 
 use std::time::{Duration, Instant};
 

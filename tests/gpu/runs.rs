@@ -1,5 +1,4 @@
-//! The GPU path on the CUDA shim: what is copied, allocated, recorded and freed, and what happens when something fails. No
-//! kernel runs, so nothing here is about results or speed.
+//! What is copied, allocated, recorded and freed in a run.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -88,7 +88,7 @@ impl Sweep {
         self.len() == 0
     }
 
-    /// Measures everything. `begin` is told what comes next, `done` gets each row as soon as it is measured; an error of
+    /// Measures everything. `begin` gets what comes next, `done` each row as soon as it is measured; an error of
     /// `done` ends the sweep.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ fn version(name: &str) -> Option<String> {
 }
 
 /// [`preload_libraries`], and an error for what ONNX Runtime would not name itself: cuDNN, which it opens in the middle of a
-/// run, and TensorRT, without which looking for engines is of no use.
+/// run, and TensorRT, without which there is no point in looking for engines.
 ///
 /// # Errors
 /// [`ErrorKind::Provider`] with the remedy.

@@ -12,7 +12,7 @@ use crate::exit::CliError;
 /// Writes text to stdout.
 ///
 /// # Errors
-/// [`CliError::Output`], by which a closed pipe is told from other failures.
+/// [`CliError::Output`], which tells a closed pipe from other failures.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CliError::stdout)

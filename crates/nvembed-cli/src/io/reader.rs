@@ -189,7 +189,7 @@ impl OpenFile {
             return Err(CliError::Input(format!("{place}: not a valid record: expected a JSON object")));
         }
         let record: JsonRecord<'_> = serde_json::from_str(&line).map_err(|error| {
-            // The parser counts lines within the record, which is always one line; the file's line stands in front.
+            // The parser counts lines within the record, which is always one line; the file's own line is in `place`.
             let (reason, column) = (error.to_string(), error.column());
             let reason = reason.trim_end_matches(&format!(" at line 1 column {column}"));
             CliError::Input(format!("{place}: not a valid record: {reason} at byte {column} of the line"))
