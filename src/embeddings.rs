@@ -70,7 +70,7 @@ pub struct Stats {
 
 impl Dtype {
     /// Every element type.
-    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+    pub const ALL: &'static [Self] = &[Self::F32, Self::F16];
 
     /// `f32` or `f16`.
     pub fn name(self) -> &'static str {

@@ -42,7 +42,7 @@ pub enum ErrorKind {
     /// The cache folder cannot be written.
     Cache,
     /// A GPU failed: out of memory, a driver error, or an error that makes the device unusable for this process. In the last
-    /// case every later call on the device returns this error: open the model again, or restart the process.
+    /// case every later call on the device returns this error until the process restarts.
     Device,
     /// The caller's [`CancelToken`](crate::CancelToken) ended the call.
     Cancelled,
@@ -52,7 +52,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: &'static [Self] = &[
         Self::Library,
         Self::Provider,
         Self::Model,
@@ -117,6 +117,21 @@ impl Error {
     /// eprintln!("{}", error.report(|name| format!("--{}", name.replace('_', "-"))));
     /// ```
     pub fn report(&self, name: impl Fn(&str) -> String) -> String {
+        let mut text = self.renamed(&name);
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            match error.downcast_ref::<Self>() {
+                Some(error) => text.push_str(&error.renamed(&name)),
+                None => text.push_str(&error.to_string()),
+            }
+            cause = error.source();
+        }
+        text
+    }
+
+    /// The text with the names of options as the reader knows them.
+    fn renamed(&self, name: &impl Fn(&str) -> String) -> String {
         let mut text = String::new();
         let mut rest = self.message.as_str();
         while let Some((before, after)) = rest.split_once('`') {
@@ -135,11 +150,6 @@ impl Error {
             }
         }
         text.push_str(rest);
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
         text
     }
 }
@@ -169,14 +179,14 @@ pub(crate) fn in_range(name: &str, value: usize, low: usize, high: usize) -> Res
 ///
 /// # Errors
 /// [`ErrorKind::Option`] listing the names there are.
-pub(crate) fn by_name<T: Copy, const N: usize>(
+pub(crate) fn by_name<T: Copy>(
     option: &str,
     wanted: &str,
-    values: [T; N],
+    values: &[T],
     name: impl Fn(T) -> &'static str,
 ) -> Result<T> {
-    values.into_iter().find(|value| name(*value) == wanted).ok_or_else(|| {
-        let names = values.map(name).join(", ");
+    values.iter().copied().find(|value| name(*value) == wanted).ok_or_else(|| {
+        let names = values.iter().map(|value| name(*value)).collect::<Vec<_>>().join(", ");
         Error::new(ErrorKind::Option, format!("`{option}` must be one of {names}, got {wanted:?}"))
     })
 }
@@ -191,13 +201,17 @@ mod tests {
         let error = Error::new(ErrorKind::Cache, "`tf32` or `max_length` is off; run `pip install x`").because(io);
         assert_eq!(error.to_string(), "`tf32` or `max_length` is off; run `pip install x`");
         assert_eq!(error.source().unwrap().to_string(), "disk on fire");
-        let report = error.report(|name| format!("--{}", name.replace('_', "-")));
-        assert_eq!(report, "--tf32 or --max-length is off; run `pip install x`: disk on fire");
+        let flag = |name: &str| format!("--{}", name.replace('_', "-"));
+        let report = "--tf32 or --max-length is off; run `pip install x`: disk on fire";
+        assert_eq!(error.report(flag), report);
+        // A cause may be an error of this library itself.
+        let outer = Error::new(ErrorKind::Device, "a GPU failed").because(error);
+        assert_eq!(outer.report(flag), format!("a GPU failed: {report}"));
     }
 
     #[test]
     fn every_kind_has_a_code_of_its_own() {
-        let codes = ErrorKind::ALL.map(ErrorKind::code);
-        assert_eq!(codes, std::array::from_fn(|index| index as i32 + 1));
+        let codes: Vec<_> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+        assert_eq!(codes, (1..=11).collect::<Vec<_>>());
     }
 }

@@ -32,6 +32,9 @@ use crate::provider::Prepares;
 /// [`ErrorKind::Option`] when there is nothing to prepare for the provider; [`ErrorKind::Cache`] when the cache cannot be
 /// written; [`ErrorKind::Inference`] when the embeddings differ; and as [`Embedder::open`].
 pub fn prepare(folder: impl AsRef<Path>, options: &ModelOptions, started: impl FnOnce(&Path)) -> Result<PathBuf> {
+    if options.provider.spec().prepares == Prepares::Nothing {
+        return Err(nothing_to_prepare(options));
+    }
     let opening = Opening::new(folder, options)?;
     if options.provider.builds_engines() {
         // Without devices the entry would have no name; their error says why there are none.

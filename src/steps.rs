@@ -9,18 +9,22 @@ use crate::prompt::Prompt;
 use crate::tokenize::Encoding;
 
 /// Tokenized prompts.
-pub struct Encodings(Vec<Encoding>);
+pub struct Encodings {
+    rows: Vec<Encoding>,
+    pad_token_id: u32,
+}
 
 impl Encodings {
     /// # Errors
     /// As [`Embedder::tokenize`].
     pub fn new(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Self> {
-        embedder.pipeline.encode_all(prompts, options).map(Self)
+        let rows = embedder.pipeline.encode_all(prompts, options)?;
+        Ok(Self { rows, pad_token_id: embedder.pipeline.pad_token_id })
     }
 
     /// Pads all of them into one batch, with its two masks; returns its shape (B, S).
     pub fn padded(&self) -> (usize, usize) {
-        let batch = Batch::new(&self.0.iter().collect::<Vec<_>>(), 2);
+        let batch = Batch::new(&self.rows.iter().collect::<Vec<_>>(), self.pad_token_id);
         std::hint::black_box(&batch).shape()
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::store::{Cache, Key};
 use crate::error::Result;
 use crate::execution::Opening;
-use crate::execution::gpu::{DeviceInfo, Shapes, devices, driver_version, preload_libraries, tensorrt_version};
+use crate::execution::gpu::{DeviceInfo, Shapes, devices, driver_version, tensorrt_version};
 use crate::machine::processor_and_instructions;
 use crate::provider::{Placement, Prepares, engine_options};
 
@@ -51,7 +51,7 @@ impl Place {
                 Key::new("cpu", [format, model, runtime, ("processor", processor_and_instructions()?)])
             }
             (Prepares::Engines, Some(shapes)) => {
-                let facts = [format, model, runtime, tensorrt(opening), gpus(opening)?, engines(opening, shapes)];
+                let facts = [format, model, runtime, tensorrt(), gpus(opening)?, engines(opening, shapes)];
                 Key::new(options.provider.name(), facts)
             }
             _ => return None,
@@ -79,9 +79,8 @@ fn engines(opening: &Opening, shapes: &Shapes) -> (&'static str, String) {
     ("options", engine_options(options.provider, &options.gpu, &options.provider_options, &placement))
 }
 
-/// NVIDIA's libraries report their versions once they are loaded.
-fn tensorrt(opening: &Opening) -> (&'static str, String) {
-    preload_libraries(opening.library.path(), opening.options.provider);
+/// NVIDIA's libraries report their versions once they are loaded, as [`Opening::new`] does.
+fn tensorrt() -> (&'static str, String) {
     ("tensorrt", tensorrt_version().unwrap_or_else(|| "unknown".to_owned()))
 }
 

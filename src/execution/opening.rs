@@ -31,6 +31,10 @@ impl Opening {
         provider.check_model(&manifest)?;
         let library = Library::load(options.library.as_deref())?;
         library.check_provider(provider)?;
+        if options.parallel_prepacking && !library.prepacks_in_parallel() {
+            let version = library.version();
+            tracing::warn!(version, "parallel_prepacking has no effect: it needs ONNX Runtime 1.32");
+        }
         preload_checked(library.path(), provider)?;
         let shapes = provider.is_gpu().then(|| Shapes::new(options, &manifest)).transpose()?;
         if options.verify_hashes {

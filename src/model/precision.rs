@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::Deviation;
+use super::deviation::Deviation;
 
 /// The arithmetic of an exported graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -30,7 +30,7 @@ pub enum Precision {
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 6] = [Self::Fp32, Self::Fp16, Self::Bf16, Self::Int8, Self::Int4, Self::W8a8];
+    pub const ALL: &'static [Self] = &[Self::Fp32, Self::Fp16, Self::Bf16, Self::Int8, Self::Int4, Self::W8a8];
 
     /// The bits of a weight's code, for the quantized precisions.
     pub(crate) fn bits(self) -> Option<u32> {

@@ -44,8 +44,8 @@ pub(crate) fn explain(message: &str) -> Option<String> {
     }
     if NO_MEMORY.iter().any(|words| lower.contains(words)) {
         return Some(
-            "the device has too little free memory; free some, raise `memory_limit`, lower `max_batch_tokens`, or use a model \
-             of a smaller precision"
+            "the device has too little free memory; free some, raise `memory_limit` if it is set, lower \
+             `max_batch_tokens`, or use a model of a smaller precision"
                 .to_owned(),
         );
     }

@@ -133,7 +133,12 @@ impl Library {
     /// old.
     pub fn providers(&self) -> Vec<Provider> {
         let new_enough = |provider: &Provider| self.minor_version >= provider.minimum_version().1;
-        Provider::ALL.into_iter().filter(new_enough).filter(|provider| provider.is_built_in()).collect()
+        Provider::ALL.iter().copied().filter(new_enough).filter(|provider| provider.is_built_in()).collect()
+    }
+
+    /// Whether it knows [`ModelOptions::parallel_prepacking`](crate::ModelOptions::parallel_prepacking).
+    pub(crate) fn prepacks_in_parallel(&self) -> bool {
+        self.minor_version >= 32
     }
 
     /// # Errors

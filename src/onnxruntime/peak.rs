@@ -34,8 +34,10 @@ const RUNS: usize = 5;
 /// does not run.
 ///
 /// # Errors
-/// [`ErrorKind::Inference`] when ONNX Runtime refuses the product, for example because memory runs out.
+/// [`ErrorKind::Option`] when an option is out of range; [`ErrorKind::Inference`] when ONNX Runtime refuses the product, for
+/// example because memory runs out.
 pub fn matmul_peak(manifest: &Manifest, library: &Library, options: &ModelOptions, rows: usize) -> Result<Option<f64>> {
+    options.check()?;
     if options.provider != Provider::Cpu || manifest.precision() == Precision::Bf16 {
         return Ok(None);
     }

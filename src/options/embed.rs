@@ -68,7 +68,7 @@ impl Default for EmbedOptions {
 
 impl EmbedOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 9] = [
+    pub const NAMES: &'static [&'static str] = &[
         "max_length",
         "truncation",
         "special_tokens",
@@ -127,7 +127,7 @@ pub enum SpecialTokens {
 
 impl Truncation {
     /// Every policy.
-    pub const ALL: [Self; 3] = [Self::Reference, Self::KeepEos, Self::Error];
+    pub const ALL: &'static [Self] = &[Self::Reference, Self::KeepEos, Self::Error];
 
     /// `reference`, `keep-eos` or `error`.
     pub fn name(self) -> &'static str {
@@ -155,7 +155,7 @@ impl FromStr for Truncation {
 
 impl SpecialTokens {
     /// Both ways.
-    pub const ALL: [Self; 2] = [Self::Parse, Self::Literal];
+    pub const ALL: &'static [Self] = &[Self::Parse, Self::Literal];
 
     /// `parse` or `literal`.
     pub fn name(self) -> &'static str {
@@ -187,13 +187,13 @@ mod tests {
 
     #[test]
     fn every_name_reads_back_and_an_unknown_one_lists_them() {
-        for value in Truncation::ALL {
+        for &value in Truncation::ALL {
             assert_eq!(value.to_string().parse::<Truncation>().unwrap(), value);
         }
-        for value in SpecialTokens::ALL {
+        for &value in SpecialTokens::ALL {
             assert_eq!(value.to_string().parse::<SpecialTokens>().unwrap(), value);
         }
-        for value in Dtype::ALL {
+        for &value in Dtype::ALL {
             assert_eq!(value.to_string().parse::<Dtype>().unwrap(), value);
         }
         let error = "left".parse::<Truncation>().unwrap_err();

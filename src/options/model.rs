@@ -39,8 +39,8 @@ pub struct ModelOptions {
     pub cache: Option<PathBuf>,
     /// Rearrange the weights for the processor with all threads instead of one, when the model opens. That is faster, but
     /// until it is done the pages of the weights file stay mapped beside the rearranged copy: resident memory shows twice the
-    /// model, though the system can drop those pages whenever it needs them. Needs ONNX Runtime 1.32; older versions ignore
-    /// it. Default: false. CPU only.
+    /// model, though the system can drop those pages whenever it needs them. Needs ONNX Runtime 1.32; with an older version,
+    /// opening logs a warning and uses one thread. Default: false. CPU only.
     pub parallel_prepacking: bool,
     /// Return the memory of each node of the graph to the system as soon as it is free, instead of keeping it in ONNX
     /// Runtime's arena for the next node and the next run. Slower; a row of 16,384 tokens takes about a third less. Default:
@@ -53,7 +53,7 @@ pub struct ModelOptions {
 
 impl ModelOptions {
     /// The names of all options except those of [`ModelOptions::gpu`], which are [`GpuOptions::NAMES`].
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: &'static [&'static str] = &[
         "provider",
         "library",
         "intra_threads",
@@ -66,15 +66,27 @@ impl ModelOptions {
 
     /// The options that do not have their default and that the provider ignores, by name.
     pub fn ignored(&self) -> Vec<&'static str> {
+        // Without `..`, so that a new option cannot be forgotten here. All providers read the first three.
+        let Self {
+            provider: _,
+            library: _,
+            verify_hashes: _,
+            gpu,
+            intra_threads,
+            cache,
+            parallel_prepacking,
+            low_memory,
+            provider_options,
+        } = self;
         let changed = [
-            ("intra_threads", self.intra_threads.is_some()),
-            ("cache", self.cache.is_some()),
-            ("parallel_prepacking", self.parallel_prepacking),
-            ("low_memory", self.low_memory),
-            ("provider_options", !self.provider_options.is_empty()),
+            ("intra_threads", intra_threads.is_some()),
+            ("cache", cache.is_some()),
+            ("parallel_prepacking", *parallel_prepacking),
+            ("low_memory", *low_memory),
+            ("provider_options", !provider_options.is_empty()),
         ];
         let changed = changed.into_iter().filter_map(|(name, changed)| changed.then_some(name));
-        changed.chain(self.gpu.changed()).filter(|name| !self.provider.spec().options.contains(name)).collect()
+        changed.chain(gpu.changed()).filter(|name| !self.provider.spec().options.contains(name)).collect()
     }
 
     /// The same options for another provider, with the default in place of each option that it ignores: for programs that
@@ -154,7 +166,7 @@ mod tests {
         all.gpu.tf32 = true;
         all.gpu.sequence_buckets = vec![16];
         all.gpu.workspace = Some(1);
-        for provider in Provider::ALL {
+        for &provider in Provider::ALL {
             let kept = all.for_provider(provider);
             assert_eq!((kept.ignored(), kept.provider), (vec![], provider));
             assert!(kept.check().is_ok(), "{provider}");
@@ -166,7 +178,7 @@ mod tests {
 
     #[test]
     fn every_option_that_a_provider_reads_exists() {
-        for provider in Provider::ALL {
+        for &provider in Provider::ALL {
             for name in provider.spec().options {
                 assert!(ModelOptions::NAMES.contains(name) || GpuOptions::NAMES.contains(name), "{provider}: {name}");
             }

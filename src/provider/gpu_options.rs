@@ -73,7 +73,7 @@ impl Default for GpuOptions {
 
 impl GpuOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 13] = [
+    pub const NAMES: &'static [&'static str] = &[
         "device_ids",
         "memory_limit",
         "stream",
@@ -107,7 +107,7 @@ impl GpuOptions {
             self.workspace != default.workspace,
             self.build_on_open != default.build_on_open,
         ];
-        Self::NAMES.into_iter().zip(changed).filter_map(|(name, changed)| changed.then_some(name)).collect()
+        Self::NAMES.iter().zip(changed).filter_map(|(name, changed)| changed.then_some(*name)).collect()
     }
 
     /// The options that `keeps` has by name, and the defaults of the others.
@@ -194,7 +194,7 @@ pub enum ArenaStrategy {
 
 impl ArenaStrategy {
     /// Both strategies.
-    pub const ALL: [Self; 2] = [Self::SameAsRequested, Self::NextPowerOfTwo];
+    pub const ALL: &'static [Self] = &[Self::SameAsRequested, Self::NextPowerOfTwo];
 
     /// `same-as-requested` or `next-power-of-two`.
     pub fn name(self) -> &'static str {
@@ -263,7 +263,10 @@ mod tests {
         };
         assert_eq!(all.changed(), GpuOptions::NAMES);
         assert!(GpuOptions::default().changed().is_empty());
-        let tf32 = GpuOptions { tf32: true, ..GpuOptions::default() };
-        assert_eq!(tf32.changed(), ["tf32"]);
+        assert_eq!(all.only(|_| true), all);
+        assert_eq!(all.only(|_| false), GpuOptions::default());
+        for name in GpuOptions::NAMES {
+            assert_eq!(all.only(|kept| kept == *name).changed(), [*name]);
+        }
     }
 }

@@ -57,7 +57,7 @@ const RESERVED: [&str; 13] = [
 
 impl Provider {
     /// Every provider.
-    pub const ALL: [Self; 5] = [Self::Cpu, Self::Cuda, Self::TensorRt, Self::NvTensorRtRtx, Self::OpenVino];
+    pub const ALL: &'static [Self] = &[Self::Cpu, Self::Cuda, Self::TensorRt, Self::NvTensorRtRtx, Self::OpenVino];
 
     /// `cpu`, `cuda`, `tensorrt`, `nv-tensorrt-rtx` or `openvino`.
     pub fn name(self) -> &'static str {

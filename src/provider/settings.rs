@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn every_gpu_provider_gets_the_device_and_the_shared_stream() {
-        for provider in Provider::ALL.into_iter().filter(|provider| provider.is_gpu()) {
+        for provider in Provider::ALL.iter().copied().filter(|provider| provider.is_gpu()) {
             let of = |name| value(provider, &GpuOptions::default(), name);
             assert_eq!(of("device_id").as_deref(), Some("3"));
             assert_eq!(of("has_user_compute_stream").as_deref(), Some("1"));

@@ -104,8 +104,9 @@ fn a_damaged_prepared_graph_is_passed_over_and_made_again() {
 fn what_cannot_be_prepared_is_an_error() {
     let cache = cache();
     let gpu = model_options(|options| options.provider = Provider::Cuda);
-    // The CPU's library has no CUDA; where it has, there is nothing to prepare.
-    assert_eq!(prepare(mini("fp32"), &gpu, |_| {}).unwrap_err().kind(), ErrorKind::Provider);
+    let error = prepare(mini("fp32"), &gpu, |_| {}).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Option);
+    assert!(error.to_string().starts_with("there is nothing to prepare for provider cuda"), "{error}");
     let error = prepare(mini("bf16"), &options(cache.path()), |_| {}).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Provider, "{error}");
     let file = cache.path().join("file");

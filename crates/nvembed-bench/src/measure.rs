@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nvembed::model::{Deviation, Golden};
+use nvembed::model::{Deviation, Golden, Tolerance};
 use nvembed::onnxruntime::matmul_peak;
 use nvembed::{EmbedOptions, Embedder, Embeddings, ModelOptions, Prompt, gpu, machine};
 
@@ -25,17 +25,39 @@ pub(crate) struct Check<'r> {
     options: ModelOptions,
     /// The fp32 model on the CPU, and its name for the row.
     reference: Option<&'r (Embedder, String)>,
-    /// The least cosine over the golden rows; `None` without golden rows.
-    golden_cosine: Option<f64>,
-    /// Whether all golden rows were near enough.
-    golden_agrees: bool,
+    /// What the reader calls options of the library.
+    name: fn(&str) -> String,
+    /// The worst of the golden rows.
+    golden: Worst,
     /// Measured peaks, by rows.
     peaks: Mutex<HashMap<usize, Option<f64>>>,
 }
 
-/// An error of the library with its causes, in one line. Options keep the names they have in the library.
-pub(crate) fn text(error: &nvembed::Error) -> Failure {
-    error.report(str::to_owned)
+/// The deviation of the worst embedding so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Worst {
+    /// The larger of each number; `None` without embeddings.
+    deviation: Option<Deviation>,
+    /// Whether one was not within the tolerance.
+    is_wrong: bool,
+}
+
+impl Worst {
+    fn add(&mut self, deviation: Deviation, tolerance: Tolerance) {
+        self.is_wrong |= !tolerance.allows(deviation);
+        let Some(worst) = &mut self.deviation else {
+            self.deviation = Some(deviation);
+            return;
+        };
+        // `f64::max` would drop a NaN.
+        let larger = |one: f64, other: f64| if one > other || one.is_nan() { one } else { other };
+        worst.largest_difference = larger(worst.largest_difference, deviation.largest_difference);
+        worst.cosine_distance = larger(worst.cosine_distance, deviation.cosine_distance);
+    }
+
+    fn cosine(&self) -> Option<f64> {
+        self.deviation.map(|deviation| 1.0 - deviation.cosine_distance)
+    }
 }
 
 impl<'r> Check<'r> {
@@ -48,26 +70,30 @@ impl<'r> Check<'r> {
         options: ModelOptions,
         reference: Option<&'r (Embedder, String)>,
         limits: &Limits,
+        name: fn(&str) -> String,
     ) -> Result<Self, Failure> {
-        let golden = if limits.dry_run { None } else { Golden::open(embedder.manifest()).map_err(|e| text(&e))? };
+        let text = |error: nvembed::Error| error.report(name);
+        let golden = if limits.dry_run { None } else { Golden::open(embedder.manifest()).map_err(text)? };
         if golden.is_none() && reference.is_none() && !limits.dry_run {
             return Err(
-                "the model has no golden embeddings and no --reference was given: its embeddings cannot be verified"
+                "the model has no golden embeddings and no reference was given: its embeddings cannot be verified"
                     .to_owned(),
             );
         }
         let rows = golden.as_ref().map(Golden::rows).unwrap_or_default();
         let prompts: Vec<_> = rows.iter().map(|row| row.prompt()).collect();
-        let found = embedder.embed(&prompts, &EmbedOptions::default()).map_err(|error| text(&error))?.to_f32();
+        let found = embedder.embed(&prompts, &EmbedOptions::default()).map_err(text)?.to_f32();
         let tolerance = embedder.manifest().precision().tolerance();
-        let (mut least, mut golden_agrees) = (f64::INFINITY, true);
+        let mut golden = Worst::default();
         for (found, row) in found.rows().into_iter().zip(rows) {
-            let deviation = Deviation::between(found, &row.embedding);
-            golden_agrees &= tolerance.allows(deviation);
-            least = least.min(1.0 - deviation.cosine_distance);
+            golden.add(Deviation::between(found, &row.embedding), tolerance);
         }
-        let golden_cosine = (!rows.is_empty()).then_some(least);
-        Ok(Self { embedder, options, reference, golden_cosine, golden_agrees, peaks: Mutex::default() })
+        Ok(Self { embedder, options, reference, name, golden, peaks: Mutex::default() })
+    }
+
+    /// An error of the library with its causes, in one line.
+    fn text(&self, error: &nvembed::Error) -> Failure {
+        error.report(self.name)
     }
 
     /// Fills a row: compares the workload's embeddings and, if they are right, times them.
@@ -75,7 +101,7 @@ impl<'r> Check<'r> {
     /// # Errors
     /// When a call fails.
     pub(crate) fn measure(&self, workload: &Workload, limits: &Limits, row: Row) -> Result<Row, Failure> {
-        let lengths = workload.lengths(&self.embedder)?;
+        let lengths = workload.lengths(&self.embedder, self.name)?;
         let tokens: usize = lengths.iter().sum();
         let row = Row { rows: workload.prompts.len(), tokens, ..row };
         let found = self.embed(&self.embedder, workload)?;
@@ -84,13 +110,21 @@ impl<'r> Check<'r> {
             let padding_waste = Some(found.stats().padding_waste());
             return Ok(Row { status: Status::DryRun, padding_waste, calls: 1, ..row });
         }
-        let (cosine_min, right) = self.compare(workload, &found)?;
-        let against =
-            [self.golden_cosine.map(|_| "golden embeddings (float64)"), self.reference.map(|(_, name)| name.as_str())];
+        let worst = self.compare(workload, &found)?;
+        let against = [
+            self.golden.deviation.map(|_| "golden embeddings (float64)"),
+            self.reference.map(|(_, name)| name.as_str()),
+        ];
         let against: Vec<_> = against.into_iter().flatten().collect();
-        let row = Row { cosine_min: Some(cosine_min), verified_against: Some(against.join(", ")), ..row };
-        if !right {
-            let error = format!("not timed: the least cosine to {} is {cosine_min}", against.join(", "));
+        let row = Row { cosine_min: worst.cosine(), verified_against: Some(against.join(", ")), ..row };
+        if let (true, Some(deviation)) = (worst.is_wrong, worst.deviation) {
+            let Deviation { largest_difference, cosine_distance, .. } = deviation;
+            let tolerance = self.embedder.manifest().precision().tolerance();
+            let error = format!(
+                "not timed: embeddings differ from {} by up to {largest_difference:.1e} in a number and {cosine_distance:.1e} \
+                 in 1 - cosine; allowed is {tolerance}",
+                against.join(", ")
+            );
             return Ok(Row { status: Status::Wrong, error: Some(error), ..row });
         }
         match limits.rate {
@@ -99,23 +133,21 @@ impl<'r> Check<'r> {
         }
     }
 
-    /// The least cosine, and whether every embedding is near enough.
-    fn compare(&self, workload: &Workload, found: &Embeddings) -> Result<(f64, bool), Failure> {
-        let (mut least, mut right) = (self.golden_cosine.unwrap_or(f64::INFINITY), self.golden_agrees);
+    /// The worst of the golden rows and, if there is a reference, of the workload's.
+    fn compare(&self, workload: &Workload, found: &Embeddings) -> Result<Worst, Failure> {
+        let mut worst = self.golden;
         if let Some((reference, _)) = self.reference {
             let tolerance = self.embedder.manifest().precision().tolerance();
             let (found, wanted) = (found.to_f32(), self.embed(reference, workload)?.to_f32());
             for (found, wanted) in found.rows().into_iter().zip(wanted.rows()) {
-                let deviation = Deviation::between(found, wanted);
-                right &= tolerance.allows(deviation);
-                least = least.min(1.0 - deviation.cosine_distance);
+                worst.add(Deviation::between(found, wanted), tolerance);
             }
         }
-        Ok((least, right))
+        Ok(worst)
     }
 
     fn embed(&self, embedder: &Embedder, workload: &Workload) -> Result<Embeddings, Failure> {
-        embedder.embed(&workload.prompts, &workload.options).map_err(|error| text(&error))
+        embedder.embed(&workload.prompts, &workload.options).map_err(|error| self.text(&error))
     }
 
     /// One call after another.
@@ -156,7 +188,7 @@ impl<'r> Check<'r> {
     fn open_loop(&self, workload: &Workload, limits: &Limits, rate: f64, row: Row) -> Result<Row, Failure> {
         let prompt =
             |index: usize| std::slice::from_ref::<Prompt<'_>>(&workload.prompts[index % workload.prompts.len()]);
-        self.embedder.embed(prompt(0), &workload.options).map_err(|error| text(&error))?; // warms up
+        self.embedder.embed(prompt(0), &workload.options).map_err(|error| self.text(&error))?; // warms up
         let count = ((rate * limits.time.as_secs_f64()).ceil() as usize).max(limits.min_calls);
         let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
         let start = Instant::now();
@@ -179,7 +211,7 @@ impl<'r> Check<'r> {
         });
         let seconds = start.elapsed().as_secs_f64();
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let results = results.into_iter().collect::<nvembed::Result<Vec<_>>>().map_err(|error| text(&error))?;
+        let results = results.into_iter().collect::<nvembed::Result<Vec<_>>>().map_err(|error| self.text(&error))?;
         let (times, tokens): (Vec<_>, Vec<_>) = results.into_iter().unzip();
         let tokens: usize = tokens.iter().sum();
         Ok(Row {
@@ -198,7 +230,7 @@ impl<'r> Check<'r> {
         if !self.options.provider.is_gpu() {
             return Ok(None);
         }
-        let devices = gpu::devices().map_err(|error| text(&error))?;
+        let devices = gpu::devices().map_err(|error| self.text(&error))?;
         Ok(devices.first().map(|device| (device.total_memory - device.free_memory) as u64))
     }
 
@@ -210,7 +242,7 @@ impl<'r> Check<'r> {
             return Ok(*peak);
         }
         let (manifest, library) = (self.embedder.manifest(), self.embedder.library());
-        let peak = matmul_peak(manifest, library, &self.options, rows).map_err(|error| text(&error))?;
+        let peak = matmul_peak(manifest, library, &self.options, rows).map_err(|error| self.text(&error))?;
         peaks.insert(rows, peak);
         Ok(peak)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nvembed::model::{Manifest, Precision};
 use nvembed::{Embedder, ModelOptions, Provider, gpu};
 
-use crate::measure::{Check, Failure, PeakMemory, text};
+use crate::measure::{Check, Failure, PeakMemory};
 use crate::row::{Facts, Row, SCHEMA_VERSION, Status};
 use crate::workload::Workload;
 use crate::{Error, Kind};
@@ -40,6 +40,8 @@ pub struct Sweep {
     pub limits: Limits,
     /// What every row says of the machine and the program.
     pub facts: Facts,
+    /// What messages call an option of the library, for example a flag. By default, what the library calls it.
+    pub name: fn(&str) -> String,
     /// An fp32 model on the CPU whose embeddings every workload's are compared with.
     reference: Option<(Embedder, String)>,
 }
@@ -53,7 +55,7 @@ impl Sweep {
         limits: Limits,
         facts: Facts,
     ) -> Self {
-        Self { models, providers, workloads, rounds: 1, limits, facts, reference: None }
+        Self { models, providers, workloads, rounds: 1, limits, facts, name: str::to_owned, reference: None }
     }
 
     /// Compares every workload's embeddings with those of the fp32 model in this folder, opened with these options.
@@ -63,7 +65,8 @@ impl Sweep {
     /// returns.
     pub fn set_reference(&mut self, folder: PathBuf, options: &ModelOptions) -> Result<(), Error> {
         let manifest = Manifest::open(&folder)?;
-        let refuse = |reason: String| Err(Error::Reference(format!("--reference {}: {reason}", folder.display())));
+        let refuse =
+            |reason: String| Err(Error::Reference(format!("{} cannot be the reference: {reason}", folder.display())));
         if manifest.precision() != Precision::Fp32 {
             return refuse(format!("an fp32 model is needed, got {}", manifest.precision()));
         }
@@ -103,18 +106,19 @@ impl Sweep {
                 let manifest = Manifest::open(model)?;
                 for options in &self.providers {
                     let provider = options.provider;
+                    let gpu = gpu_name(provider);
                     let peak_memory = PeakMemory::start();
                     let start = Instant::now();
-                    let opened = Embedder::open(model, options).map_err(|error| text(&error));
+                    let opened = Embedder::open(model, options).map_err(|error| error.report(self.name));
                     let open_s = opened.is_ok().then(|| start.elapsed().as_secs_f64());
                     let check = opened.and_then(|embedder| {
                         self.facts.library(embedder.library());
-                        Check::new(embedder, options.clone(), self.reference.as_ref(), &self.limits)
+                        Check::new(embedder, options.clone(), self.reference.as_ref(), &self.limits, self.name)
                     });
                     for workload in &self.workloads {
                         begin(format!("{} {provider} {}", manifest.precision(), workload.kind));
                         let row = empty_row(&manifest, provider, workload.kind, round, self.facts.now());
-                        let row = Row { open_s, rate_per_s: self.limits.rate, ..row };
+                        let row = Row { open_s, gpu: gpu.clone(), rate_per_s: self.limits.rate, ..row };
                         let measured: Result<Row, Failure> = match &check {
                             Ok(check) => check.measure(workload, &self.limits, row.clone()),
                             Err(failure) => Err(failure.clone()),
@@ -142,7 +146,7 @@ fn empty_row(manifest: &Manifest, provider: Provider, workload: Kind, round: usi
         quantization: manifest.quantization().map(|quantization| quantization.to_string()),
         target: manifest.target().to_string(),
         provider: provider.to_string(),
-        gpu: gpu_name(provider),
+        gpu: None,
         workload,
         rate_per_s: None,
         round,

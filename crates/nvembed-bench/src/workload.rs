@@ -62,8 +62,8 @@ impl Workload {
     }
 
     /// The number of token ids of each prompt; or why the workload cannot be run.
-    pub(crate) fn lengths(&self, embedder: &Embedder) -> Result<Vec<usize>, String> {
-        let tokens = embedder.tokenize(&self.prompts, &self.options).map_err(|error| crate::measure::text(&error))?;
+    pub(crate) fn lengths(&self, embedder: &Embedder, name: fn(&str) -> String) -> Result<Vec<usize>, String> {
+        let tokens = embedder.tokenize(&self.prompts, &self.options).map_err(|error| error.report(name))?;
         let lengths: Vec<usize> = tokens.into_iter().map(|tokens| tokens.ids.len()).collect();
         if let (Some(wanted), Some(found)) = (self.options.max_length, lengths.iter().min())
             && *found != wanted

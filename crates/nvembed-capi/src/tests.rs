@@ -36,7 +36,7 @@ fn success_clears_the_error() {
 
 #[test]
 fn every_kind_of_error_has_the_code_that_is_named_after_it() {
-    for kind in ErrorKind::ALL {
+    for &kind in ErrorKind::ALL {
         let mut wanted = "NVEMBED".to_owned();
         for letter in format!("{kind:?}").chars() {
             if letter.is_ascii_uppercase() {
@@ -52,13 +52,14 @@ fn every_kind_of_error_has_the_code_that_is_named_after_it() {
 
 #[test]
 fn every_element_type_has_a_number() {
-    assert_eq!(Dtype::ALL.map(|dtype| embed::dtype_in_c(dtype).unwrap()), [NVEMBED_F32, NVEMBED_F16]);
+    let dtypes: Vec<_> = Dtype::ALL.iter().map(|dtype| embed::dtype_in_c(*dtype).unwrap()).collect();
+    assert_eq!(dtypes, [NVEMBED_F32, NVEMBED_F16]);
 }
 
 #[test]
 fn errors_name_options_by_setters_that_exist() {
     let header = include_str!("../include/nvembed.h");
-    let options = [&ModelOptions::NAMES[..], &GpuOptions::NAMES[..], &EmbedOptions::NAMES[..]].concat();
+    let options = [ModelOptions::NAMES, GpuOptions::NAMES, EmbedOptions::NAMES].concat();
     for name in &options {
         let in_c = names::in_c(name);
         if in_c.starts_with("nvembed_") {

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_error_has_an_exit_code() {
-        for kind in ErrorKind::ALL {
+        for &kind in ErrorKind::ALL {
             assert_ne!(code(kind), 1, "{kind:?}");
         }
     }

@@ -9,7 +9,7 @@ mod similarity;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Run NVIDIA NV-Embed text-embedding models on ONNX Runtime.
 #[derive(Debug, Parser)]
@@ -41,7 +41,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    if let Some(command) = matches.subcommand_name().and_then(|name| Cli::command().find_subcommand(name).cloned()) {
+        arguments::keep_flags(&command);
+    }
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     log::start(cli.verbose);
     let outcome = match cli.command {
         Command::Embed(arguments) => commands::embed::run(arguments),

@@ -246,7 +246,7 @@ fn attempt<T>(
         match session.check() {
             Err(broken) if on_device => {
                 let message = format!("{broken}; the device is unusable until this process restarts");
-                tracing::error!(message, %error, "a GPU failed");
+                tracing::error!(message, error = error.report(str::to_owned), "a GPU failed");
                 failure.get_or_init(|| Error::new(ErrorKind::Device, message).because(error)).clone()
             }
             _ => error,

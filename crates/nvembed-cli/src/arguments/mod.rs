@@ -4,6 +4,7 @@ mod gpu;
 mod size;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use clap::Args;
 use nvembed::{EmbedOptions, Embedder, ModelOptions, Provider, SpecialTokens, Truncation};
@@ -107,9 +108,6 @@ pub(crate) struct EmbedArguments {
     /// Rows per batch.
     #[arg(long, value_name = "N", default_value_t = EmbedOptions::default().max_batch_size)]
     max_batch_size: usize,
-    /// Texts read at a time: a larger window fills batches better, a smaller one returns results sooner.
-    #[arg(long, value_name = "N", default_value_t = EmbedOptions::default().window)]
-    window: usize,
 }
 
 impl EmbedArguments {
@@ -120,17 +118,29 @@ impl EmbedArguments {
         options.special_tokens = self.special_tokens;
         options.max_batch_tokens = self.max_batch_tokens;
         options.max_batch_size = self.max_batch_size;
-        options.window = self.window;
         options
     }
 }
 
-/// What the command line calls an option of the library.
+/// The flags of the command that runs.
+static FLAGS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Keeps the flags of the command that runs, for [`flag`].
+pub(crate) fn keep_flags(command: &clap::Command) {
+    let flags = command.get_arguments().filter_map(|argument| argument.get_long());
+    FLAGS.get_or_init(|| flags.map(|flag| format!("--{flag}")).collect());
+}
+
+/// What the command line calls an option of the library: its flag, or its plain name where the command has no such flag.
 pub(crate) fn flag(option: &str) -> String {
-    match option {
+    let flag = match option {
         "cuda_graphs" => "--no-cuda-graphs".to_owned(),
         "provider_options" => "--provider-option".to_owned(),
         _ => format!("--{}", option.replace('_', "-")),
+    };
+    match FLAGS.get() {
+        Some(flags) if !flags.contains(&flag) => option.to_owned(),
+        _ => flag,
     }
 }
 
@@ -162,10 +172,10 @@ mod tests {
     #[test]
     fn every_option_of_the_library_is_a_flag_by_its_name() {
         // Objects of a program's own, and the commands' own flags, are no flags of these arguments.
-        let not_here = ["stream", "buffer_sets", "deadline", "cancel", "dtype"];
+        let not_here = ["stream", "buffer_sets", "deadline", "cancel", "dtype", "window"];
         let command = All::command();
         let flags: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
-        let names = ModelOptions::NAMES.iter().chain(&GpuOptions::NAMES).chain(&EmbedOptions::NAMES);
+        let names = ModelOptions::NAMES.iter().chain(GpuOptions::NAMES).chain(EmbedOptions::NAMES);
         for name in names.filter(|name| !not_here.contains(name)) {
             assert!(flags.contains(&flag(name).trim_start_matches('-')), "{name}: {flags:?}");
         }

@@ -144,6 +144,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let threads = arguments.open.options(Provider::Cpu).intra_threads;
     let facts = Facts::new(threads, option_env!("NVEMBED_COMMIT"));
     let mut sweep = Sweep::new(arguments.models.clone(), providers, workloads, limits, facts);
+    sweep.name = flag;
     sweep.rounds = arguments.rounds;
     if let Some(folder) = &arguments.reference {
         let options = arguments.open.options(Provider::Cpu).for_provider(Provider::Cpu);
@@ -240,7 +241,9 @@ impl Arguments {
     /// How models are opened on each provider: with the options that it reads. One that no provider reads is an error.
     fn providers(&self) -> Result<Vec<ModelOptions>, CliError> {
         let all: Vec<_> = self.providers.iter().map(|provider| self.open.options(*provider)).collect();
-        let ignored: Vec<_> = all.iter().map(ModelOptions::ignored).collect();
+        // The reference reads the options of the CPU.
+        let reference = self.reference.as_ref().map(|_| self.open.options(Provider::Cpu));
+        let ignored: Vec<_> = all.iter().chain(&reference).map(ModelOptions::ignored).collect();
         let by_all = ignored.first().into_iter().flatten().find(|name| ignored.iter().all(|list| list.contains(name)));
         if let Some(name) = by_all {
             let names: Vec<_> = self.providers.iter().map(|provider| provider.name()).collect();

@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Element type of .npy files: f32 or f16. Default: f32.
     #[arg(long, value_name = "TYPE", value_parser = parse::<Dtype>)]
     dtype: Option<Dtype>,
+    /// Texts read at a time: a larger window fills batches better, a smaller one returns results sooner.
+    #[arg(long, value_name = "N", default_value_t = EmbedOptions::default().window)]
+    window: usize,
     /// No progress bar and no summary.
     #[arg(short, long)]
     quiet: bool,
@@ -60,7 +63,10 @@ struct Tag {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { files, format, task, instruction, output, output_format, dtype, quiet, embed, model } = arguments;
+    let Arguments { files, format, task, instruction, output, output_format, dtype, window, quiet, embed, model } =
+        arguments;
+    let mut options = embed.options();
+    options.window = window;
     interrupt::watch()?;
     check_output_is_no_input(&files, output.as_deref())?;
     let embedder = model.open()?;
@@ -69,7 +75,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let instruction = task.map(|task| Prompt::instruction_for(&task)).or(instruction).unwrap_or_default();
     let reader = Reader::new(files, format, instruction);
     let mut writer = Writer::open(output.as_deref(), output_format, dtype, embedder.dim())?;
-    let result = embed_all(&embedder, reader, &embed.options(), &mut writer, &bar);
+    let result = embed_all(&embedder, reader, &options, &mut writer, &bar);
     bar.finish_and_clear();
     let (summary, stats) = result?;
     writer.finish()?;

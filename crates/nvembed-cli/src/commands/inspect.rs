@@ -94,7 +94,7 @@ fn tolerances() -> Value {
         Tolerance::CosineDistance(bound) => json!({ "cosine_distance": bound }),
         other => json!(other.to_string()),
     };
-    Precision::ALL.into_iter().map(|precision| (precision.to_string(), one(precision))).collect()
+    Precision::ALL.iter().map(|precision| (precision.to_string(), one(*precision))).collect()
 }
 
 fn describe_machine() -> Value {

@@ -68,6 +68,7 @@ fn a_wrong_answer_is_reported_and_not_timed() {
         (Some("wrong"), &json!(null), &json!(0))
     );
     assert!(rows[0]["cosine_min"].as_f64().unwrap() < 0.99, "{}", rows[0]);
+    assert!(rows[0]["error"].as_str().unwrap().ends_with("allowed is 1e-5 in each number"), "{}", rows[0]);
     assert_eq!(rows[1]["status"], "ok", "the others are measured all the same");
 }
 
