@@ -4,9 +4,9 @@
     python3 tests/lint/imports.py --list     # prints every import between rooms
 
 A room is a folder of src/, or a file beside the folders. FLOORS lists the rooms from the ground up: a room imports only
-rooms of lower floors. Within a folder, modules must not import each other in a circle. A name that a folder or the crate
-re-exports counts as an import of the module that defines it. Test modules are left out. The check first proves on a small
-tree of its own that it can fail.
+rooms of lower floors. Within a folder, modules must not import each other in a circle. A name that a folder or the
+crate re-exports counts as an import of the module that defines it. Test modules are left out. The check first proves
+that it can fail, on a small tree of its own.
 """
 
 import re
