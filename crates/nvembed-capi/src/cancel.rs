@@ -38,8 +38,9 @@ pub unsafe extern "C" fn nvembed_cancel_new(
 }
 
 /// Cancels the calls that have this token, and every call that gets it later; they return NVEMBED_CANCELLED. This function
-/// returns at once. Calls check their token before they tokenize, before each run of the graph, and during a run between two
-/// nodes of the graph. A token cannot be reset: create a new one.
+/// returns at once. Calls check their token before they tokenize and before each run of the graph. A run that has begun ends
+/// between two nodes of the graph on the CPU and finishes first on OpenVINO; a call on a GPU does not wait for it. A token
+/// cannot be reset: create a new one.
 ///
 /// Thread-safe, but not for signal handlers.
 #[unsafe(no_mangle)]
