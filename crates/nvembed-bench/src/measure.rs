@@ -262,3 +262,25 @@ impl PeakMemory {
         machine::peak_memory().filter(|_| self.was_reset)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nvembed::model::Precision;
+
+    use super::*;
+
+    #[test]
+    fn the_worst_deviation_is_kept_and_one_that_is_no_number_stays() {
+        let tolerance = Precision::Fp32.tolerance();
+        let mut worst = Worst::default();
+        assert!(worst.cosine().is_none() && !worst.is_wrong);
+        worst.add(Deviation::between(&[1.0, 0.0], &[1.0, 0.0]), tolerance);
+        assert!(worst.cosine() == Some(1.0) && !worst.is_wrong);
+        worst.add(Deviation::between(&[0.0, 1.0], &[1.0, 0.0]), tolerance);
+        worst.add(Deviation::between(&[1.0, 0.0], &[1.0, 0.0]), tolerance);
+        assert!(worst.cosine() == Some(0.0) && worst.is_wrong);
+        worst.add(Deviation::between(&[f32::NAN, 0.0], &[1.0, 0.0]), tolerance);
+        worst.add(Deviation::between(&[1.0, 0.0], &[1.0, 0.0]), tolerance);
+        assert!(worst.cosine().unwrap().is_nan() && worst.is_wrong);
+    }
+}

@@ -41,9 +41,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    if let Some(command) = matches.subcommand_name().and_then(|name| Cli::command().find_subcommand(name).cloned()) {
-        arguments::keep_flags(&command);
+    let program = Cli::command();
+    let matches = program.clone().get_matches();
+    if let Some(command) = matches.subcommand_name().and_then(|name| program.find_subcommand(name)) {
+        arguments::keep_flags(command);
     }
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     log::start(cli.verbose);
