@@ -110,7 +110,7 @@ impl Embedder {
                  {count}"
             ));
         }
-        DeviceEmbeddings::run(worker, &encodings, self.dim(), self.pipeline.pad_token_id, &options.stop())
+        DeviceEmbeddings::run(worker, &encodings, self.dim(), &options.stop())
     }
 
     /// Allocates buffers and records CUDA graphs for every shape that calls with these options can need, so that no call has

@@ -15,13 +15,12 @@ pub(crate) struct Pipeline {
     pub(crate) executor: Executor,
     max_length: usize,
     pub(crate) dim: usize,
-    pub(crate) pad_token_id: u32,
 }
 
 impl Pipeline {
     pub(crate) fn new(manifest: &Manifest, tokenizer: Tokenizer, executor: Executor) -> Self {
-        let (max_length, dim, pad_token_id) = (manifest.max_length(), manifest.dim(), manifest.pad_token_id());
-        Self { tokenizer, executor, max_length, dim, pad_token_id }
+        let (max_length, dim) = (manifest.max_length(), manifest.dim());
+        Self { tokenizer, executor, max_length, dim }
     }
 
     /// Checks the options of a call; returns the row limit in force, in token ids.
@@ -53,7 +52,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Call::start`].
     pub(crate) fn start(&self, encodings: Vec<Encoding>, options: &EmbedOptions, start: Instant) -> Result<Call<'_>> {
-        Call::start(&self.executor, encodings, self.dim, self.pad_token_id, options, start)
+        Call::start(&self.executor, encodings, self.dim, options, start)
     }
 
     /// Whether runs go on by themselves while the caller tokenizes.

@@ -1,9 +1,10 @@
 //! The steps of a call one by one, for `benches/steps.rs`. Not an interface: it changes with what it measures.
 
-use crate::batch::{Batch, Plan, RUN_COST_ON_CPU};
+use crate::batch::{Batch, Plan, RUN_COST_ON_CPU, Shape};
 use crate::embedder::Embedder;
 use crate::embeddings::{Dtype, Embeddings, Rows};
 use crate::error::Result;
+use crate::model::Layout;
 use crate::options::EmbedOptions;
 use crate::prompt::Prompt;
 use crate::tokenize::Encoding;
@@ -11,6 +12,7 @@ use crate::tokenize::Encoding;
 /// Tokenized prompts.
 pub struct Encodings {
     rows: Vec<Encoding>,
+    layout: Layout,
     pad_token_id: u32,
 }
 
@@ -19,20 +21,25 @@ impl Encodings {
     /// As [`Embedder::tokenize`].
     pub fn new(embedder: &Embedder, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Self> {
         let rows = embedder.pipeline.encode_all(prompts, options)?;
-        Ok(Self { rows, pad_token_id: embedder.pipeline.pad_token_id })
+        let manifest = embedder.manifest();
+        Ok(Self { rows, layout: manifest.layout(), pad_token_id: manifest.pad_token_id() })
     }
 
-    /// Pads all of them into one batch, with its two masks; returns its shape (B, S).
+    /// Writes all of them as one batch, as the graph takes it; returns the number of rows and the longest one's length.
     pub fn padded(&self) -> (usize, usize) {
-        let batch = Batch::new(&self.rows.iter().collect::<Vec<_>>(), self.pad_token_id);
-        std::hint::black_box(&batch).shape()
+        let batch = Batch::new(&self.rows.iter().collect::<Vec<_>>());
+        let shape = batch.shape();
+        let mut numbers = vec![0; shape.numbers(self.layout)];
+        batch.write(self.layout, shape, self.pad_token_id, &mut numbers);
+        std::hint::black_box(&numbers);
+        (shape.rows, shape.length)
     }
 }
 
 /// How many batches rows of these lengths become, of at most `max_tokens` padded tokens and `max_rows` rows each.
 pub fn plan(lengths: &[usize], max_tokens: usize, max_rows: usize) -> usize {
-    let rows = |longest: usize| (max_tokens / longest).min(max_rows);
-    Plan::new(lengths, RUN_COST_ON_CPU, rows, |rows, longest| rows * longest).batches().len()
+    let fits = |shape: Shape| shape.positions() <= max_tokens && shape.rows <= max_rows;
+    Plan::new(lengths, RUN_COST_ON_CPU, fits, Shape::positions).batches().len()
 }
 
 /// Puts a batch's rows [B, D], as a graph returned them, into the result of a call, in another element type.

@@ -1,10 +1,12 @@
-//! Encodings to batches: which rows run together, and the padded arrays they become.
+//! Encodings to batches: which rows run together, and the arrays they become.
 
 mod plan;
 mod rows;
+mod shape;
 
 pub(crate) use plan::{BATCH_TOKENS_ON_CPU, BATCH_TOKENS_ON_GPU, Plan, RUN_COST_ON_CPU, RUN_COST_ON_GPU};
 pub(crate) use rows::Batch;
+pub(crate) use shape::Shape;
 
 /// Lengths as real collections have them: many short, a long tail.
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Which rows run together.
 
+use super::Shape;
+
 /// The fixed cost of a run on the CPU, in tokens.
 ///
 /// It keeps the plan from running every length alone. On two cores, a run of nv-embed-mini was measured to cost as much as
@@ -27,24 +29,32 @@ pub(crate) struct Plan {
 impl Plan {
     /// The cheapest way to run rows of the given lengths.
     ///
-    /// Rows are sorted by length and cut into batches of at most `max_rows(longest)` rows (one is always allowed), so that
-    /// the sum of `cost(rows, longest) + run_cost` over the batches, in tokens, is minimal (dynamic programming over the
-    /// sorted lengths). Batches of long rows run first, so that memory peaks at once.
+    /// Rows are sorted by length and cut into batches that `fits` allows (one row always is), so that the sum of `cost` and
+    /// `run_cost` over the batches, in tokens, is minimal (dynamic programming over the sorted lengths). What fits must still
+    /// fit without its shortest row. Batches of long rows run first, so that memory peaks at once.
     pub(crate) fn new(
         lengths: &[usize],
         run_cost: usize,
-        max_rows: impl Fn(usize) -> usize,
-        cost: impl Fn(usize, usize) -> usize,
+        fits: impl Fn(Shape) -> bool,
+        cost: impl Fn(Shape) -> usize,
     ) -> Self {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|row| lengths[*row]);
         // best[i]: the least cost of the i shortest rows, and where the batch that ends there begins.
         let mut best = vec![(0, 0)];
         for end in 1..=order.len() {
-            let longest = lengths[order[end - 1]];
-            let fits = max_rows(longest).max(1);
-            let total = |start: usize| best[start].0 + cost(end - start, longest) + run_cost;
-            let choice = (end.saturating_sub(fits)..end).map(|start| (total(start), start)).min();
+            let length = lengths[order[end - 1]];
+            let mut tokens = 0;
+            let mut choice = None;
+            for start in (0..end).rev() {
+                tokens += lengths[order[start]];
+                let shape = Shape { rows: end - start, length, tokens };
+                if choice.is_some() && !fits(shape) {
+                    break;
+                }
+                let total = (best[start].0 + cost(shape) + run_cost, start);
+                choice = Some(choice.map_or(total, |least: (usize, usize)| least.min(total)));
+            }
             best.extend(choice);
         }
         let mut batches = Vec::new();
@@ -73,8 +83,8 @@ mod tests {
     use super::*;
     use crate::batch::mixed_lengths;
 
-    fn budget(max_tokens: usize, max_rows: usize) -> impl Fn(usize) -> usize {
-        move |longest| (max_tokens / longest).min(max_rows)
+    fn budget(max_tokens: usize, max_rows: usize) -> impl Fn(Shape) -> bool {
+        move |shape| shape.positions() <= max_tokens && shape.rows <= max_rows
     }
 
     fn padded(plan: &Plan, lengths: &[usize]) -> usize {
@@ -82,14 +92,10 @@ mod tests {
         plan.batches().iter().map(cost).sum()
     }
 
-    fn exact(rows: usize, longest: usize) -> usize {
-        rows * longest
-    }
-
     #[test]
     fn every_row_is_in_exactly_one_batch_within_the_limits() {
         let lengths = mixed_lengths(777);
-        let plan = Plan::new(&lengths, RUN_COST_ON_CPU, budget(1000, 32), exact);
+        let plan = Plan::new(&lengths, RUN_COST_ON_CPU, budget(1000, 32), Shape::positions);
         let mut seen: Vec<usize> = plan.batches().concat();
         seen.sort_unstable();
         assert_eq!(seen, (0..777).collect::<Vec<_>>());
@@ -104,7 +110,7 @@ mod tests {
         let lengths = mixed_lengths(2000);
         let real: usize = lengths.iter().sum();
         let limits = budget(BATCH_TOKENS_ON_CPU, 256);
-        let padded = padded(&Plan::new(&lengths, RUN_COST_ON_CPU, limits, exact), &lengths);
+        let padded = padded(&Plan::new(&lengths, RUN_COST_ON_CPU, limits, Shape::positions), &lengths);
         let waste = 1.0 - real as f64 / padded as f64;
         println!("padding waste on 2000 mixed lengths: {:.2} %", 100.0 * waste);
         assert!(waste <= 0.05, "{waste}");
@@ -112,13 +118,21 @@ mod tests {
 
     #[test]
     fn long_rows_run_first_and_alone_when_over_the_budget() {
-        let plan = Plan::new(&[3, 5000, 4, 9000], RUN_COST_ON_CPU, budget(4096, 8), exact);
+        let plan = Plan::new(&[3, 5000, 4, 9000], RUN_COST_ON_CPU, budget(4096, 8), Shape::positions);
         assert_eq!(plan.batches(), [vec![3], vec![1], vec![0, 2]]);
     }
 
     #[test]
+    fn a_plan_by_tokens_puts_rows_of_all_lengths_together() {
+        let lengths = mixed_lengths(2000);
+        let by_tokens = Plan::new(&lengths, RUN_COST_ON_GPU, |shape| shape.tokens <= 4096, |shape| shape.tokens);
+        let real: usize = lengths.iter().sum();
+        assert_eq!(by_tokens.batches().len(), real.div_ceil(4096));
+    }
+
+    #[test]
     fn no_rows_make_no_batches() {
-        assert!(Plan::new(&[], RUN_COST_ON_CPU, budget(4096, 8), exact).batches().is_empty());
+        assert!(Plan::new(&[], RUN_COST_ON_CPU, budget(4096, 8), Shape::positions).batches().is_empty());
     }
 
     #[test]
@@ -136,7 +150,7 @@ mod tests {
             sum
         };
         let best = (0..1 << 6).map(cost).min();
-        let plan = Plan::new(&lengths, RUN_COST_ON_CPU, |_| 100, exact);
+        let plan = Plan::new(&lengths, RUN_COST_ON_CPU, |_| true, Shape::positions);
         assert_eq!(Some(padded(&plan, &lengths) + plan.batches().len() * RUN_COST_ON_CPU), best);
     }
 }

@@ -14,7 +14,6 @@ use crate::tokenize::Encoding;
 /// A call that has begun. On GPUs the first batches run while the caller does something else.
 pub(crate) struct Call<'e> {
     executor: &'e Executor,
-    pad_token_id: u32,
     encodings: Vec<Encoding>,
     batches: std::vec::IntoIter<Vec<usize>>,
     /// Whether a row is longer than batches usually are: the memory it takes on the host is not kept after the call.
@@ -36,17 +35,15 @@ impl<'e> Call<'e> {
         executor: &'e Executor,
         encodings: Vec<Encoding>,
         dim: usize,
-        pad_token_id: u32,
         options: &EmbedOptions,
         start: Instant,
     ) -> Result<Self> {
         let lengths: Vec<usize> = encodings.iter().map(|encoding| encoding.ids().len()).collect();
-        let max_rows = |longest| executor.max_rows(longest, options);
-        let plan = Plan::new(&lengths, executor.run_cost(), max_rows, |rows, longest| executor.cost(rows, longest));
+        let fits = |shape| executor.fits(shape, options);
+        let plan = Plan::new(&lengths, executor.run_cost(), fits, |shape| executor.cost(shape));
         let stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
         let mut call = Self {
             executor,
-            pad_token_id,
             embeddings: Embeddings::with_shape(encodings.len(), dim, options.dtype),
             encodings,
             batches: plan.into_batches().into_iter(),
@@ -88,9 +85,8 @@ impl<'e> Call<'e> {
     fn submit(&mut self) -> Result<bool> {
         let Some(rows) = self.batches.next() else { return Ok(false) };
         let of_batch: Vec<&Encoding> = rows.iter().map(|row| &self.encodings[*row]).collect();
-        let batch = Batch::new(&of_batch, self.pad_token_id);
-        let tokens = of_batch.iter().map(|encoding| encoding.ids().len()).sum();
-        self.stats.padded_tokens += self.executor.computed(batch.shape(), tokens);
+        let batch = Batch::new(&of_batch);
+        self.stats.padded_tokens += self.executor.computed(batch.shape());
         let start = Instant::now();
         let is_last = self.batches.len() == 0;
         let arena = if self.has_long_row && is_last { Arena::Shrink } else { Arena::Keep };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Opening;
 use super::gpu::{GpuSession, Shapes, Ticket, Worker};
 use super::host::{Arena, Host};
-use crate::batch::{BATCH_TOKENS_ON_CPU, BATCH_TOKENS_ON_GPU, Batch, RUN_COST_ON_CPU, RUN_COST_ON_GPU};
+use crate::batch::{BATCH_TOKENS_ON_CPU, BATCH_TOKENS_ON_GPU, Batch, RUN_COST_ON_CPU, RUN_COST_ON_GPU, Shape};
 use crate::embeddings::Rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnxruntime::GraphFile;
@@ -52,11 +52,23 @@ impl Executor {
         Ok(Self::Gpu { workers, shapes: shapes.clone() })
     }
 
+    /// Whether rows of this shape are one batch within the limits of the call and of the provider.
+    pub(crate) fn fits(&self, shape: Shape, options: &EmbedOptions) -> bool {
+        match self {
+            Self::Host(host) => {
+                shape.rows <= options.max_batch_size
+                    && shape.positions() <= self.max_batch_tokens(options)
+                    && host.fits(shape)
+            }
+            Self::Gpu { .. } => shape.rows <= self.max_rows(shape.length, options),
+        }
+    }
+
     /// How many rows of `length` tokens a batch takes within the limits of the call and of the provider.
     pub(crate) fn max_rows(&self, length: usize, options: &EmbedOptions) -> usize {
         let (max_batch_tokens, max_batch_size) = (self.max_batch_tokens(options), options.max_batch_size);
         match self {
-            Self::Host(host) => (max_batch_tokens / length.max(1)).min(max_batch_size).min(host.max_rows(length)),
+            Self::Host(_) => (max_batch_tokens / length.max(1)).min(max_batch_size),
             Self::Gpu { shapes, .. } => shapes.max_rows(length, max_batch_tokens, max_batch_size),
         }
     }
@@ -77,19 +89,19 @@ impl Executor {
         }
     }
 
-    /// The cost of running `rows` rows of at most `length` tokens together without [`Self::run_cost`], in tokens.
-    pub(crate) fn cost(&self, rows: usize, length: usize) -> usize {
+    /// The cost of running rows of this shape together without [`Self::run_cost`], in tokens.
+    pub(crate) fn cost(&self, shape: Shape) -> usize {
         match self {
-            Self::Host(host) => host.cost(rows, length),
-            Self::Gpu { shapes, .. } => shapes.positions(rows, length),
+            Self::Host(host) => host.cost(shape),
+            Self::Gpu { shapes, .. } => shapes.positions(shape.rows, shape.length),
         }
     }
 
-    /// How many positions are computed for a batch of this shape with this many real tokens.
-    pub(crate) fn computed(&self, (rows, length): (usize, usize), tokens: usize) -> usize {
+    /// How many positions are computed for a batch of this shape.
+    pub(crate) fn computed(&self, shape: Shape) -> usize {
         match self {
-            Self::Host(host) => host.computed((rows, length), tokens),
-            Self::Gpu { shapes, .. } => shapes.positions(rows, length),
+            Self::Host(host) => host.computed(shape),
+            Self::Gpu { shapes, .. } => shapes.positions(shape.rows, shape.length),
         }
     }
 

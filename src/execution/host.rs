@@ -8,10 +8,10 @@ use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorRef};
 
 use super::Opening;
-use crate::batch::Batch;
+use crate::batch::{Batch, Shape};
 use crate::embeddings::{Dtype, Rows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Architecture, Target};
+use crate::model::{Architecture, Layout, Target};
 use crate::onnxruntime::{GraphFile, open_graph};
 use crate::options::CancelToken;
 use crate::provider::{Placement, Provider};
@@ -28,6 +28,8 @@ const MAX_SCORE_BYTES: u64 = 8 << 30;
 /// take turns. Each run uses all threads of its session, so running two at once would gain nothing.
 pub(crate) struct Host {
     session: Mutex<Session>,
+    layout: Layout,
+    pad_token_id: u32,
     /// The graph's output type, which was checked when it was opened.
     dtype: Dtype,
     /// Whether runs keep memory for the next run.
@@ -63,44 +65,51 @@ impl Host {
         let dispatch = options.provider.dispatch(&options.gpu, &options.provider_options, &placement);
         let session = open_graph(manifest, library, options, file, dispatch)?;
         // The graph for the CPU goes through the scores in blocks, and so do OpenVINO's kernels.
-        let stores_scores = manifest.target() == Target::Any && options.provider == Provider::Cpu;
+        let stores_scores =
+            matches!(manifest.target(), Target::Any | Target::Cuda) && options.provider == Provider::Cpu;
         Ok(Self {
             session: Mutex::new(session),
+            layout: manifest.layout(),
+            pad_token_id: manifest.pad_token_id(),
             dtype: manifest.output_dtype(),
             has_arena: options.provider == Provider::Cpu && placement.arena,
             score_bytes: stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4)),
-            attention_cost: (manifest.target() == Target::Cpu).then(|| attention_cost(manifest.architecture())),
+            attention_cost: matches!(manifest.target(), Target::Cpu | Target::Cuda)
+                .then(|| attention_cost(manifest.architecture())),
         })
     }
 
-    /// The cost of running rows of at most `length` tokens together, in tokens, without the fixed cost of a run.
-    pub(crate) fn cost(&self, rows: usize, length: usize) -> usize {
+    /// The cost of running rows of this shape together, in tokens, without the fixed cost of a run.
+    pub(crate) fn cost(&self, shape: Shape) -> usize {
         match self.attention_cost {
             // Products leave padding out, attention does not.
-            Some(cost) => ((rows * length * length) as f64 * cost) as usize,
-            None => rows * length,
+            Some(cost) => ((shape.positions() * shape.length) as f64 * cost) as usize,
+            None => shape.positions(),
         }
     }
 
-    /// How many positions are computed for a batch of this shape, of which `tokens` are real.
-    pub(crate) fn computed(&self, (rows, length): (usize, usize), tokens: usize) -> usize {
-        if self.attention_cost.is_some() { tokens } else { rows * length }
+    /// How many positions are computed for a batch of this shape.
+    pub(crate) fn computed(&self, shape: Shape) -> usize {
+        if self.attention_cost.is_some() { shape.tokens } else { shape.positions() }
     }
 
-    /// How many rows of `length` tokens fit into the memory for attention scores, on a provider that stores them all.
-    pub(crate) fn max_rows(&self, length: usize) -> usize {
-        let Some(score_bytes) = self.score_bytes else { return usize::MAX };
-        let row = score_bytes.saturating_mul((length as u64).saturating_pow(2));
-        usize::try_from(MAX_SCORE_BYTES / row.max(1)).unwrap_or(usize::MAX)
+    /// Whether a batch's attention scores fit into memory, on a provider that stores them all.
+    pub(crate) fn fits(&self, shape: Shape) -> bool {
+        self.scores(shape.length).saturating_mul(shape.rows as u64) <= MAX_SCORE_BYTES
+    }
+
+    /// The attention scores that are stored for a row of `length` tokens, in bytes.
+    fn scores(&self, length: usize) -> u64 {
+        self.score_bytes.unwrap_or(0).saturating_mul((length as u64).saturating_pow(2))
     }
 
     /// # Errors
     /// [`ErrorKind::TooLong`] when not even one row of `length` tokens fits.
     pub(crate) fn check_length(&self, length: usize) -> Result<()> {
-        if self.max_rows(length) > 0 {
+        let row = self.scores(length);
+        if row <= MAX_SCORE_BYTES {
             return Ok(());
         }
-        let row = self.score_bytes.unwrap_or(0).saturating_mul((length as u64).saturating_pow(2));
         let message = format!(
             "a row of {length} tokens needs {:.1} GiB for attention scores on the CPU, the limit is {} GiB; lower \
              `max_length`, or export the model with --target cpu, which does not store them",
@@ -116,14 +125,21 @@ impl Host {
     /// [`ErrorKind::Inference`] when ONNX Runtime fails or the output has another shape than `[B, D]`;
     /// [`ErrorKind::Cancelled`] when the token is, before or while the batch runs.
     pub(crate) fn run(&self, batch: &Batch, cancel: Option<&CancelToken>, arena: Arena) -> Result<Rows> {
+        let shape = batch.shape();
         let failed = |error: ort::Error| {
-            let (rows, length) = batch.shape();
+            let Shape { rows, length, .. } = shape;
             let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens");
             Error::new(ErrorKind::Inference, message).because(error)
         };
-        let mut inputs = Vec::with_capacity(3);
-        for (name, array) in batch.inputs() {
-            inputs.push((name, TensorRef::from_array_view(array.view()).map_err(failed)?));
+        let mut numbers = vec![0; shape.numbers(self.layout)];
+        batch.write(self.layout, shape, self.pad_token_id, &mut numbers);
+        let mut inputs = Vec::with_capacity(self.layout.inputs().len());
+        let mut rest = numbers.as_slice();
+        for input in self.layout.inputs() {
+            let dimensions = shape.of(input);
+            let (array, others) = rest.split_at(dimensions.iter().product());
+            rest = others;
+            inputs.push((input.name, TensorRef::from_array_view((dimensions, array)).map_err(failed)?));
         }
         // A thread that panicked while it held the lock left the session itself whole: it is not ours to change.
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::layout::{Axis, Layout};
 use super::precision::{Activations, Precision, Quantization, Target};
 use crate::embeddings::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -233,17 +234,25 @@ impl Manifest {
 
     /// The inputs and outputs that a graph must have for this runtime to run it.
     pub(crate) fn contract(&self) -> (Vec<TensorSpec>, Vec<TensorSpec>) {
-        let free = |name: &str| Dim::Free(name.to_owned());
+        let free = |axis: &Axis| Dim::Free(axis.name().to_owned());
         let spec =
             |name: &str, dtype: &str, shape| TensorSpec { name: name.to_owned(), dtype: dtype.to_owned(), shape };
-        let inputs = ["input_ids", "attention_mask", "pool_mask"]
-            .map(|name| spec(name, "int64", vec![free("batch"), free("sequence")]));
+        let inputs = self.layout().inputs().iter();
+        let inputs = inputs.map(|input| spec(input.name, "int64", input.axes.iter().map(free).collect())).collect();
         let dim = Dim::Fixed(i64::try_from(self.dim()).unwrap_or(i64::MAX));
         let dtype = match self.output_dtype() {
             Dtype::F16 => "float16",
             Dtype::F32 => "float32",
         };
-        (inputs.to_vec(), vec![spec("embeddings", dtype, vec![free("batch"), dim])])
+        (inputs, vec![spec("embeddings", dtype, vec![free(&Axis::Batch), dim])])
+    }
+
+    /// How the graph takes its tokens.
+    pub(crate) fn layout(&self) -> Layout {
+        match self.graph.target {
+            Target::Cuda => Layout::Packed,
+            Target::Any | Target::Cpu | Target::OpenVino | Target::TensorRt => Layout::Padded,
+        }
     }
 
     /// The dtype of the graph's output.

@@ -2,6 +2,7 @@
 
 mod deviation;
 mod golden;
+mod layout;
 mod manifest;
 mod precision;
 
@@ -10,4 +11,5 @@ pub use golden::{Golden, GoldenRow};
 pub use manifest::{Architecture, Manifest};
 pub use precision::{Activations, Precision, Quantization, Target, Tolerance};
 
+pub(crate) use layout::{Axis, Input, Layout};
 pub(crate) use manifest::{Dim, SUFFIX, TensorSpec};

@@ -126,6 +126,8 @@ pub enum Activations {
 pub enum Target {
     /// The CPU and CUDA providers.
     Any,
+    /// The CUDA provider. Nothing is computed for padding, except in attention. The CPU provider runs it too, for checks.
+    Cuda,
     /// The CPU provider only. Memory grows with the length of a row; with [`Target::Any`] it grows with the square.
     Cpu,
     /// The OpenVINO provider only. Memory grows with the length of a row.
@@ -171,6 +173,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Any => "any",
+            Self::Cuda => "cuda",
             Self::Cpu => "cpu",
             Self::OpenVino => "openvino",
             Self::TensorRt => "tensorrt",

@@ -12,10 +12,10 @@ use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{PrimitiveTensorElementType, Tensor};
 
 use super::driver::Device;
-use crate::batch::Batch;
+use crate::batch::{Batch, Shape};
 use crate::embeddings::{Dtype, Rows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Manifest;
+use crate::model::{Layout, Manifest};
 use crate::onnxruntime::explain;
 
 /// The run option by which ONNX Runtime tells CUDA graphs apart.
@@ -144,7 +144,7 @@ impl Buffers {
         // The run before may still be reading what is about to be overwritten.
         self.uploaded.synchronize().map_err(failed)?;
         let staging = self.staging.as_mut_slice().map_err(failed)?;
-        batch.write_padded(self.shape, pad_token_id, staging);
+        batch.write(Layout::Padded, Shape::padded(rows, length), pad_token_id, staging);
         device.context.bind_to_thread().map_err(failed)?;
         for (array, address) in staging.chunks_exact(rows * length).zip(self.input_addresses) {
             // SAFETY: the tensor at `address` has rows × length int64 and lives as long as self; the staging memory is

@@ -33,14 +33,8 @@ impl DeviceEmbeddings {
     ///
     /// # Errors
     /// As [`Worker::hold`].
-    pub(crate) fn run(
-        worker: &Arc<Worker>,
-        encodings: &[Encoding],
-        dim: usize,
-        pad_token_id: u32,
-        stop: &Stop,
-    ) -> Result<Self> {
-        let batch = Batch::new(&encodings.iter().collect::<Vec<_>>(), pad_token_id);
+    pub(crate) fn run(worker: &Arc<Worker>, encodings: &[Encoding], dim: usize, stop: &Stop) -> Result<Self> {
+        let batch = Batch::new(&encodings.iter().collect::<Vec<_>>());
         let (slot, location) = worker.hold(batch, stop)?;
         let tokens = encodings.iter().map(|encoding| encoding.ids().len()).collect();
         let truncated = encodings.iter().map(Encoding::truncated).collect();

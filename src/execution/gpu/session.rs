@@ -7,7 +7,7 @@ use ort::session::Session;
 use super::Shapes;
 use super::buffers::{Buffers, Location};
 use super::driver::Device;
-use crate::batch::Batch;
+use crate::batch::{Batch, Shape};
 use crate::embeddings::Rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Manifest;
@@ -56,8 +56,7 @@ impl GpuSession {
     /// [`ErrorKind::Device`] or [`ErrorKind::Inference`].
     pub(super) fn run(&mut self, batch: &Batch) -> Result<Rows> {
         let slot = self.start(batch)?;
-        let (rows, _) = batch.shape();
-        self.buffers[slot].read(&self.device, rows, self.manifest.dim())
+        self.buffers[slot].read(&self.device, batch.shape().rows, self.manifest.dim())
     }
 
     /// Runs a batch and leaves its rows on the device, in buffers that no other run gets until they are released.
@@ -105,7 +104,7 @@ impl GpuSession {
     }
 
     fn start(&mut self, batch: &Batch) -> Result<Slot> {
-        let (rows, length) = batch.shape();
+        let Shape { rows, length, .. } = batch.shape();
         let shape = self.shapes.shape(rows, length).ok_or_else(|| {
             let message = format!("a batch of {rows} rows of {length} tokens does not fit any bucket");
             Error::new(ErrorKind::Inference, message)

@@ -126,7 +126,7 @@ fn default_rows() -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Plan, RUN_COST_ON_GPU, mixed_lengths};
+    use crate::batch::{Plan, RUN_COST_ON_GPU, Shape, mixed_lengths};
 
     fn shapes(sequence: &[usize], batch: &[usize]) -> Shapes {
         resolve(sequence, batch, 1 << 20).unwrap()
@@ -209,10 +209,9 @@ mod tests {
     #[test]
     fn the_plan_accounts_for_bucket_padding() {
         let buckets = shapes(&[16, 64, 512], &[1, 4, 16]);
-        let shape =
-            |rows, longest| buckets.shape(rows, longest).map_or(usize::MAX / 4096, |(rows, length)| rows * length);
+        let cost = |shape: Shape| buckets.positions(shape.rows, shape.length);
         // Five rows of 64 ids are cheaper as 4 + 1 than as 5 of 16.
-        let plan = Plan::new(&[60; 5], 16, |longest| buckets.max_rows(longest, 4096, 16), shape);
+        let plan = Plan::new(&[60; 5], 16, |shape| shape.rows <= buckets.max_rows(shape.length, 4096, 16), cost);
         let mut sizes: Vec<_> = plan.batches().iter().map(Vec::len).collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [1, 4]);
@@ -227,14 +226,14 @@ mod tests {
             |limit: usize| std::iter::successors(Some(1), |size| Some(size * 2)).take_while(move |size| *size <= limit);
         let waste = |sequence: &[usize]| {
             let buckets = resolve(sequence, &[], 514).unwrap();
-            let shape =
-                |rows, longest| buckets.shape(rows, longest).map_or(usize::MAX / 4096, |(rows, length)| rows * length);
-            let plan = Plan::new(&lengths, RUN_COST_ON_GPU, |longest| buckets.max_rows(longest, 4096, 256), shape);
+            let fits = |shape: Shape| shape.rows <= buckets.max_rows(shape.length, 4096, 256);
+            let cost = |shape: Shape| buckets.positions(shape.rows, shape.length);
+            let plan = Plan::new(&lengths, RUN_COST_ON_GPU, fits, cost);
             let lengths = &lengths;
             let padded: usize = plan
                 .batches()
                 .iter()
-                .map(|rows| shape(rows.len(), rows.iter().map(|row| lengths[*row]).max().unwrap_or(0)))
+                .map(|rows| buckets.positions(rows.len(), rows.iter().map(|row| lengths[*row]).max().unwrap_or(0)))
                 .sum();
             (1.0 - real as f64 / padded as f64, plan.batches().len(), buckets.shapes(4096, 256).len())
         };
