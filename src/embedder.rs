@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::batch::Shape;
 use crate::cache::{Entry, Place};
 use crate::embeddings::Embeddings;
 use crate::error::{Error, ErrorKind, Result};
@@ -101,13 +102,15 @@ impl Embedder {
             );
         };
         let encodings = self.pipeline.encode_all(prompts, options)?;
-        let longest = encodings.iter().map(|encoding| encoding.ids().len()).max().unwrap_or(0);
-        let most = self.pipeline.executor.max_rows(longest, options);
-        if !(1..=most).contains(&encodings.len()) {
-            let count = encodings.len();
+        let lengths = encodings.iter().map(|encoding| encoding.ids().len());
+        let (rows, length, tokens) = (encodings.len(), lengths.clone().max().unwrap_or(0), lengths.sum());
+        let executor = &self.pipeline.executor;
+        if rows == 0 || !executor.fits(Shape { rows, length, tokens }, options) {
             return refuse(format!(
-                "one batch takes 1 to {most} prompts of up to {longest} tokens (`max_batch_tokens`, `max_batch_size`), got \
-                 {count}"
+                "prompts whose rows stay on a GPU run as one batch, of 1 to {} rows (`max_batch_size`) and at most {} tokens when \
+                 padded (`max_batch_tokens`), got {rows} prompts of up to {length} tokens",
+                options.max_batch_size,
+                executor.max_batch_tokens(options)
             ));
         }
         DeviceEmbeddings::run(worker, &encodings, self.dim(), &options.stop())

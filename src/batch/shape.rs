@@ -1,5 +1,7 @@
 //! The size of a batch.
 
+use std::fmt;
+
 use crate::model::{Axis, Input, Layout};
 
 /// How many rows a batch has, how long they are, and how many tokens there are in all.
@@ -13,6 +15,14 @@ pub(crate) struct Shape {
     pub(crate) length: usize,
     /// T, the tokens of all rows. Padded arrays have room for B · S.
     pub(crate) tokens: usize,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rows, length, tokens } = self;
+        write!(f, "{rows} rows of {length} tokens")?;
+        if *tokens == self.positions() { Ok(()) } else { write!(f, ", {tokens} in all") }
+    }
 }
 
 impl Shape {

@@ -60,21 +60,12 @@ impl Executor {
                     && shape.positions() <= self.max_batch_tokens(options)
                     && host.fits(shape)
             }
-            Self::Gpu { .. } => shape.rows <= self.max_rows(shape.length, options),
-        }
-    }
-
-    /// How many rows of `length` tokens a batch takes within the limits of the call and of the provider.
-    pub(crate) fn max_rows(&self, length: usize, options: &EmbedOptions) -> usize {
-        let (max_batch_tokens, max_batch_size) = (self.max_batch_tokens(options), options.max_batch_size);
-        match self {
-            Self::Host(_) => (max_batch_tokens / length.max(1)).min(max_batch_size),
-            Self::Gpu { shapes, .. } => shapes.max_rows(length, max_batch_tokens, max_batch_size),
+            Self::Gpu { shapes, .. } => shapes.fits(shape, self.max_batch_tokens(options), options.max_batch_size),
         }
     }
 
     /// The call's limit of padded tokens per batch, or the provider's default.
-    fn max_batch_tokens(&self, options: &EmbedOptions) -> usize {
+    pub(crate) fn max_batch_tokens(&self, options: &EmbedOptions) -> usize {
         options.max_batch_tokens.unwrap_or(match self {
             Self::Host(_) => BATCH_TOKENS_ON_CPU,
             Self::Gpu { .. } => BATCH_TOKENS_ON_GPU,
@@ -93,7 +84,7 @@ impl Executor {
     pub(crate) fn cost(&self, shape: Shape) -> usize {
         match self {
             Self::Host(host) => host.cost(shape),
-            Self::Gpu { shapes, .. } => shapes.positions(shape.rows, shape.length),
+            Self::Gpu { shapes, .. } => shapes.cost(shape),
         }
     }
 
@@ -101,7 +92,7 @@ impl Executor {
     pub(crate) fn computed(&self, shape: Shape) -> usize {
         match self {
             Self::Host(host) => host.computed(shape),
-            Self::Gpu { shapes, .. } => shapes.positions(shape.rows, shape.length),
+            Self::Gpu { shapes, .. } => shapes.computed(shape),
         }
     }
 

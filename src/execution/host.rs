@@ -11,7 +11,7 @@ use super::Opening;
 use crate::batch::{Batch, Shape};
 use crate::embeddings::{Dtype, Rows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Architecture, Layout, Target};
+use crate::model::{Layout, Target};
 use crate::onnxruntime::{GraphFile, open_graph};
 use crate::options::CancelToken;
 use crate::provider::{Placement, Provider};
@@ -75,7 +75,7 @@ impl Host {
             has_arena: options.provider == Provider::Cpu && placement.arena,
             score_bytes: stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4)),
             attention_cost: matches!(manifest.target(), Target::Cpu | Target::Cuda)
-                .then(|| attention_cost(manifest.architecture())),
+                .then(|| manifest.architecture().attention_cost()),
         })
     }
 
@@ -127,8 +127,7 @@ impl Host {
     pub(crate) fn run(&self, batch: &Batch, cancel: Option<&CancelToken>, arena: Arena) -> Result<Rows> {
         let shape = batch.shape();
         let failed = |error: ort::Error| {
-            let Shape { rows, length, .. } = shape;
-            let message = format!("ONNX Runtime failed on a batch of {rows} rows of {length} tokens");
+            let message = format!("ONNX Runtime failed on a batch of {shape}");
             Error::new(ErrorKind::Inference, message).because(error)
         };
         let mut numbers = vec![0; shape.numbers(self.layout)];
@@ -168,13 +167,6 @@ impl Host {
         }
         .map_err(failed)
     }
-}
-
-/// The products of a token with another token's key and value, relative to those of a token with a layer's weights.
-fn attention_cost(shape: &Architecture) -> f64 {
-    let projections = 2 * (shape.num_attention_heads + shape.num_key_value_heads) * shape.head_dim;
-    let weights = shape.hidden_size * (projections + 3 * shape.intermediate_size);
-    (2 * shape.num_attention_heads * shape.head_dim) as f64 / weights.max(1) as f64
 }
 
 fn rows<T: PrimitiveTensorElementType + Clone>(value: &DynValue) -> ort::Result<Array2<T>> {

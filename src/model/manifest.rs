@@ -69,6 +69,15 @@ pub struct Architecture {
     pub output_normalize: bool,
 }
 
+impl Architecture {
+    /// The products of a token with another token's key and value, relative to those of a token with a layer's weights.
+    pub(crate) fn attention_cost(&self) -> f64 {
+        let projections = 2 * (self.num_attention_heads + self.num_key_value_heads) * self.head_dim;
+        let weights = self.hidden_size * (projections + 3 * self.intermediate_size);
+        (2 * self.num_attention_heads * self.head_dim) as f64 / weights.max(1) as f64
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 struct Graph {
     file: String,

@@ -107,10 +107,10 @@ pub(super) static CUDA: ProviderSpec = ProviderSpec {
     libraries: &[CUDA_LIBRARIES],
     refuses: |target, precision| match (target, precision) {
         (_, Precision::W8a8) => {
-            Some("w8a8 has kernels for CPUs only; export it with --precision fp16 and --target any")
+            Some("w8a8 has kernels for CPUs only; export it with --precision fp16 and --target cuda")
         }
-        (Target::Any, _) => None,
-        _ => Some("export it with --target any"),
+        (Target::Any | Target::Cuda, _) => None,
+        _ => Some("export it with --target cuda"),
     },
     settings: settings::for_cuda,
     is_built_in: ep::CUDA::is_available,
@@ -198,7 +198,7 @@ fn tensorrt_refuses(target: Target, precision: Precision) -> Option<&'static str
             Some("TensorRT does not know MatMulNBits; run it on cuda, or export it with --precision fp16")
         }
         (Target::TensorRt, _) => None,
-        _ => Some("export it with --target any and run it on cuda"),
+        _ => Some("export it with --target cuda and run it on cuda"),
     }
 }
 

@@ -15,7 +15,7 @@ use super::driver::Device;
 use crate::batch::{Batch, Shape};
 use crate::embeddings::{Dtype, Rows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Layout, Manifest};
+use crate::model::{Input, Layout, Manifest};
 use crate::onnxruntime::explain;
 
 /// The run option by which ONNX Runtime tells CUDA graphs apart.
@@ -28,14 +28,15 @@ const NO_GRAPH: i32 = -1;
 /// A CUDA graph holds the addresses of these buffers and the sizes of this shape, and ONNX Runtime would replay it on others
 /// without complaint. So a graph's number belongs to one `Buffers`, and to no other.
 pub(super) struct Buffers {
-    shape: (usize, usize),
+    layout: Layout,
+    shape: Shape,
     /// Bound to the session; dropped before the tensors that it holds on to.
     binding: IoBinding,
     options: RunOptions,
-    input_addresses: [sys::CUdeviceptr; 3],
-    _inputs: [Tensor<i64>; 3],
+    /// Each input with its address and size; the tensors keep the memory.
+    inputs: Vec<(sys::CUdeviceptr, usize, Tensor<i64>)>,
     output: Output,
-    /// `[3, B, S]`: written by the host, read by the copies to the device.
+    /// All inputs, one after the other: written by the host, read by the copies to the device.
     staging: PinnedHostSlice<i64>,
     /// The copies out of `staging` are done.
     uploaded: CudaEvent,
@@ -60,7 +61,7 @@ pub(super) struct Location {
 }
 
 impl Buffers {
-    /// Allocates for `shape` = (B, S). `graph` is a number for its CUDA graph, one that no other buffers have.
+    /// Allocates for a shape. `graph` is a number for its CUDA graph, one that no other buffers have.
     ///
     /// # Errors
     /// [`ErrorKind::Device`] when memory runs out.
@@ -68,29 +69,28 @@ impl Buffers {
         device: &Device,
         session: &Session,
         manifest: &Manifest,
-        shape: (usize, usize),
+        shape: Shape,
         graph: Option<i32>,
     ) -> Result<Self> {
         let failed = |error: ort::Error| {
-            let (rows, length) = shape;
-            let id = device.id();
-            let message = format!("GPU {id}: allocating buffers for {rows} rows of {length} tokens failed");
+            let message = format!("GPU {}: allocating buffers for {shape} failed", device.id());
             Error::new(ErrorKind::Device, message).because(error)
         };
-        let (rows, length) = shape;
         let id = i32::try_from(device.id()).unwrap_or(i32::MAX);
         let memory = MemoryInfo::new(AllocationDevice::CUDA, id, AllocatorType::Device, MemoryType::Default);
         let allocator = Allocator::new(session, memory.map_err(failed)?).map_err(failed)?;
         let mut binding = session.create_binding().map_err(failed)?;
-        let (inputs, outputs) = manifest.contract();
-        let mut input_addresses = [0; 3];
-        let mut make_input = |index: usize| -> ort::Result<Tensor<i64>> {
-            let mut tensor = Tensor::<i64>::new(&allocator, [rows, length])?;
-            input_addresses[index] = tensor.data_ptr_mut() as sys::CUdeviceptr;
-            binding.bind_input(inputs[index].name.as_str(), &tensor)?;
-            Ok(tensor)
+        let layout = manifest.layout();
+        let make_input = |input: &Input| {
+            let dimensions = shape.of(input);
+            let numbers = dimensions.iter().product();
+            let mut tensor = Tensor::<i64>::new(&allocator, dimensions)?;
+            binding.bind_input(input.name, &tensor)?;
+            Ok((tensor.data_ptr_mut() as sys::CUdeviceptr, numbers, tensor))
         };
-        let inputs = [make_input(0).map_err(failed)?, make_input(1).map_err(failed)?, make_input(2).map_err(failed)?];
+        let inputs = layout.inputs().iter().map(make_input).collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        let (_, outputs) = manifest.contract();
+        let rows = shape.rows;
         let name = outputs[0].name.as_str();
         let dim = manifest.dim();
         let output = match manifest.output_dtype() {
@@ -110,21 +110,21 @@ impl Buffers {
         let event =
             || device.context.new_event(None).map_err(|error| device.error("creating a CUDA event failed", error));
         Ok(Self {
+            layout,
             shape,
             binding,
             options,
-            input_addresses,
-            _inputs: inputs,
+            inputs,
             output,
             // Write-combined: the host only writes it, and the device reads it faster.
-            staging: pinned(device, 3 * rows * length, sys::CU_MEMHOSTALLOC_WRITECOMBINED)?,
+            staging: pinned(device, shape.numbers(layout), sys::CU_MEMHOSTALLOC_WRITECOMBINED)?,
             uploaded: event()?,
             done: event()?,
             held: false,
         })
     }
 
-    pub(super) fn shape(&self) -> (usize, usize) {
+    pub(super) fn shape(&self) -> Shape {
         self.shape
     }
 
@@ -139,21 +139,23 @@ impl Buffers {
         batch: &Batch,
         pad_token_id: u32,
     ) -> Result<()> {
-        let (rows, length) = self.shape;
         let failed = |error| device.error("copying the input failed", error);
         // The run before may still be reading what is about to be overwritten.
         self.uploaded.synchronize().map_err(failed)?;
         let staging = self.staging.as_mut_slice().map_err(failed)?;
-        batch.write(Layout::Padded, Shape::padded(rows, length), pad_token_id, staging);
+        batch.write(self.layout, self.shape, pad_token_id, staging);
         device.context.bind_to_thread().map_err(failed)?;
-        for (array, address) in staging.chunks_exact(rows * length).zip(self.input_addresses) {
-            // SAFETY: the tensor at `address` has rows × length int64 and lives as long as self; the staging memory is
-            // not written before `uploaded` has passed, and not freed before the stream is done (Drop).
-            unsafe { result::memcpy_htod_async(address, array, device.stream.cu_stream()) }.map_err(failed)?;
+        let mut rest = &*staging;
+        for (address, numbers, _) in &self.inputs {
+            let (array, others) = rest.split_at(*numbers);
+            rest = others;
+            // SAFETY: the tensor at `address` has that many int64 and lives as long as self; the staging memory is not
+            // written before `uploaded` has passed, and not freed before the stream is done (Drop).
+            unsafe { result::memcpy_htod_async(*address, array, device.stream.cu_stream()) }.map_err(failed)?;
         }
         self.uploaded.record(&device.stream).map_err(failed)?;
         session.run_binding_with_options(&self.binding, &self.options).map_err(|error| {
-            let batch = format!("a batch of {rows} rows of {length} tokens");
+            let batch = format!("a batch of {}", self.shape);
             let failed = match explain(&error.to_string()) {
                 Some(why) => Error::new(ErrorKind::Device, format!("GPU {}: {batch} failed: {why}", device.id())),
                 None => Error::new(ErrorKind::Inference, format!("ONNX Runtime failed on {batch}")),

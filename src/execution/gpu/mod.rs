@@ -1,5 +1,6 @@
 //! NVIDIA GPUs: the driver, a worker thread per device, its session and buffers, and embeddings that stay on the device.
 
+mod buckets;
 mod buffers;
 mod driver;
 mod embeddings;

@@ -88,7 +88,7 @@ impl GpuSession {
     ///
     /// # Errors
     /// As [`GpuSession::run`].
-    pub(super) fn warm_up(&mut self, shape: (usize, usize)) -> Result<()> {
+    pub(super) fn warm_up(&mut self, shape: Shape) -> Result<()> {
         let slot = self.slot(shape)?;
         let nothing = Batch::empty();
         self.buffers[slot].run(&self.device, &mut self.session, &nothing, self.manifest.pad_token_id())?;
@@ -104,9 +104,8 @@ impl GpuSession {
     }
 
     fn start(&mut self, batch: &Batch) -> Result<Slot> {
-        let Shape { rows, length, .. } = batch.shape();
-        let shape = self.shapes.shape(rows, length).ok_or_else(|| {
-            let message = format!("a batch of {rows} rows of {length} tokens does not fit any bucket");
+        let shape = self.shapes.shape(batch.shape()).ok_or_else(|| {
+            let message = format!("a batch of {} does not fit any bucket", batch.shape());
             Error::new(ErrorKind::Inference, message)
         })?;
         let slot = self.slot(shape)?;
@@ -115,16 +114,15 @@ impl GpuSession {
     }
 
     /// Buffers of that shape that nobody holds; new ones if there are none.
-    fn slot(&mut self, shape: (usize, usize)) -> Result<Slot> {
+    fn slot(&mut self, shape: Shape) -> Result<Slot> {
         let of_shape = |buffers: &&Buffers| buffers.shape() == shape;
         if let Some(slot) = self.buffers.iter().position(|buffers| buffers.shape() == shape && !buffers.held) {
             return Ok(slot);
         }
         let held = self.buffers.iter().filter(of_shape).count();
         if held >= self.options.buffer_sets {
-            let (rows, length) = shape;
             let message = format!(
-                "GPU {}: all {held} outputs of {rows} rows of {length} tokens are held; drop one, or raise `buffer_sets`",
+                "GPU {}: all {held} outputs of {shape} are held; drop one, or raise `buffer_sets`",
                 self.device.id()
             );
             return Err(Error::new(ErrorKind::Device, message));

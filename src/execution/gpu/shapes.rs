@@ -1,27 +1,35 @@
 //! The few shapes that batches are padded to on a GPU, so that buffers and CUDA graphs are made once and reused.
 
+use super::buckets::{at_least, default_lengths, default_rows, token_bucket};
+use crate::batch::Shape;
 use crate::error::{Error, ErrorKind, Result, in_range};
-use crate::model::Manifest;
+use crate::model::{Layout, Manifest};
 use crate::options::ModelOptions;
 
 /// The most sequence or batch buckets that may be given.
 const MAX_BUCKETS: usize = 256;
-/// The largest row count in the default.
-const MAX_DEFAULT_BATCH: usize = 64;
-/// The shortest length in the default.
-const SHORTEST: usize = 16;
 /// The longest row that TensorRT engines are built for by default: they reserve memory for their largest shape.
 const ENGINE_LENGTH: usize = 512;
 /// The shape that TensorRT tunes an engine for, where the buckets have it: eight short passages.
 const TYPICAL: (usize, usize) = (8, 128);
 
-/// The buckets in force: a batch is padded to the smallest sequence bucket and the smallest batch bucket that hold it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The longest padded rows that packed tokens are spread over for attention, relative to the limit of tokens per batch.
+const MOST_POSITIONS: usize = 2;
+/// What a position of those rows costs, in tokens, beside its attention: the copies between packed tokens and padded rows,
+/// 41 kB per layer at the 7B widths. Computed from an H100's data sheet, not measured.
+const COPY_COST: f64 = 0.02;
+
+/// The buckets in force. A batch is padded to the smallest sequence bucket and the smallest batch bucket that hold it, and
+/// packed tokens to a [`token_bucket`].
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shapes {
+    layout: Layout,
     /// Row lengths S in token ids, increasing.
     sequence: Vec<usize>,
     /// Row counts B, increasing.
     batch: Vec<usize>,
+    /// The cost of attention to a position, in tokens.
+    attention_cost: f64,
 }
 
 impl Shapes {
@@ -30,15 +38,21 @@ impl Shapes {
     /// # Errors
     /// [`ErrorKind::Option`] when buckets are not strictly increasing, or one is 0 or beyond the model's limit.
     pub(crate) fn new(options: &ModelOptions, manifest: &Manifest) -> Result<Self> {
-        let (sequence, batch) = (&options.gpu.sequence_buckets, &options.gpu.batch_buckets);
+        let buckets = [options.gpu.sequence_buckets.as_slice(), &options.gpu.batch_buckets];
         let longest_default = if options.provider.builds_engines() { ENGINE_LENGTH } else { usize::MAX };
-        Self::of_buckets(sequence, batch, manifest.max_length(), longest_default)
+        let shapes = Self::of_buckets(manifest.layout(), buckets, manifest.max_length(), longest_default)?;
+        Ok(Self { attention_cost: manifest.architecture().attention_cost(), ..shapes })
     }
 
-    fn of_buckets(sequence: &[usize], batch: &[usize], max_length: usize, longest_default: usize) -> Result<Self> {
+    fn of_buckets(
+        layout: Layout,
+        [sequence, batch]: [&[usize]; 2],
+        max_length: usize,
+        longest_default: usize,
+    ) -> Result<Self> {
         let sequence =
             if sequence.is_empty() { default_lengths(max_length.min(longest_default)) } else { sequence.to_vec() };
-        let batch = if batch.is_empty() { default_rows() } else { batch.to_vec() };
+        let batch = if batch.is_empty() { default_rows(layout) } else { batch.to_vec() };
         for (name, list, limit) in [("sequence_buckets", &sequence, max_length), ("batch_buckets", &batch, 1 << 20)] {
             in_range(&format!("the number of `{name}`"), list.len(), 1, MAX_BUCKETS)?;
             for size in list {
@@ -49,10 +63,10 @@ impl Shapes {
                 return Err(Error::new(ErrorKind::Option, message));
             }
         }
-        Ok(Self { sequence, batch })
+        Ok(Self { layout, sequence, batch, attention_cost: 0.0 })
     }
 
-    /// Smallest, typical and largest shape, for a TensorRT profile.
+    /// Smallest, typical and largest (B, S), for a TensorRT profile.
     pub(crate) fn profile(&self) -> [(usize, usize); 3] {
         let ends = |list: &[usize], typical: usize| {
             let first = list.first().copied().unwrap_or(1);
@@ -68,59 +82,70 @@ impl Shapes {
         self.sequence.last().copied().unwrap_or(0)
     }
 
-    /// The (B, S) that `rows` rows of at most `length` ids are padded to; `None` when there are too many or they are too long.
-    pub(crate) fn shape(&self, rows: usize, length: usize) -> Option<(usize, usize)> {
-        Some((at_least(&self.batch, rows)?, at_least(&self.sequence, length)?))
+    /// The shape that a batch is padded to; `None` when it has too many rows or tokens, or they are too long.
+    pub(crate) fn shape(&self, batch: Shape) -> Option<Shape> {
+        let (rows, length) = (at_least(&self.batch, batch.rows)?, at_least(&self.sequence, batch.length)?);
+        let tokens = match self.layout {
+            Layout::Padded => return Some(Shape::padded(rows, length)),
+            Layout::Packed => token_bucket(batch.tokens),
+        };
+        Some(Shape { rows, length, tokens })
     }
 
-    /// How many positions a batch has when it is padded; without a shape that holds it, those of the batch itself.
-    pub(crate) fn positions(&self, rows: usize, length: usize) -> usize {
-        let (rows, length) = self.shape(rows, length).unwrap_or((rows, length));
-        rows * length
+    /// How many tokens are computed for a batch when it is padded; without a shape that holds it, its own.
+    pub(crate) fn computed(&self, batch: Shape) -> usize {
+        let own = if self.layout == Layout::Padded { batch.positions() } else { batch.tokens };
+        self.shape(batch).map_or(own, |shape| shape.tokens)
     }
 
-    /// How many rows of `length` ids a batch takes so that its padded shape is within both limits; the smallest batch bucket
-    /// is always allowed.
-    pub(crate) fn max_rows(&self, length: usize, max_tokens: usize, max_rows: usize) -> usize {
-        let Some(padded) = at_least(&self.sequence, length) else { return 1 };
-        let fits = |rows: &&usize| **rows <= max_rows && rows.saturating_mul(padded) <= max_tokens;
-        self.batch.iter().rev().find(fits).or(self.batch.first()).copied().unwrap_or(1)
+    /// The cost of running a batch without the fixed cost of a run, in tokens.
+    pub(crate) fn cost(&self, batch: Shape) -> usize {
+        let computed = self.computed(batch);
+        if self.layout == Layout::Padded {
+            return computed;
+        }
+        let shape = self.shape(batch).unwrap_or(batch);
+        let of_position = COPY_COST + shape.length as f64 * self.attention_cost;
+        computed + (shape.positions() as f64 * of_position) as usize
+    }
+
+    /// Whether a batch is within both limits when it is padded. The smallest batch bucket always is: one row must be possible.
+    pub(crate) fn fits(&self, batch: Shape, max_tokens: usize, max_rows: usize) -> bool {
+        let Some(shape) = self.shape(batch) else { return false };
+        let most_positions = match self.layout {
+            Layout::Padded => max_tokens,
+            Layout::Packed => MOST_POSITIONS.saturating_mul(max_tokens),
+        };
+        let within = shape.rows <= max_rows && shape.tokens <= max_tokens && shape.positions() <= most_positions;
+        within || (self.batch.first() == Some(&shape.rows) && batch.rows <= max_rows.max(1))
     }
 
     /// Every shape that batches within these limits can be padded to, the largest first.
-    pub(crate) fn shapes(&self, max_tokens: usize, max_rows: usize) -> Vec<(usize, usize)> {
-        let of_length = |length: &usize| {
-            let most = self.max_rows(*length, max_tokens, max_rows);
-            let length = *length;
-            self.batch.iter().take_while(move |rows| **rows <= most).map(move |rows| (*rows, length))
-        };
-        let mut shapes: Vec<_> = self.sequence.iter().flat_map(of_length).collect();
-        shapes.sort_by_key(|(rows, length)| std::cmp::Reverse((rows * length, *length)));
+    pub(crate) fn shapes(&self, max_tokens: usize, max_rows: usize) -> Vec<Shape> {
+        let mut shapes = Vec::new();
+        let mut shorter = 0;
+        for length in self.sequence.iter().copied() {
+            let mut fewer = 0;
+            for rows in self.batch.iter().copied() {
+                // The fewest tokens of a batch that needs this many rows and this length, and the most.
+                let (least, most) = (shorter + 1 + fewer, rows * length);
+                let mut tokens = least;
+                while tokens <= most {
+                    let batch = Shape { rows, length, tokens };
+                    let Some(shape) = self.shape(batch) else { break };
+                    if !self.fits(batch, max_tokens, max_rows) {
+                        break;
+                    }
+                    shapes.push(shape);
+                    tokens = shape.tokens + 1;
+                }
+                fewer = rows;
+            }
+            shorter = length;
+        }
+        shapes.sort_by_key(|shape| std::cmp::Reverse((shape.tokens, shape.length, shape.rows)));
         shapes
     }
-}
-
-fn at_least(list: &[usize], wanted: usize) -> Option<usize> {
-    list.get(list.partition_point(|size| *size < wanted)).copied()
-}
-
-/// 16, 32, 48, 64, 96, 128 …: powers of two and one and a half times each, up to and including the limit.
-fn default_lengths(max_length: usize) -> Vec<usize> {
-    let mut lengths = Vec::new();
-    let mut power = SHORTEST;
-    while power < max_length {
-        lengths.push(power);
-        if power > SHORTEST && power + power / 2 < max_length {
-            lengths.push(power + power / 2);
-        }
-        power *= 2;
-    }
-    lengths.push(max_length);
-    lengths
-}
-
-fn default_rows() -> Vec<usize> {
-    std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|rows| *rows <= MAX_DEFAULT_BATCH).collect()
 }
 
 #[cfg(test)]
@@ -133,23 +158,20 @@ mod tests {
     }
 
     fn resolve(sequence: &[usize], batch: &[usize], max_length: usize) -> Result<Shapes> {
-        Shapes::of_buckets(sequence, batch, max_length, usize::MAX)
+        Shapes::of_buckets(Layout::Padded, [sequence, batch], max_length, usize::MAX)
     }
 
-    #[test]
-    fn the_default_reaches_from_16_to_the_models_limit() {
-        let lengths = |max_length| resolve(&[], &[], max_length).unwrap().sequence;
-        assert_eq!(lengths(512), [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]);
-        assert_eq!(lengths(100), [16, 32, 48, 64, 96, 100]);
-        assert_eq!(lengths(7), [7]);
-        assert_eq!(resolve(&[], &[], 32_768).unwrap().max_length(), 32_768);
-        assert_eq!(resolve(&[], &[], 7).unwrap().batch, [1, 2, 4, 8, 16, 32, 64]);
+    /// With the 7B model's attention.
+    fn packed(max_length: usize) -> Shapes {
+        let shapes = Shapes::of_buckets(Layout::Packed, [&[], &[]], max_length, usize::MAX).unwrap();
+        Shapes { attention_cost: 3.8e-5, ..shapes }
     }
 
     #[test]
     fn engines_end_at_512_ids_unless_longer_buckets_are_given() {
-        let longest =
-            |sequence: &[usize]| Shapes::of_buckets(sequence, &[], 32_768, ENGINE_LENGTH).unwrap().max_length();
+        let longest = |sequence: &[usize]| {
+            Shapes::of_buckets(Layout::Padded, [sequence, &[]], 32_768, ENGINE_LENGTH).unwrap().max_length()
+        };
         assert_eq!((longest(&[]), longest(&[1024])), (512, 1024));
     }
 
@@ -170,22 +192,53 @@ mod tests {
             (9, 16, None),
             (1, 129, None),
         ] {
-            assert_eq!(buckets.shape(rows, length), shape, "{rows} rows of {length}");
+            let wanted = shape.map(|(rows, length)| Shape::padded(rows, length));
+            assert_eq!(buckets.shape(Shape::padded(rows, length)), wanted, "{rows} rows of {length}");
         }
+    }
+
+    #[test]
+    fn packed_tokens_have_a_size_of_their_own() {
+        let batch = Shape { rows: 3, length: 90, tokens: 101 };
+        assert_eq!(packed(512).shape(batch), Some(Shape { rows: 4, length: 96, tokens: 128 }));
+        assert_eq!(packed(512).shape(Shape { rows: 257, ..batch }), None);
     }
 
     #[test]
     fn no_shape_is_over_the_limits_but_the_smallest_of_a_length() {
         let buckets = shapes(&[16, 100, 1000], &[2, 4, 8]);
-        assert_eq!(buckets.max_rows(16, 128, 8), 8);
-        assert_eq!(buckets.max_rows(17, 400, 8), 4);
-        assert_eq!(buckets.max_rows(16, 128, 5), 4);
-        assert_eq!(buckets.max_rows(1000, 128, 8), 2);
-        let shapes = buckets.shapes(400, 8);
+        let most = |length, max_tokens, max_rows| {
+            let fits = |rows: &usize| buckets.fits(Shape::padded(*rows, length), max_tokens, max_rows);
+            (1..20).take_while(fits).count()
+        };
+        assert_eq!(most(16, 128, 8), 8);
+        assert_eq!(most(17, 400, 8), 4);
+        assert_eq!(most(16, 128, 5), 4);
+        assert_eq!(most(1000, 128, 8), 2);
+        assert_eq!(most(16, 128, 1), 1);
+        let shapes: Vec<_> = buckets.shapes(400, 8).into_iter().map(|shape| (shape.rows, shape.length)).collect();
         assert_eq!(shapes, [(2, 1000), (4, 100), (2, 100), (8, 16), (4, 16), (2, 16)]);
-        for (rows, length) in [(1, 3), (4, 90), (3, 16), (8, 2), (1, 1000)] {
-            let rows = rows.min(buckets.max_rows(length, 400, 8));
-            assert!(shapes.contains(&buckets.shape(rows, length).unwrap()), "{rows} rows of {length}");
+    }
+
+    #[test]
+    fn the_listed_shapes_are_those_that_batches_within_the_limits_get() {
+        for buckets in [shapes(&[16, 100, 1000], &[2, 4, 8]), packed(100)] {
+            let listed = buckets.shapes(400, 6);
+            let mut met = std::collections::HashSet::new();
+            for rows in 1..=7 {
+                for length in 1..=100 {
+                    for tokens in length + rows - 1..=length * rows {
+                        let batch = Shape { rows, length, tokens };
+                        if buckets.fits(batch, 400, 6) {
+                            met.insert(buckets.shape(batch).unwrap());
+                        }
+                    }
+                }
+            }
+            let missing: Vec<_> = met.iter().filter(|shape| !listed.contains(shape)).collect();
+            assert!(missing.is_empty(), "{missing:?}");
+            let unused: Vec<_> = listed.iter().filter(|shape| shape.length <= 100 && !met.contains(shape)).collect();
+            assert!(unused.is_empty(), "{unused:?}");
         }
     }
 
@@ -209,9 +262,8 @@ mod tests {
     #[test]
     fn the_plan_accounts_for_bucket_padding() {
         let buckets = shapes(&[16, 64, 512], &[1, 4, 16]);
-        let cost = |shape: Shape| buckets.positions(shape.rows, shape.length);
         // Five rows of 64 ids are cheaper as 4 + 1 than as 5 of 16.
-        let plan = Plan::new(&[60; 5], 16, |shape| shape.rows <= buckets.max_rows(shape.length, 4096, 16), cost);
+        let plan = Plan::new(&[60; 5], 16, |batch| buckets.fits(batch, 4096, 16), |batch| buckets.cost(batch));
         let mut sizes: Vec<_> = plan.batches().iter().map(Vec::len).collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [1, 4]);
@@ -219,34 +271,44 @@ mod tests {
 
     /// Run with `--nocapture` for the table of docs/lab/gpu-graph.md.
     #[test]
-    fn padding_of_2000_mixed_lengths_to_the_default_buckets_is_below_a_quarter() {
+    fn padding_of_2000_mixed_lengths_is_below_a_quarter_and_packed_below_3_percent() {
         let lengths = mixed_lengths(2000);
         let real: usize = lengths.iter().sum();
         let powers =
             |limit: usize| std::iter::successors(Some(1), |size| Some(size * 2)).take_while(move |size| *size <= limit);
-        let waste = |sequence: &[usize]| {
-            let buckets = resolve(sequence, &[], 514).unwrap();
-            let fits = |shape: Shape| shape.rows <= buckets.max_rows(shape.length, 4096, 256);
-            let cost = |shape: Shape| buckets.positions(shape.rows, shape.length);
-            let plan = Plan::new(&lengths, RUN_COST_ON_GPU, fits, cost);
-            let lengths = &lengths;
-            let padded: usize = plan
+        let padded = |sequence: Vec<usize>| resolve(&sequence, &[], 514).unwrap();
+        let table = [
+            ("default", padded(vec![])),
+            ("powers of two", padded(powers(512).skip(4).chain([514]).collect())),
+            ("512 only", padded(vec![514])),
+            ("every 16", padded((1..=32).map(|size| size * 16).chain([514]).collect())),
+            ("packed", packed(514)),
+        ];
+        let mut wasted = Vec::new();
+        for (name, buckets) in &table {
+            let fits = |batch: Shape| buckets.fits(batch, 4096, 256);
+            let plan = Plan::new(&lengths, RUN_COST_ON_GPU, fits, |batch| buckets.cost(batch));
+            let batches: Vec<_> = plan
                 .batches()
                 .iter()
-                .map(|rows| buckets.positions(rows.len(), rows.iter().map(|row| lengths[*row]).max().unwrap_or(0)))
-                .sum();
-            (1.0 - real as f64 / padded as f64, plan.batches().len(), buckets.shapes(4096, 256).len())
-        };
-        let table = [
-            ("default", vec![]),
-            ("powers of two", powers(512).skip(4).chain([514]).collect()),
-            ("512 only", vec![514]),
-            ("every 16", (1..=32).map(|size| size * 16).chain([514]).collect()),
-        ];
-        for (name, sequence) in &table {
-            let (waste, batches, shapes) = waste(sequence);
-            println!("{name}: padding {:.1} %, {batches} runs, {shapes} shapes", 100.0 * waste);
+                .map(|rows| Shape {
+                    rows: rows.len(),
+                    length: rows.iter().map(|row| lengths[*row]).max().unwrap_or(0),
+                    tokens: rows.iter().map(|row| lengths[*row]).sum(),
+                })
+                .collect();
+            let sum = |of: &dyn Fn(Shape) -> usize| batches.iter().copied().map(of).sum::<usize>();
+            let waste = 1.0 - real as f64 / sum(&|batch| buckets.computed(batch)) as f64;
+            let positions = sum(&|batch| buckets.shape(batch).map_or(0, Shape::positions));
+            let (runs, shapes) = (batches.len(), buckets.shapes(4096, 256).len());
+            let cost = sum(&|batch| buckets.cost(batch)) + runs * RUN_COST_ON_GPU;
+            println!(
+                "{name}: padding {:.1} %, {runs} runs, {shapes} shapes, {:.2} positions a token, cost {cost}",
+                100.0 * waste,
+                positions as f64 / real as f64
+            );
+            wasted.push(waste);
         }
-        assert!(waste(&table[0].1).0 < 0.25);
+        assert!(wasted[0] < 0.25 && wasted[4] < 0.03, "{wasted:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::buffers::Location;
 use super::session::{GpuSession, Slot};
-use crate::batch::Batch;
+use crate::batch::{Batch, Shape};
 use crate::embeddings::Rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Stop;
@@ -31,7 +31,7 @@ enum Job {
     Run { batch: Batch, stop: Stop, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<Rows>> },
     Hold { batch: Batch, stop: Stop, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<(Slot, Location)>> },
     Release { slot: Slot, event: Option<usize> },
-    WarmUp { shape: (usize, usize), abandoned: Arc<AtomicBool>, answer: SyncSender<Result<()>> },
+    WarmUp { shape: Shape, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<()>> },
 }
 
 /// A job that was handed to a worker. Dropping it drops the job, unless it has started.
@@ -118,7 +118,7 @@ impl Worker {
     ///
     /// # Errors
     /// As [`GpuSession::warm_up`]; those of `stop` and of a device that failed earlier.
-    pub(crate) fn warm_up(&self, shape: (usize, usize), stop: &Stop) -> Result<()> {
+    pub(crate) fn warm_up(&self, shape: Shape, stop: &Stop) -> Result<()> {
         let (answer, ticket) = self.ticket(1, stop);
         let abandoned = Arc::clone(&ticket.abandoned);
         self.send(Job::WarmUp { shape, abandoned, answer })?;
