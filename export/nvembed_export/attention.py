@@ -1,4 +1,4 @@
-"""The attention operator: a portable form for all execution providers, and one whose memory is linear in S on CPUs.
+"""The attention operator in the forms that execution providers need.
 
 Letters: B batch, S sequence, H query heads, K key/value heads, d head_dim. Every token attends to every real token of
 its row and never to padding; scores are scaled by 1/√d.
@@ -15,22 +15,48 @@ from nvembed_export.precision import Precision
 
 
 class PortableAttention:
-    """Opset 24's Attention with row lengths instead of a mask, a form that CUDA's and TensorRT's fused kernels accept.
+    """Opset 24's Attention with row lengths instead of a mask, the form for which CUDA has flash attention.
 
-    ONNX Runtime's CPU kernel (1.32) stores all B·H·S² scores.
+    ONNX Runtime's CPU kernel (1.32) stores all B·H·S² scores. TensorRT's parser drops the lengths silently.
     """
 
     def __init__(self, precision: Precision, config: TextConfig):
         self.heads = {"q_num_heads": config.num_attention_heads, "kv_num_heads": config.num_key_value_heads}
 
-    def prepare(self, graph: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
+    def prepare(self, graph: GraphBuilder, tokens) -> ir.Value:
         """Number of real tokens per row, int64 [B]; computed once, shared by all layers."""
-        return graph.op("ReduceSum", attention_mask, graph.constant([1], np.int64), keepdims=0)
+        return tokens.lengths(graph)
 
     def __call__(self, graph: GraphBuilder, q: ir.Value, k: ir.Value, v: ir.Value, lengths: ir.Value) -> ir.Value:
         """q [B, S, H·d], k and v [B, S, K·d] -> [B, S, H·d], all narrow."""
         mask = past_key = past_value = None
         return graph.op("Attention", q, k, v, mask, past_key, past_value, lengths, is_causal=0, **self.heads)
+
+
+class MaskedAttention:
+    """Opset 23's Attention with a bool mask [B, 1, S, S], for TensorRT, whose parser ignores row lengths.
+
+    TensorRT wants the mask's query dimension in full ([B, 1, 1, S] would do by ONNX).
+    """
+
+    def __init__(self, precision: Precision, config: TextConfig):
+        self.heads = {"q_num_heads": config.num_attention_heads, "kv_num_heads": config.num_key_value_heads}
+
+    def prepare(self, graph: GraphBuilder, tokens) -> ir.Value:
+        """True where the key is a real token, bool [B, 1, S, S]; computed once, shared by all layers.
+
+        Every query attends, also one that is padding. A factor that is true for each query gives the dimension its
+        size without a `Shape` operator.
+        """
+        mask = tokens.attention_mask
+        keys = graph.op("Cast", mask, to=int(ir.DataType.BOOL))
+        queries = graph.op("Cast", graph.op("Add", mask, graph.constant([1], np.int64)), to=int(ir.DataType.BOOL))
+        keys = graph.op("Unsqueeze", keys, graph.constant([1, 2], np.int64))
+        return graph.op("And", graph.op("Unsqueeze", queries, graph.constant([1, 3], np.int64)), keys)
+
+    def __call__(self, graph: GraphBuilder, q: ir.Value, k: ir.Value, v: ir.Value, mask: ir.Value) -> ir.Value:
+        """q [B, S, H·d], k and v [B, S, K·d] -> [B, S, H·d], all narrow."""
+        return graph.op("Attention", q, k, v, mask, is_causal=0, **self.heads)
 
 
 class CpuAttention:
@@ -48,10 +74,10 @@ class CpuAttention:
         self.precision = precision
         self.heads, self.kv_heads, self.dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
 
-    def prepare(self, graph: GraphBuilder, attention_mask: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def prepare(self, graph: GraphBuilder, tokens) -> tuple[ir.Value, ir.Value]:
         """The extra dimension of queries and of keys, wide [B, S, H, 1]; computed once, shared by all layers."""
         p = self.precision
-        real = graph.op("Cast", attention_mask, to=int(p.wide))
+        real = graph.op("Cast", tokens.attention_mask, to=int(p.wide))
         real = graph.op("Reshape", real, graph.constant([0, 0, 1, 1], np.int64))
         real = graph.op("Expand", real, graph.constant([1, 1, self.heads, 1], np.int64))
         padding = graph.op("Sub", p.scalar(graph, 1.0), real)

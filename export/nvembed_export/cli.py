@@ -15,9 +15,9 @@ from nvembed_export import __version__
 from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
 from nvembed_export.export import ExportOptions, ExportSummary, export
 from nvembed_export.latent_attention import POOLERS
-from nvembed_export.modeling import TARGETS
 from nvembed_export.precision import ACTIVATIONS, PRECISIONS
 from nvembed_export.quantization import BLOCK_SIZES
+from nvembed_export.targets import TARGETS
 
 EPILOG = """\
 examples:
@@ -96,8 +96,9 @@ def parser() -> argparse.ArgumentParser:
         "--target",
         choices=sorted(TARGETS),
         default="any",
-        help="any: one graph for all execution providers (default); cpu: CPU only, with memory linear instead of "
-        "quadratic in text length; openvino: OpenVINO on CPUs, fp32 or bf16 only",
+        help="any: one graph for CPUs and CUDA (default); cpu: CPU only, with memory linear instead of "
+        "quadratic in text length; openvino: OpenVINO on CPUs, fp32 or bf16 only; tensorrt: TensorRT, fp16 or "
+        "bf16 (int4 on TensorRT-RTX)",
     )
     result.add_argument(
         "--max-length",
@@ -116,10 +117,15 @@ def parser() -> argparse.ArgumentParser:
     quantized.add_argument(
         "--activations",
         choices=ACTIVATIONS,
-        help="dtype of activations: fp32 for CPUs (default), fp16 for GPUs",
+        help="dtype of activations: fp32 for CPUs (default), fp16 for GPUs (default with --target tensorrt)",
     )
     sizes = ", ".join(map(str, BLOCK_SIZES))
-    quantized.add_argument("--block-size", type=int, metavar="N", help=f"weights per scale: {sizes} (default: 32)")
+    quantized.add_argument(
+        "--block-size",
+        type=int,
+        metavar="N",
+        help=f"weights per scale: {sizes} (default: 32; 128 with --target tensorrt)",
+    )
     quantized.add_argument(
         "--symmetric",
         action=argparse.BooleanOptionalAction,

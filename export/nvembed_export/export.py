@@ -17,7 +17,7 @@ from nvembed_export.golden import golden_document
 from nvembed_export.manifest import NV_EMBED_LICENSE, default_max_length, manifest, read_license
 from nvembed_export.modeling import build_model
 from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
-from nvembed_export.precision import W8A8, for_openvino, make_precision
+from nvembed_export.targets import TARGETS, precision_for
 from nvembed_export.tokenizer import load_tokenizer
 
 GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
@@ -88,13 +88,15 @@ def export(
     each other, and OutputError for the folder. None of them leaves partial output behind.
     """
     progress = progress or NoProgress()
-    precision = make_precision(
-        options.precision, options.activations, options.block_size, options.symmetric, options.accuracy_level
+    precision = precision_for(
+        options.target,
+        options.precision,
+        options.activations,
+        options.block_size,
+        options.symmetric,
+        options.accuracy_level,
     )
-    if precision.name == W8A8 and options.target != "cpu":
-        raise UsageError(f"--precision {W8A8} needs --target cpu, got --target {options.target}")
-    if options.target == "openvino":
-        precision = for_openvino(precision)
+    graph_target = TARGETS[options.target]
     check_output(target, checkpoint_dir, options.force)
 
     config = load_config(checkpoint_dir)
@@ -109,7 +111,7 @@ def export(
     whole = config
     config, name = _first_layers(options.layers, config, name)
 
-    model, data = build_model(checkpoint, config, precision, max_length, options.pooler, options.target)
+    model, data = build_model(checkpoint, config, precision, max_length, options.pooler, graph_target)
     graph = model.SerializeToString()
     golden_bytes = GOLDEN_ROWS * GOLDEN_NUMBER_BYTES * config.text.hidden_size + MANIFEST_BYTES if options.golden else 0
     needed = data.total_bytes + len(graph) + len(tokenizer.content) + golden_bytes + MANIFEST_BYTES
@@ -123,9 +125,10 @@ def export(
         if options.golden:
             document = golden_document(checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress))
             golden = {"file": GOLDEN_FILE, "sha256": _write_json(folder / GOLDEN_FILE, document)}
-        graph_files = {
+        graph_facts = {
             "file": GRAPH_FILE,
             "target": options.target,
+            "inputs": graph_target.tokens.INPUTS,
             "sha256": hashlib.sha256(graph).hexdigest(),
             "data_file": DATA_FILE,
             "data_sha256": data_sha256,
@@ -134,7 +137,7 @@ def export(
         model_facts = {"name": name, "source": source, "license": license}
         tokenizer_sha256 = hashlib.sha256(tokenizer.content).hexdigest()
         document = manifest(
-            config, precision, options.pooler, max_length, model_facts, graph_files, tokenizer_sha256, golden
+            config, precision, options.pooler, max_length, model_facts, graph_facts, tokenizer_sha256, golden
         )
         _write_json(folder / MANIFEST_FILE, document)  # last, so that a folder with a manifest is complete
     return ExportSummary(target, name, license, precision.name, max_length, data.total_bytes, config == whole)

@@ -46,16 +46,13 @@ def manifest(
     pooler: str,
     max_length: int,
     model: dict[str, str],
-    graph_files: dict[str, str | int],
+    graph_facts: dict,
     tokenizer_sha256: str,
     golden: dict[str, str] | None,
 ) -> dict:
-    """The content of nvembed.json; `graph_files` has the names, checksums and size of the graph and its data file."""
+    """The content of nvembed.json; `graph_facts` has target, inputs, and the files with their checksums and sizes."""
     text = {key: value for key, value in asdict(config.text).items() if key not in _NOT_ARCHITECTURE}
-    masks = [
-        {"name": name, "dtype": "int64", "shape": ["batch", "sequence"]}
-        for name in ("input_ids", "attention_mask", "pool_mask")
-    ]
+    inputs = [{"name": name, "dtype": "int64", "shape": dims} for name, dims in graph_facts["inputs"].items()]
     dtype = str(precision.output.numpy())
     output = {"name": "embeddings", "dtype": dtype, "shape": ["batch", config.text.hidden_size]}
     return {
@@ -67,7 +64,7 @@ def manifest(
         "quantization": _quantization(precision),
         "pooler": pooler,
         "max_length": max_length,
-        "graph": graph_files | {"opset": OPSET, "inputs": masks, "outputs": [output]},
+        "graph": graph_facts | {"opset": OPSET, "inputs": inputs, "outputs": [output]},
         "tokenizer": {
             "file": "tokenizer.json",
             "sha256": tokenizer_sha256,

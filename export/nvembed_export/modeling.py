@@ -10,24 +10,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from nvembed_export.attention import CpuAttention, PortableAttention
 from nvembed_export.checkpoint import BACKBONE, Checkpoint
 from nvembed_export.config import ModelConfig, TextConfig
 from nvembed_export.external_data import ExternalData
 from nvembed_export.graph import GraphBuilder
 from nvembed_export.latent_attention import POOLERS
-from nvembed_export.openvino import OpenVinoAttention, OpenVinoGraphBuilder
 from nvembed_export.precision import Precision
-from nvembed_export.tokens import EveryPosition, RealTokens
+from nvembed_export.targets import Target
 from nvembed_export.weights import Weight
 
-# In a bf16 model OpenVINO computes values in float32 that reach the output through sums alone. EveryPosition's mean is
-# such a sum, so the residual stream stays float32; RealTokens' mean is a matrix product and would make the stream bf16.
-TARGETS = {
-    "any": (GraphBuilder, EveryPosition, PortableAttention),
-    "cpu": (GraphBuilder, RealTokens, CpuAttention),
-    "openvino": (OpenVinoGraphBuilder, EveryPosition, OpenVinoAttention),
-}
 MIN_LENGTH = 1e-12  # eps of torch.nn.functional.normalize
 
 
@@ -39,18 +30,6 @@ class Linear:
 
     def __call__(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         return self.precision.linear(graph, x, self.weight)
-
-
-class RMSNorm:
-    """x / √(mean(x²) + ε) · weight (arXiv 1910.07467), computed in the wide dtype."""
-
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, eps: float):
-        self.weight = Weight.from_checkpoint(checkpoint, f"{name}.weight")
-        self.precision, self.eps = precision, eps
-
-    def __call__(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
-        weight = self.precision.wide_weight(graph, self.weight)
-        return graph.op("RMSNormalization", x, weight, axis=-1, epsilon=self.eps, stash_type=1)
 
 
 class RotaryEmbedding:
@@ -95,56 +74,59 @@ class SelfAttention:
 class MLP:
     """SwiGLU (arXiv 2002.05202): down(silu(gate x) ⊙ up x)."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str):
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, target: Target):
+        self.silu = target.silu
         self.gate_proj = Linear(checkpoint, precision, f"{name}.gate_proj")
         self.up_proj = Linear(checkpoint, precision, f"{name}.up_proj")
         self.down_proj = Linear(checkpoint, precision, f"{name}.down_proj")
 
     def __call__(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         gate, up = self.gate_proj(graph, x), self.up_proj(graph, x)
-        silu = graph.op("Mul", gate, graph.op("Sigmoid", gate))
-        return self.down_proj(graph, graph.op("Mul", silu, up))
+        return self.down_proj(graph, graph.op("Mul", self.silu(graph, gate), up))
 
 
 class DecoderLayer:
     """Pre-norm layer: x + attention(norm x), then x + mlp(norm x); x is the wide residual stream [B, S, D]."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig, attention):
-        eps = config.rms_norm_eps
+    def __init__(
+        self, checkpoint: Checkpoint, precision: Precision, name: str, config: TextConfig, target: Target, attention
+    ):
+        norm, eps = target.norm, config.rms_norm_eps
         self.precision = precision
-        self.input_layernorm = RMSNorm(checkpoint, precision, f"{name}.input_layernorm", eps)
+        self.input_layernorm = norm(checkpoint, precision, f"{name}.input_layernorm", eps)
         self.self_attn = SelfAttention(checkpoint, precision, f"{name}.self_attn", config, attention)
-        self.post_attention_layernorm = RMSNorm(checkpoint, precision, f"{name}.post_attention_layernorm", eps)
-        self.mlp = MLP(checkpoint, precision, f"{name}.mlp")
+        self.post_attention_layernorm = norm(checkpoint, precision, f"{name}.post_attention_layernorm", eps)
+        self.mlp = MLP(checkpoint, precision, f"{name}.mlp", target)
 
     def __call__(self, graph: GraphBuilder, x: ir.Value, *attention_inputs, kept) -> ir.Value:
         """`kept` selects the tokens that are still needed after this layer's attention."""
-        narrowed, widened = self.precision.narrowed, self.precision.widened
+        widened = self.precision.widened
         with graph.scope("self_attn"):
-            y = narrowed(graph, self.input_layernorm(graph, x))
-            y = self.self_attn(graph, y, *attention_inputs, kept)
+            y = self.self_attn(graph, self.input_layernorm.narrowed(graph, x), *attention_inputs, kept)
             x = graph.op("Add", kept(graph, x), widened(graph, y))
         with graph.scope("mlp"):
-            y = narrowed(graph, self.post_attention_layernorm(graph, x))
-            return graph.op("Add", x, widened(graph, self.mlp(graph, y)))
+            y = self.mlp(graph, self.post_attention_layernorm.narrowed(graph, x))
+            return graph.op("Add", x, widened(graph, y))
 
 
 class MistralModel:
     """The backbone: tokens -> wide hidden states, [B, S, D] of all positions or [1, P, D] of pooled tokens only."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int, attention):
+    def __init__(
+        self, checkpoint: Checkpoint, precision: Precision, config: TextConfig, max_length: int, target: Target
+    ):
         self.precision = precision
-        self.attention = attention(precision, config)
+        self.attention = target.attention(precision, config)
         self.embed_tokens = Weight.from_checkpoint(checkpoint, f"{BACKBONE}.embed_tokens.weight")
         self.rotary_emb = RotaryEmbedding(precision, config, max_length)
         self.layers = [
-            DecoderLayer(checkpoint, precision, f"{BACKBONE}.layers.{index}", config, self.attention)
+            DecoderLayer(checkpoint, precision, f"{BACKBONE}.layers.{index}", config, target, self.attention)
             for index in range(config.num_hidden_layers)
         ]
-        self.norm = RMSNorm(checkpoint, precision, f"{BACKBONE}.norm", config.rms_norm_eps)
+        self.norm = target.norm(checkpoint, precision, f"{BACKBONE}.norm", config.rms_norm_eps)
 
     def __call__(self, graph: GraphBuilder, tokens) -> ir.Value:
-        real = self.attention.prepare(graph, tokens.attention_mask)
+        real = self.attention.prepare(graph, tokens)
         rotary = tokens.rotary(graph, *self.rotary_emb.tables(graph))
         x = self.precision.embedding(graph, self.embed_tokens, tokens.ids)
         for index, layer in enumerate(self.layers):
@@ -160,7 +142,7 @@ def everything(graph: GraphBuilder, x: ir.Value) -> ir.Value:
 
 
 class NVEmbedModel:
-    """Ids and masks [B, S] -> embeddings [B, D]."""
+    """The inputs of the target's tokens -> embeddings [B, D]."""
 
     def __init__(
         self,
@@ -169,16 +151,15 @@ class NVEmbedModel:
         config: ModelConfig,
         max_length: int,
         pooler: str,
-        target: str,
+        target: Target,
     ):
-        self.precision, self.config = precision, config
-        _, self.tokens, attention = TARGETS[target]
-        self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length, attention)
+        self.precision, self.config, self.tokens = precision, config, target.tokens
+        self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length, target)
         self.latent_attention_model = POOLERS[pooler](checkpoint, precision, config)
 
-    def __call__(self, graph: GraphBuilder, input_ids, attention_mask, pool_mask) -> ir.Value:
+    def __call__(self, graph: GraphBuilder, inputs: dict[str, ir.Value]) -> ir.Value:
         with graph.scope("embedding_model"):
-            tokens = self.tokens(graph, self.precision, input_ids, attention_mask, pool_mask)
+            tokens = self.tokens(graph, self.precision, **inputs)
             hidden = self.embedding_model(graph, tokens)
         with graph.scope("latent_attention_model"):
             pooled = self.latent_attention_model(graph, hidden, tokens)
@@ -192,17 +173,17 @@ class NVEmbedModel:
 
 
 def build_model(
-    checkpoint: Checkpoint, config: ModelConfig, precision: Precision, max_length: int, pooler: str, target: str
+    checkpoint: Checkpoint, config: ModelConfig, precision: Precision, max_length: int, pooler: str, target: Target
 ) -> tuple[onnx.ModelProto, ExternalData]:
     """The graph and the layout of its data file. Does not read any weights."""
-    builder, _, _ = TARGETS[target]
-    graph = builder("nv-embed")
+    graph = target.builder("nv-embed")
     int64 = ir.TensorType(ir.DataType.INT64)
-    names = ("input_ids", "attention_mask", "pool_mask")
-    inputs = [ir.Value(name=name, shape=ir.Shape(["batch", "sequence"]), type=int64) for name in names]
+    inputs = {
+        name: ir.Value(name=name, shape=ir.Shape(dims), type=int64) for name, dims in target.tokens.INPUTS.items()
+    }
     model = NVEmbedModel(checkpoint, precision, config, max_length, pooler, target)
-    embeddings = model(graph, *inputs)
+    embeddings = model(graph, inputs)
     embeddings.name = "embeddings"
     embeddings.shape = ir.Shape(["batch", config.text.hidden_size])
     embeddings.type = ir.TensorType(precision.output)
-    return graph.model(inputs, [embeddings]), graph.data
+    return graph.model(list(inputs.values()), [embeddings]), graph.data

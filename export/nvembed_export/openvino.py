@@ -65,10 +65,10 @@ class OpenVinoAttention:
         self.precision = precision
         self.heads, self.kv_heads, self.dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
 
-    def prepare(self, graph: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
+    def prepare(self, graph: GraphBuilder, tokens) -> ir.Value:
         """0 for real keys, a large negative number for padding, [B, 1, 1, S]; computed once, shared by all layers."""
         p = self.precision
-        real = graph.op("Cast", attention_mask, to=int(p.wide))
+        real = graph.op("Cast", tokens.attention_mask, to=int(p.wide))
         hidden = graph.op("Mul", graph.op("Sub", p.scalar(graph, 1.0), real), p.scalar(graph, self.HIDDEN))
         return graph.op("Unsqueeze", hidden, graph.constant([1, 2], np.int64))
 

@@ -135,6 +135,7 @@ _QUANTIZATIONS = {
     "int8": Quantization(bits=8, block_size=32, symmetric=True, accuracy_level=4),
     "int4": Quantization(bits=4, block_size=32, symmetric=True, accuracy_level=4),
 }
+BLOCKWISE = tuple(_QUANTIZATIONS)
 W8A8 = "w8a8"  # 8-bit weights, 8-bit activations
 PRECISIONS = [*_FLOATS, *_QUANTIZATIONS, W8A8]
 ACTIVATIONS = ["fp32", "fp16"]
@@ -168,14 +169,10 @@ def make_precision(
 
 
 def for_openvino(precision: Precision) -> Precision:
-    """The form of a precision in graphs for OpenVINO: all tensors are float32; OpenVINO computes in bf16 if asked to.
+    """The form of fp32 or bf16 in graphs for OpenVINO: all tensors are float32; OpenVINO computes in bf16 if asked to.
 
     onnxruntime-openvino 1.24 does not support bfloat16 tensors. OpenVINO itself rounds the inputs of products; for
     weights that are float32 and [out, in] it does so once, from the mapped file. It would first copy float16 weights
     to float32.
-
-    Raises UsageError unless the precision is fp32 or bf16.
     """
-    if precision.name not in ("fp32", "bf16"):
-        raise UsageError(f"--target openvino needs --precision fp32 or bf16, got --precision {precision.name}")
     return replace(_FLOATS["fp32"], name=precision.name, checkpoint_layout=True)

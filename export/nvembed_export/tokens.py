@@ -11,14 +11,22 @@ import onnx_ir as ir
 from nvembed_export.graph import GraphBuilder
 from nvembed_export.precision import Precision
 
+PADDED = dict.fromkeys(("input_ids", "attention_mask", "pool_mask"), ["batch", "sequence"])
+
 
 class EveryPosition:
     """All positions including padding: shapes depend only on input shapes, as CUDA graphs and TensorRT require."""
 
-    def __init__(self, graph: GraphBuilder, precision: Precision, ids: ir.Value, attention_mask, pool_mask):
+    INPUTS = PADDED
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, input_ids, attention_mask, pool_mask):
         self.precision, self.attention_mask, self._pool_mask = precision, attention_mask, pool_mask
-        self.ids = ids  # int64 [B, S]
+        self.ids = input_ids  # int64 [B, S]
         self.positions = running_count(graph, attention_mask, axis=1)  # int64 [B, S]
+
+    def lengths(self, graph: GraphBuilder) -> ir.Value:
+        """Real tokens per row, int64 [B]."""
+        return graph.op("ReduceSum", self.attention_mask, graph.constant([1], np.int64), keepdims=0)
 
     def rotary(self, graph: GraphBuilder, cos: ir.Value, sin: ir.Value) -> list[ir.Value]:
         """Inputs of RotaryEmbedding: the tables, [max_length, d/2] each, and each token's row in them, [B, S]."""
@@ -47,10 +55,12 @@ class RealTokens:
     and therefore faster matrix products. Shapes depend on values, so this is for the CPU only.
     """
 
-    def __init__(self, graph: GraphBuilder, precision: Precision, ids: ir.Value, attention_mask, pool_mask):
+    INPUTS = PADDED
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, input_ids, attention_mask, pool_mask):
         self.precision, self.attention_mask, self._pool_mask = precision, attention_mask, pool_mask
         self._real = graph.op("Transpose", graph.op("NonZero", attention_mask))  # row and column of each, [T, 2]
-        self.ids = self.from_rows(graph, ids)  # int64 [1, T]
+        self.ids = self.from_rows(graph, input_ids)  # int64 [1, T]
         self.positions = self.from_rows(graph, running_count(graph, attention_mask, axis=1))  # int64 [1, T]
         # Index of each position's token, [B, S]. Padding gets any other token, since attention masks it.
         flat = graph.op("Reshape", attention_mask, graph.constant([-1], np.int64))

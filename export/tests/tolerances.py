@@ -68,3 +68,7 @@ SCALES_OF_A_PRODUCT = 1e-6
 
 # A product with one term, code times scale in fp32: one rounding, and another if a zero point is subtracted.
 ONE_PRODUCT = 3e-7
+
+# 1 - cosine of the same products, in the same precision, by other operators: roundings that fall otherwise. A
+# mistake in a mask shows as 1e-2.
+BETWEEN_TARGETS = {"fp16": 1e-7, "bf16": 1e-5, "int4": 1e-6}

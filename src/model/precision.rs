@@ -132,7 +132,7 @@ pub enum Target {
     Cpu,
     /// The OpenVINO provider only. Memory grows with the length of a row.
     OpenVino,
-    /// The TensorRT providers only. The exporter does not make such graphs yet.
+    /// The TensorRT providers only: attention has a mask, because TensorRT ignores row lengths.
     TensorRt,
 }
 

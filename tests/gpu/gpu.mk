@@ -3,7 +3,11 @@
 
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
-GPU_MINI := $(foreach form,fp16-fused fp16-direct fp32-fused fp32-direct,$(GPU_MODELS)/nv-embed-mini-$(form)/nvembed.json)
+GPU_FORMS := any-fp16-fused any-fp16-direct any-fp32-fused any-fp32-direct tensorrt-fp16-fused tensorrt-fp16-direct tensorrt-bf16-fused
+GPU_MINI := $(GPU_FORMS:%=$(GPU_MODELS)/nv-embed-mini-%/nvembed.json)
+GPU_WIDE := any tensorrt
+# $(call form_options,TARGET-PRECISION-POOLER)
+form_options = --target $(word 1,$(subst -, ,$(1))) --precision $(word 2,$(subst -, ,$(1))) --pooler $(word 3,$(subst -, ,$(1)))
 GPU_LIBRARY = "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
 WIDE := fp32 fp16 bf16 int8 int4
 HAS_GPU := $(shell command -v nvidia-smi)
@@ -23,7 +27,7 @@ test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## Exported graphs against
 test-gpu-graph-mini: $(GPU_VENV)/.rtx cuda-shim $(GPU_MINI) ## The same with the mini model only
 	$(GPU_VENV)/bin/python -m pytest tests/gpu/graph -q -m 'not full_width'
 
-test-gpu-graph-7b: $(GPU_VENV)/.rtx cuda-shim $(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json ## The same at the 7B widths only
+test-gpu-graph-7b: $(GPU_VENV)/.rtx cuda-shim $(GPU_MODELS)/7b-widths.done ## The same at the 7B widths only
 	$(GPU_VENV)/bin/python -m pytest tests/gpu/graph -q -m full_width
 else
 test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
@@ -58,19 +62,19 @@ $(GPU_VENV)/.cuda: tests/gpu/acceptance/requirements.txt $(GPU_VENV)/.done
 	$(call install,$(GPU_VENV),$<,CUDA and TensorRT)
 	@touch $@
 
-# nv-embed-mini-PRECISION-POOLER
+# nv-embed-mini-TARGET-PRECISION-POOLER
 $(GPU_MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(EXPORTER) | venv
 	@mkdir -p $(GPU_MODELS)
-	$(BIN)/nvembed-export $(MINI) $(@D) --precision $(word 1,$(subst -, ,$*)) --pooler $(word 2,$(subst -, ,$*)) \
-	    --no-golden --force --quiet
+	$(BIN)/nvembed-export $(MINI) $(@D) $(call form_options,$*) --no-golden --force --quiet
 
-# Two of 32 layers at the full model's widths, random weights; the checkpoint, 2.6 GB, is not kept.
-$(GPU_MODELS)/7b-widths-fp16-fused/nvembed.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py $(EXPORTER) | venv
+# Two of 32 layers at the full model's widths, random weights, fp16, for each of GPU_WIDE. The checkpoint, 2.6 GB, is not kept.
+$(GPU_MODELS)/7b-widths.done: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py $(EXPORTER) | venv
 	@mkdir -p $(GPU_MODELS)
 	rm -rf $(GPU_MODELS)/checkpoint
 	$(BIN)/python export/tools/random_checkpoint.py $(GPU_MODELS)/checkpoint --layers 2
-	$(BIN)/nvembed-export $(GPU_MODELS)/checkpoint $(@D) --precision fp16 --pooler fused --no-golden --force --quiet
-	rm -rf $(GPU_MODELS)/checkpoint
+	$(foreach target,$(GPU_WIDE),$(BIN)/nvembed-export $(GPU_MODELS)/checkpoint \
+	    $(GPU_MODELS)/7b-widths-$(target)-fp16-fused --target $(target) --no-golden --force --quiet &&) rm -rf $(GPU_MODELS)/checkpoint
+	@touch $@
 
 # The same for the acceptance, in more precisions: 12 GB.
 $(GPU_MODELS)/wide-checkpoint/config.json: export/tools/random_checkpoint.py export/tests/seeded_checkpoint.py | venv

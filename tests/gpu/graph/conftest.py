@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import pytest
 
 BUILD = Path(__file__).resolve().parents[3] / "build"
@@ -26,9 +25,6 @@ class ModelFolder:
     @property
     def manifest(self) -> dict:
         return json.loads((self.folder / "nvembed.json").read_text())
-
-    def node_count(self) -> int:
-        return len(onnx.load(self.graph, load_external_data=False).graph.node)
 
 
 def pytest_configure(config):

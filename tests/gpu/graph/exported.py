@@ -3,9 +3,11 @@
 import pytest
 
 FUSED_FP16 = [
-    "nv-embed-mini-fp16-fused",
-    pytest.param("7b-widths-fp16-fused", marks=pytest.mark.full_width),  # two layers, random weights
+    "nv-embed-mini-any-fp16-fused",
+    pytest.param("7b-widths-any-fp16-fused", marks=pytest.mark.full_width),  # two layers, random weights
 ]
-DIRECT_FP16 = ["nv-embed-mini-fp16-direct"]
-FP32 = ["nv-embed-mini-fp32-fused", "nv-embed-mini-fp32-direct"]
-ALL = [*FUSED_FP16, *DIRECT_FP16, *FP32]
+DIRECT_FP16 = ["nv-embed-mini-any-fp16-direct"]
+FP32 = ["nv-embed-mini-any-fp32-fused", "nv-embed-mini-any-fp32-direct"]
+TENSORRT = ["nv-embed-mini-tensorrt-fp16-fused", "nv-embed-mini-tensorrt-bf16-fused"]
+TENSORRT_DIRECT = ["nv-embed-mini-tensorrt-fp16-direct"]
+TENSORRT_WIDE = [pytest.param("7b-widths-tensorrt-fp16-fused", marks=pytest.mark.full_width)]

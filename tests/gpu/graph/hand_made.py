@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 HIDDEN, HEADS, VOCABULARY, POSITIONS = 128, 4, 16, 512
 
 FORMS = {
-    # What the exporter writes.
+    # What the exporter writes for CUDA.
     "lengths": f"""
         lengths = ReduceSum <keepdims = 0> (attention_mask, one)
         y = Attention <q_num_heads = {HEADS}, kv_num_heads = {HEADS}> (q, k, v, , , , lengths)
@@ -56,14 +56,14 @@ FORMS = {
 GRAPH = """
     <ir_version: 12, opset_import: ["": 24, "com.microsoft": 1]>
     {name} (int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask, int64[batch, sequence] pool_mask)
-        => (float16[batch, {hidden}] embeddings)
+        => ({dtype}[batch, {hidden}] embeddings)
     {{
         x = Gather (table, input_ids)
         q = MatMul (x, query_weight)
         k = MatMul (x, key_weight)
         v = MatMul (x, value_weight)
         {attention}
-        selected = Cast <to = 10> (pool_mask)
+        selected = Cast <to = {number}> (pool_mask)
         rows = Unsqueeze (selected, one)
         pooled = MatMul (rows, y)
         embeddings = Squeeze (pooled, one)
@@ -71,14 +71,15 @@ GRAPH = """
 """
 
 
-def write(form: str, path: Path) -> Path:
-    """Write the graph of that form, with its weights in the same file."""
-    text = GRAPH.format(name=form.replace("-", "_"), hidden=HIDDEN, attention=FORMS[form])
+def write(form: str, path: Path, dtype: str = "float16") -> Path:
+    """Write the graph of that form and dtype (float16 or float), with its weights in the same file."""
+    number = TensorProto.DataType.Value(dtype.upper())
+    text = GRAPH.format(name=form.replace("-", "_"), hidden=HIDDEN, attention=FORMS[form], dtype=dtype, number=number)
     model = parser.parse_model(text)
-    rng = np.random.default_rng(0)
+    rng, kind = np.random.default_rng(0), helper.tensor_dtype_to_np_dtype(number)
 
     def random(*shape):
-        return (rng.standard_normal(shape) / 8).astype(np.float16)
+        return (rng.standard_normal(shape) / 8).astype(kind)
 
     values = {
         "table": random(VOCABULARY, HIDDEN),
@@ -86,7 +87,7 @@ def write(form: str, path: Path) -> Path:
         "query_weight": random(HIDDEN, HIDDEN),
         "key_weight": random(HIDDEN, HIDDEN),
         "value_weight": random(HIDDEN, HIDDEN),
-        "least": np.array(-60000, np.float16),
+        "least": np.array(-60000, kind),
         "one": np.array([1]),
         "one_two": np.array([1, 2]),
         "one_three": np.array([1, 3]),

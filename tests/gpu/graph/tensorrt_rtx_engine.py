@@ -6,9 +6,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import tensorrt_rtx as trt
 
 Shape = tuple[int, int]
+WITH_MASK = 4  # inputs of an attention: q, k, v and a mask
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,15 @@ class _Parsed:
         errors = [self.parser.get_error(index) for index in range(self.parser.num_errors)]
         return [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
 
-    def allow_unfused_attention(self) -> None:
-        """Let TensorRT run attention as several kernels where it has no fused one. ONNX cannot express this."""
-        for index in range(self.network.num_layers):
-            layer = self.network.get_layer(index)
-            if layer.type == trt.LayerType.ATTENTION_INPUT:
-                layer.__class__ = trt.IAttentionInputLayer  # the bindings' way to downcast a layer
-                layer.attention.decomposable = True
+
+def problems(model: Path) -> list[str]:
+    """Why the model cannot become one engine that means the same; empty if nothing speaks against it."""
+    nodes = onnx.load(model, load_external_data=False).graph.node
+    return unsupported(model, len(nodes)) or ignored(model, sum(node.op_type == "Attention" for node in nodes))
 
 
-def problems(model: Path, nodes: int) -> list[str]:
-    """Why the model, which has that many nodes, cannot become one engine; empty if it can."""
+def unsupported(model: Path, nodes: int) -> list[str]:
+    """What the parser does not take of a model with that many nodes."""
     parsed = _Parsed()
     supported = parsed.parser.supports_model_v2(model.read_bytes(), str(model))
     found = [] if supported else ["TensorRT-RTX does not support the whole model", *parsed.errors()]
@@ -81,18 +81,34 @@ def problems(model: Path, nodes: int) -> list[str]:
     return found
 
 
-def build(
-    model: Path,
-    profile: dict[str, tuple[Shape, Shape, Shape]],
-    compute_capability: str,
-    unfused_attention: bool = False,
-) -> Engine:
+def ignored(model: Path, attentions: int) -> list[str]:
+    """What the parser took and then left out, which it does not report.
+
+    Every value that a layer makes is read by another layer or is an output, and each of the model's attention nodes has
+    become an attention with a mask: TensorRT ignores an input that it does not know, such as row lengths.
+    """
+    parsed = _Parsed()
+    if not parsed.parser.parse_from_file(str(model)):
+        return parsed.errors()
+    network = parsed.network
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    read = {network.get_output(index).name for index in range(network.num_outputs)}
+    for layer in layers:
+        inputs = (layer.get_input(index) for index in range(layer.num_inputs))
+        read |= {tensor.name for tensor in inputs if tensor is not None}
+    made = [layer.get_output(index).name for layer in layers for index in range(layer.num_outputs)]
+    found = [f"no layer reads {name}" for name in made if name not in read]
+    inputs = [layer.num_inputs for layer in layers if layer.type == trt.LayerType.ATTENTION_INPUT]
+    if inputs != [WITH_MASK] * attentions:
+        found.append(f"attentions have {inputs} inputs, expected {attentions} with {WITH_MASK}: q, k, v and a mask")
+    return found
+
+
+def build(model: Path, profile: dict[str, tuple[Shape, Shape, Shape]], compute_capability: str) -> Engine:
     """Build an engine for a compute capability such as "SM89", without a GPU. Raises with TensorRT's messages."""
     parsed = _Parsed()
     if not parsed.parser.parse_from_file(str(model)):
         raise RuntimeError("\n".join(parsed.errors()))
-    if unfused_attention:
-        parsed.allow_unfused_attention()
     network, config = parsed.network, parsed.builder.create_builder_config()
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(getattr(trt.ComputeCapability, compute_capability), 0):

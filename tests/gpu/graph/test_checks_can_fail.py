@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hand_made
-import onnx
 import pytest
 import tensorrt_rtx_engine
 from cuda_provider import probe, problems
@@ -30,14 +29,35 @@ def tensorrt_faults(tmp_path):
 
     def find(form):
         path = hand_made.write(form, tmp_path / "model.onnx")
-        return tensorrt_rtx_engine.problems(path, len(onnx.load(path).graph.node))
+        return tensorrt_rtx_engine.problems(path)
 
     return find
 
 
-def test_attention_with_lengths_is_faultless(faults, tensorrt_faults):
+def test_attention_with_lengths_is_faultless_on_cuda(faults):
     assert faults("lengths") == []
-    assert tensorrt_faults("lengths") == []
+
+
+def test_attention_with_a_mask_is_faultless_on_tensorrt_rtx(tensorrt_faults):
+    assert tensorrt_faults("mask-tensor") == []
+
+
+def test_lengths_are_found_to_be_ignored_by_tensorrt_rtx(tensorrt_faults):
+    assert tensorrt_faults("lengths") == [
+        "no layer reads lengths",
+        "attentions have [3] inputs, expected 1 with 4: q, k, v and a mask",
+    ]
+
+
+@pytest.mark.parametrize("model", ["nv-embed-mini-any-fp16-fused"], indirect=True)
+def test_the_target_any_is_found_to_lose_its_lengths_on_tensorrt_rtx(model):
+    lost, masks = tensorrt_rtx_engine.problems(model.graph)
+    assert lost == "no layer reads embedding_model/ReduceSum:0"
+    assert masks.startswith("attentions have [3, 3, 3, 3] inputs, expected 4 with 4")
+
+
+def test_primitive_attention_is_not_taken_for_attention_by_tensorrt_rtx(tensorrt_faults):
+    assert tensorrt_faults("primitive") == []  # no attention node, so none may be lost
 
 
 def test_shape_operator_is_found_on_the_cpu(faults):

@@ -1,34 +1,40 @@
-"""TensorRT-RTX builds one engine from the whole exported graph. No engine is run, since that needs a GPU."""
+"""TensorRT-RTX builds one engine from a graph of `--target tensorrt`. No engine is run, since that needs a GPU."""
 
 from __future__ import annotations
 
 import resource
 
+import hand_made
 import pytest
-from exported import ALL, DIRECT_FP16, FP32, FUSED_FP16
+from exported import TENSORRT, TENSORRT_DIRECT, TENSORRT_WIDE
 from tensorrt_rtx_engine import build, optimization_profile, problems
 
-ADA, BLACKWELL = "SM89", "SM120"
+AMPERE, ADA, BLACKWELL = ["SM80", "SM86"], "SM89", "SM120"
 TENSORRT_DTYPES = {"int64": "INT64", "float16": "HALF", "float32": "FLOAT"}
 
 
-@pytest.mark.parametrize("model", ALL, indirect=True)
-def test_all_nodes_are_one_supported_subgraph(model):
-    assert problems(model.graph, model.node_count()) == []
+@pytest.mark.parametrize("model", [*TENSORRT, *TENSORRT_DIRECT, *TENSORRT_WIDE], indirect=True)
+def test_all_nodes_are_one_supported_subgraph_of_which_nothing_is_ignored(model):
+    assert problems(model.graph) == []
 
 
-@pytest.mark.parametrize("compute_capability", [ADA, BLACKWELL])
-@pytest.mark.parametrize("model", [*FUSED_FP16, *DIRECT_FP16], indirect=True)
-def test_fp16_engine_is_built_with_every_weight_for_a_range_of_shapes(model, compute_capability, measured):
+@pytest.mark.parametrize("compute_capability", [*AMPERE, ADA, BLACKWELL])
+@pytest.mark.parametrize("model", TENSORRT, indirect=True)
+def test_engine_is_built_with_every_weight_for_a_range_of_shapes(model, compute_capability, measured):
     check_engine(model, build(model.graph, profile(model), compute_capability), compute_capability, measured)
 
 
-@pytest.mark.parametrize("model", FP32, indirect=True)
-def test_fp32_engine_is_built_only_if_attention_may_be_unfused(model, measured):
-    """TensorRT-RTX has no fp32 kernel for `Attention`, with or without a mask."""
+@pytest.mark.parametrize("model", [*TENSORRT_DIRECT, *TENSORRT_WIDE], indirect=True)
+def test_engine_of_the_direct_pooler_and_of_the_7b_widths(model, measured):
+    check_engine(model, build(model.graph, profile(model), ADA), ADA, measured)
+
+
+def test_there_is_no_fp32_kernel_for_attention(tmp_path):
+    """Which is why the exporter refuses fp32 for TensorRT."""
+    shapes = optimization_profile(["input_ids", "attention_mask", "pool_mask"], hand_made.POSITIONS)
+    assert build(hand_made.write("mask-tensor", tmp_path / "half.onnx"), shapes, ADA).size > 0
     with pytest.raises(RuntimeError, match="Attention operation was not supported by a dedicated kernel"):
-        build(model.graph, profile(model), ADA)
-    check_engine(model, build(model.graph, profile(model), ADA, unfused_attention=True), ADA, measured)
+        build(hand_made.write("mask-tensor", tmp_path / "single.onnx", "float"), shapes, ADA)
 
 
 def profile(model):
