@@ -14,6 +14,7 @@ use crate::onnxruntime::{GraphFile, Library};
 use crate::options::{EmbedOptions, ModelOptions};
 use crate::pipeline::Pipeline;
 use crate::prompt::Prompt;
+use crate::provider::Provider;
 use crate::stream::EmbedIter;
 use crate::tokenize::{Encoding, Tokenizer, Tokens};
 
@@ -25,6 +26,7 @@ use crate::tokenize::{Encoding, Tokenizer, Tokens};
 pub struct Embedder {
     manifest: Manifest,
     library: Library,
+    provider: Provider,
     pub(crate) pipeline: Pipeline,
     graph_path: PathBuf,
 }
@@ -68,7 +70,7 @@ impl Embedder {
         };
         let graph_path = file.path(&manifest);
         let pipeline = Pipeline::new(&manifest, tokenizer, executor);
-        Ok(Self { manifest, library, pipeline, graph_path })
+        Ok(Self { manifest, library, provider: opening.options.provider, pipeline, graph_path })
     }
 
     /// Embeds prompts: row i of the result belongs to `prompts[i]`.
@@ -97,9 +99,10 @@ impl Embedder {
     pub fn embed_on_device(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<DeviceEmbeddings> {
         let refuse = |message: String| Err(Error::new(ErrorKind::Option, message));
         let Some(worker) = self.pipeline.executor.worker()? else {
-            return refuse(
-                "the model is open on the CPU: open it with a GPU `provider` to keep rows on a GPU".to_owned(),
-            );
+            let provider = self.provider;
+            return refuse(format!(
+                "the model is open on {provider}: open it with a GPU `provider` to keep rows on a GPU"
+            ));
         };
         let encodings = self.pipeline.encode_all(prompts, options)?;
         let lengths = encodings.iter().map(|encoding| encoding.ids().len());
@@ -123,8 +126,8 @@ impl Embedder {
     /// [`ErrorKind::Device`] or [`ErrorKind::Inference`] when a shape cannot be run, for example because memory runs out;
     /// [`ErrorKind::Option`] for an option out of range.
     pub fn warm_up(&self, options: &EmbedOptions) -> Result<usize> {
-        self.pipeline.check(options)?;
-        self.pipeline.executor.warm_up(options)
+        let max_length = self.pipeline.check(options)?;
+        self.pipeline.executor.warm_up(options, max_length)
     }
 
     /// Embeds a stream of prompts of any length, with bounded memory. Each prompt has a tag, of any type, that comes back with

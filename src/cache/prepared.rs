@@ -91,7 +91,9 @@ fn gpus(opening: &Opening) -> Option<(&'static str, String)> {
     let used = devices().ok()?.into_iter().filter(|device| ids.contains(&device.id));
     let mut kinds: Vec<String> = used
         .map(|DeviceInfo { name, compute_capability: (major, minor), total_memory, .. }| {
-            format!("{name}, {major}.{minor}, {total_memory} bytes")
+            // The driver's figure changes by some MiB with its version, and with ECC.
+            let gibibytes = (total_memory + (1 << 29)) >> 30;
+            format!("{name}, {major}.{minor}, {gibibytes} GiB")
         })
         .collect();
     kinds.sort();

@@ -144,14 +144,15 @@ impl Executor {
         }
     }
 
-    /// Makes every shape ready that calls with these options can need, on every device; returns how many shapes.
+    /// Makes every shape ready that calls with these options can need for rows of up to `max_length` tokens, on every device;
+    /// returns how many shapes.
     ///
     /// # Errors
     /// As [`Worker::warm_up`].
-    pub(crate) fn warm_up(&self, options: &EmbedOptions) -> Result<usize> {
+    pub(crate) fn warm_up(&self, options: &EmbedOptions, max_length: usize) -> Result<usize> {
         let Self::Gpu { workers, shapes } = self else { return Ok(0) };
         let stop = options.stop();
-        let shapes = shapes.shapes(self.max_batch_tokens(options), options.max_batch_size);
+        let shapes = shapes.shapes(self.max_batch_tokens(options), options.max_batch_size, max_length);
         for shape in &shapes {
             for worker in workers {
                 stop.check()?;

@@ -70,11 +70,15 @@ pub struct Architecture {
 }
 
 impl Architecture {
+    /// The weights of a layer's matrix products, each of which a token is multiplied with.
+    pub(crate) fn layer_weights(&self) -> usize {
+        let projections = 2 * (self.num_attention_heads + self.num_key_value_heads) * self.head_dim;
+        self.hidden_size * (projections + 3 * self.intermediate_size)
+    }
+
     /// The products of a token with another token's key and value, relative to those of a token with a layer's weights.
     pub(crate) fn attention_cost(&self) -> f64 {
-        let projections = 2 * (self.num_attention_heads + self.num_key_value_heads) * self.head_dim;
-        let weights = self.hidden_size * (projections + 3 * self.intermediate_size);
-        (2 * self.num_attention_heads * self.head_dim) as f64 / weights.max(1) as f64
+        (2 * self.num_attention_heads * self.head_dim) as f64 / self.layer_weights().max(1) as f64
     }
 }
 

@@ -153,6 +153,15 @@ impl GpuOptions {
             let message = format!("`stream` is a stream of one device, `device_ids` names {count}");
             return Err(Error::new(ErrorKind::Option, message));
         }
+        // CUstream 0, CU_STREAM_LEGACY and CU_STREAM_PER_THREAD.
+        if let Some(stream @ UserStream(0..=2)) = self.stream {
+            let message = format!(
+                "`stream` is one of CUDA's default streams ({}), which cannot be recorded and wait for others; make a stream of \
+                 your own",
+                stream.0
+            );
+            return Err(Error::new(ErrorKind::Option, message));
+        }
         if self.memory_limit == Some(0) {
             return Err(Error::new(ErrorKind::Option, "`memory_limit` must be at least 1 byte, got 0"));
         }
@@ -168,7 +177,8 @@ impl UserStream {
     /// The stream at `address`, a `CUstream`.
     ///
     /// # Safety
-    /// It is a stream of the primary context of the device that the model is opened on, it does not capture a graph while
+    /// It is a stream of the primary context of the device that the model is opened on and not a default stream (0, 1 or 2,
+    /// which opening the model refuses), it does not capture a graph while
     /// the model runs, and it exists until the model and all [`DeviceEmbeddings`](crate::gpu::DeviceEmbeddings) of it are
     /// dropped.
     #[expect(unsafe_code, reason = "whoever uses the address relies on the caller's promise")]

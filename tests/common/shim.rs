@@ -205,10 +205,22 @@ pub fn hold(hold: bool) {
     unsafe { shim().get::<unsafe extern "C" fn(c_int)>(b"cuda_shim_hold\0").unwrap()(c_int::from(hold)) };
 }
 
+/// From now on, replaying a graph fills the memory that it would write with this byte; 0 leaves it as it is.
+pub fn poison(byte: u8) {
+    // SAFETY: the function takes a number.
+    unsafe { shim().get::<unsafe extern "C" fn(c_int)>(b"cuda_shim_poison\0").unwrap()(c_int::from(byte)) };
+}
+
 /// Counts, from now on, what is put on other streams.
 pub fn watch(stream: usize) {
     // SAFETY: the function takes an address and compares it.
     unsafe { shim().get::<unsafe extern "C" fn(usize)>(b"cuda_shim_watch\0").unwrap()(stream) };
+}
+
+/// Asks whether a stream is done, as a library does that shares the process; returns CUDA's code.
+pub fn query_stream() -> c_int {
+    // SAFETY: the shim takes any stream.
+    unsafe { shim().get::<unsafe extern "C" fn(usize) -> c_int>(b"cuStreamQuery\0").unwrap()(1) }
 }
 
 /// A stream that this test makes and destroys itself.

@@ -111,6 +111,28 @@ fn a_device_that_is_not_there_is_refused_with_the_number_there_is() {
 }
 
 #[test]
+fn a_busy_device_does_not_hide_the_others() {
+    let devices = [FINITE, ("CUDA_SHIM_DEVICES", "2"), ("CUDA_SHIM_BUSY", "1")];
+    on_shim("a_busy_device_does_not_hide_the_others", &devices, || {
+        assert_eq!(nvembed::gpu::devices().unwrap().len(), 2);
+        embed(&open("fp16"), &["on the first"]).unwrap();
+        let second = options(|gpu| gpu.device_ids = vec![1]);
+        let error = Embedder::open(mini("fp16"), &second).unwrap_err();
+        assert!(error.kind() == ErrorKind::Provider && error.to_string().contains("opening GPU 1 failed"), "{error}");
+    });
+}
+
+#[test]
+fn a_default_stream_is_refused() {
+    for address in 0..3 {
+        // SAFETY: the stream is refused before anything uses it.
+        let stream = unsafe { nvembed::gpu::UserStream::new(address) };
+        let error = Embedder::open(mini("fp16"), &options(|gpu| gpu.stream = Some(stream))).unwrap_err();
+        assert!(error.kind() == ErrorKind::Option && error.to_string().contains("default streams"), "{error}");
+    }
+}
+
+#[test]
 fn calls_end_by_deadline_and_by_cancellation() {
     on_shim("calls_end_by_deadline_and_by_cancellation", &[FINITE], || {
         let embedder = open("fp16");

@@ -16,7 +16,7 @@ HAS_GPU := $(shell command -v nvidia-smi)
 
 ifeq ($(shell uname -sm),Linux x86_64)
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
-	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed --lib --test gpu -- provider:: runs:: failures::
+	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed --lib --test gpu -- provider:: runs:: failures:: graphs::
 	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed-cli --test cli gpu::
 	cargo build --locked --quiet -p nvembed-cli
 	$(GPU_VENV)/bin/python tests/gpu/acceptance/acceptance.py --nvembed $(TARGET)/debug/nvembed --library $(GPU_LIBRARY) \

@@ -26,7 +26,10 @@ fn a_run_copies_three_inputs_in_and_one_output_back_and_allocates_nothing() {
     on_shim("a_run_copies_three_inputs_in_and_one_output_back_and_allocates_nothing", &[FINITE], || {
         for precision in ["fp16", "fp32", "bf16", "int8", "int4"] {
             let embedder = open(precision);
-            embed(&embedder, &["one text", "another"]).unwrap();
+            // A plain run, and the one that is recorded.
+            for _ in 0..2 {
+                embed(&embedder, &["one text", "another"]).unwrap();
+            }
             for run in 0..5 {
                 let before = counts();
                 embed(&embedder, &["a third text", "a fourth"]).unwrap();
@@ -107,7 +110,9 @@ fn each_shape_has_a_graph_of_its_own_which_is_replayed_on_no_other() {
         let shapes: [&[&str]; 4] = [&["short"], &["two", "texts"], &[&long], &["five"; 5]];
         for texts in shapes {
             let before = counts();
-            embed(&embedder, texts).unwrap();
+            for _ in 0..2 {
+                embed(&embedder, texts).unwrap();
+            }
             let recorded = since(before);
             assert!(recorded.captures == 1 && recorded.launches > 0, "a new shape is recorded: {recorded:?}");
         }
@@ -284,7 +289,7 @@ fn what_cannot_be_held_on_a_device_is_refused() {
         }
         let host = Embedder::open(mini("fp32"), &ModelOptions::default()).unwrap();
         let error = host.embed_on_device(&passages(&["a"]), &encode).unwrap_err();
-        assert!(error.kind() == ErrorKind::Option && error.to_string().contains("open on the CPU"), "{error}");
+        assert!(error.kind() == ErrorKind::Option && error.to_string().contains("open on cpu"), "{error}");
     });
 }
 

@@ -225,13 +225,16 @@ impl<'r> Check<'r> {
         })
     }
 
-    /// Memory in use on the first GPU, as the driver says; `None` on the CPU.
+    /// Memory in use on the first GPU of the options, as the driver says; `None` on the CPU.
     fn device_memory(&self) -> Result<Option<u64>, Failure> {
         if !self.options.provider.is_gpu() {
             return Ok(None);
         }
+        let id = self.options.gpu.device_ids.first().copied().unwrap_or(0);
         let devices = gpu::devices().map_err(|error| self.text(&error))?;
-        Ok(devices.first().map(|device| (device.total_memory - device.free_memory) as u64))
+        let Some(device) = devices.into_iter().find(|device| device.id == id) else { return Ok(None) };
+        let free = gpu::free_memory(id).map_err(|error| self.text(&error))?;
+        Ok(Some(device.total_memory.saturating_sub(free) as u64))
     }
 
     /// The speed of one matrix product, measured once for each number of rows.

@@ -376,7 +376,7 @@ static void without_a_gpu(const char *folder, nvembed_model *model) {
     uint64_t pointer = GUARD;
     int32_t dtype = GUARD;
 
-    EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, NULL, &rows, &error), NVEMBED_OPTION, "open on the CPU");
+    EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, NULL, &rows, &error), NVEMBED_OPTION, "open on cpu");
     CHECK(rows == NULL);
     EXPECT(nvembed_embed_on_device(model, &prompt, 1, NULL, NULL, NULL, &error), NVEMBED_NULL_POINTER, "embeddings is NULL");
     EXPECT(nvembed_embed_on_device(model, NULL, 1, NULL, NULL, &rows, &error), NVEMBED_NULL_POINTER, "prompts is NULL");

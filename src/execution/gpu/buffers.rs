@@ -2,14 +2,16 @@
 #![expect(unsafe_code, reason = "device memory is known by its address only")]
 
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Instant;
 
-use cudarc::driver::{CudaEvent, DeviceRepr, PinnedHostSlice, ValidAsZeroBits, result, sys};
+use cudarc::driver::{CudaContext, CudaEvent, DeviceRepr, DriverError, PinnedHostSlice, ValidAsZeroBits, result, sys};
 use half::f16;
 use half::slice::HalfBitsSliceExt;
 use ndarray::Array2;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, RunOptions, Session};
-use ort::value::{PrimitiveTensorElementType, Tensor};
+use ort::value::{PrimitiveTensorElementType, Tensor, TensorRefMut};
 
 use super::driver::Device;
 use crate::batch::{Batch, Shape};
@@ -26,13 +28,24 @@ const NO_GRAPH: i32 = -1;
 /// Inputs and output on the device, their staging in pinned host memory, and the binding that ONNX Runtime runs with.
 ///
 /// A CUDA graph holds the addresses of these buffers and the sizes of this shape, and ONNX Runtime would replay it on others
-/// without complaint. So a graph's number belongs to one `Buffers`, and to no other.
+/// without complaint. So a graph's number belongs to one `Buffers`, and to no other, and after a failure both are given up: a
+/// recording that failed halfway would be replayed as well.
+///
+/// A graph also goes on writing to the addresses that its intermediate results had when it was recorded, which ONNX Runtime's
+/// arena gives to others afterwards. Inputs may lie there, since they are copied anew before each run. The output, which
+/// callers hold over later runs, has memory of its own.
 pub(super) struct Buffers {
     layout: Layout,
     shape: Shape,
     /// Bound to the session; dropped before the tensors that it holds on to.
     binding: IoBinding,
-    options: RunOptions,
+    /// Of runs without a graph.
+    plain: RunOptions,
+    /// Of runs that record or replay this shape's graph, once it has a number.
+    graph: Option<RunOptions>,
+    may_record: bool,
+    /// The end of the last run that succeeded.
+    pub(super) last_used: Option<Instant>,
     /// Each input with its address and size; the tensors keep the memory.
     inputs: Vec<(sys::CUdeviceptr, usize, Tensor<i64>)>,
     output: Output,
@@ -47,8 +60,8 @@ pub(super) struct Buffers {
 
 /// The output `[B, D]`, and pinned memory of its size.
 enum Output {
-    F16(sys::CUdeviceptr, PinnedHostSlice<u16>),
-    F32(sys::CUdeviceptr, PinnedHostSlice<f32>),
+    F16(DeviceMemory, PinnedHostSlice<u16>),
+    F32(DeviceMemory, PinnedHostSlice<f32>),
 }
 
 /// Where an output is, for callers that read it on the device.
@@ -61,24 +74,16 @@ pub(super) struct Location {
 }
 
 impl Buffers {
-    /// Allocates for a shape. `graph` is a number for its CUDA graph, one that no other buffers have.
+    /// Allocates for a shape.
     ///
     /// # Errors
     /// [`ErrorKind::Device`] when memory runs out.
-    pub(super) fn new(
-        device: &Device,
-        session: &Session,
-        manifest: &Manifest,
-        shape: Shape,
-        graph: Option<i32>,
-    ) -> Result<Self> {
+    pub(super) fn new(device: &Device, session: &Session, manifest: &Manifest, shape: Shape) -> Result<Self> {
         let failed = |error: ort::Error| {
             let message = format!("GPU {}: allocating buffers for {shape} failed", device.id());
             Error::new(ErrorKind::Device, message).because(error)
         };
-        let id = i32::try_from(device.id()).unwrap_or(i32::MAX);
-        let memory = MemoryInfo::new(AllocationDevice::CUDA, id, AllocatorType::Device, MemoryType::Default);
-        let allocator = Allocator::new(session, memory.map_err(failed)?).map_err(failed)?;
+        let allocator = Allocator::new(session, memory_info(device).map_err(failed)?).map_err(failed)?;
         let mut binding = session.create_binding().map_err(failed)?;
         let layout = manifest.layout();
         let make_input = |input: &Input| {
@@ -90,30 +95,36 @@ impl Buffers {
         };
         let inputs = layout.inputs().iter().map(make_input).collect::<ort::Result<Vec<_>>>().map_err(failed)?;
         let (_, outputs) = manifest.contract();
-        let rows = shape.rows;
-        let name = outputs[0].name.as_str();
-        let dim = manifest.dim();
+        let (rows, dim) = (shape.rows, manifest.dim());
+        let (name, size) = (outputs[0].name.as_str(), [rows, dim]);
+        let allocate = |bytes: usize| {
+            DeviceMemory::new(device, rows * dim * bytes).map_err(|error| {
+                let message = format!("GPU {}: allocating buffers for {shape} failed", device.id());
+                Error::new(ErrorKind::Device, message).because(error)
+            })
+        };
         let output = match manifest.output_dtype() {
             Dtype::F16 => {
-                let address = bind_output::<f16>(&mut binding, &allocator, name, [rows, dim]).map_err(failed)?;
-                Output::F16(address, pinned(device, rows * dim, 0)?)
+                let memory = allocate(size_of::<f16>())?;
+                bind_output::<f16>(&mut binding, device, name, &memory, size).map_err(failed)?;
+                Output::F16(memory, pinned(device, rows * dim, 0)?)
             }
             Dtype::F32 => {
-                let address = bind_output::<f32>(&mut binding, &allocator, name, [rows, dim]).map_err(failed)?;
-                Output::F32(address, pinned(device, rows * dim, 0)?)
+                let memory = allocate(size_of::<f32>())?;
+                bind_output::<f32>(&mut binding, device, name, &memory, size).map_err(failed)?;
+                Output::F32(memory, pinned(device, rows * dim, 0)?)
             }
         };
-        let mut options = RunOptions::new().map_err(failed)?;
-        options.set(GRAPH_ID, graph.unwrap_or(NO_GRAPH).to_string()).map_err(failed)?;
-        // The copy back follows on the same stream, and that is waited for.
-        options.disable_device_sync().map_err(failed)?;
         let event =
             || device.context.new_event(None).map_err(|error| device.error("creating a CUDA event failed", error));
         Ok(Self {
             layout,
             shape,
             binding,
-            options,
+            plain: run_options(NO_GRAPH).map_err(failed)?,
+            graph: None,
+            may_record: true,
+            last_used: None,
             inputs,
             output,
             // Write-combined: the host only writes it, and the device reads it faster.
@@ -126,6 +137,32 @@ impl Buffers {
 
     pub(super) fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// Whether the next run can be recorded: a run came before it, in which the arena took the memory that this shape needs
+    /// and kernels were loaded, and there is no graph yet.
+    pub(super) fn can_record(&self) -> bool {
+        self.may_record && self.graph.is_none() && self.last_used.is_some()
+    }
+
+    /// Has all runs go without a graph.
+    pub(super) fn never_record(&mut self) {
+        self.may_record = false;
+    }
+
+    /// Has the next run recorded under a number that no graph of this session ever had; later runs replay it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Inference`] when ONNX Runtime refuses the number.
+    pub(super) fn record_as(&mut self, number: i32) -> Result<()> {
+        let failed = |error| Error::new(ErrorKind::Inference, "ONNX Runtime refused a run option").because(error);
+        self.graph = Some(run_options(number).map_err(failed)?);
+        Ok(())
+    }
+
+    /// Whether the buffers have a CUDA graph.
+    pub(super) fn has_graph(&self) -> bool {
+        self.graph.is_some()
     }
 
     /// Copies the batch to the device and runs it: put on the stream, not waited for.
@@ -154,7 +191,8 @@ impl Buffers {
             unsafe { result::memcpy_htod_async(*address, array, device.stream.cu_stream()) }.map_err(failed)?;
         }
         self.uploaded.record(&device.stream).map_err(failed)?;
-        session.run_binding_with_options(&self.binding, &self.options).map_err(|error| {
+        let options = self.graph.as_ref().unwrap_or(&self.plain);
+        session.run_binding_with_options(&self.binding, options).map_err(|error| {
             let batch = format!("a batch of {}", self.shape);
             let failed = match explain(&error.to_string()) {
                 Some(why) => Error::new(ErrorKind::Device, format!("GPU {}: {batch} failed: {why}", device.id())),
@@ -162,7 +200,9 @@ impl Buffers {
             };
             failed.because(error)
         })?;
-        self.done.record(&device.stream).map_err(|error| device.error("recording the end of a run failed", error))
+        self.done.record(&device.stream).map_err(|error| device.error("recording the end of a run failed", error))?;
+        self.last_used = Some(Instant::now());
+        Ok(())
     }
 
     /// Waits for the run, and copies the first `rows` rows of the output to the host.
@@ -171,19 +211,21 @@ impl Buffers {
     /// [`ErrorKind::Device`] when the copy, or anything before it on the stream, fails.
     pub(super) fn read(&mut self, device: &Device, rows: usize, dim: usize) -> Result<Rows> {
         match &mut self.output {
-            Output::F16(address, host) => {
-                let bits = read(device, *address, host, rows * dim)?;
+            Output::F16(memory, host) => {
+                let bits = read(device, memory.address, host, rows * dim)?;
                 array(rows, dim, bits.reinterpret_cast::<f16>()).map(Rows::F16)
             }
-            Output::F32(address, host) => array(rows, dim, read(device, *address, host, rows * dim)?).map(Rows::F32),
+            Output::F32(memory, host) => {
+                array(rows, dim, read(device, memory.address, host, rows * dim)?).map(Rows::F32)
+            }
         }
     }
 
     pub(super) fn location(&self, device: &Device) -> Location {
         let (event, stream) = (self.done.cu_event() as usize, device.stream_address());
         let (address, dtype) = match &self.output {
-            Output::F16(address, _) => (*address, Dtype::F16),
-            Output::F32(address, _) => (*address, Dtype::F32),
+            Output::F16(memory, _) => (memory.address, Dtype::F16),
+            Output::F32(memory, _) => (memory.address, Dtype::F32),
         };
         Location { address, event, stream, dtype }
     }
@@ -198,17 +240,59 @@ impl Drop for Buffers {
     }
 }
 
+/// Device memory that the session's arena knows nothing of.
+struct DeviceMemory {
+    address: sys::CUdeviceptr,
+    context: Arc<CudaContext>,
+}
+
+impl DeviceMemory {
+    /// # Errors
+    /// The driver's, when memory runs out.
+    fn new(device: &Device, bytes: usize) -> std::result::Result<Self, DriverError> {
+        let context = Arc::clone(&device.context);
+        context.bind_to_thread()?;
+        // SAFETY: the memory is unset; a run writes it before it is read.
+        let address = unsafe { result::malloc_sync(bytes) }?;
+        Ok(Self { address, context })
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new`, freed once, after everything that used it (Buffers' own Drop waits for that).
+        let freed = self.context.bind_to_thread().and_then(|()| unsafe { result::free_sync(self.address) });
+        if let Err(error) = freed {
+            tracing::warn!(?error, "a GPU failed while its memory was freed");
+        }
+    }
+}
+
+fn memory_info(device: &Device) -> ort::Result<MemoryInfo<'static>> {
+    let id = i32::try_from(device.id()).unwrap_or(i32::MAX);
+    MemoryInfo::new(AllocationDevice::CUDA, id, AllocatorType::Device, MemoryType::Default)
+}
+
 fn bind_output<T: PrimitiveTensorElementType + Debug>(
     binding: &mut IoBinding,
-    allocator: &Allocator,
+    device: &Device,
     name: &str,
-    shape: [usize; 2],
-) -> ort::Result<sys::CUdeviceptr> {
-    let mut tensor = Tensor::<T>::new(allocator, shape)?;
-    let address = tensor.data_ptr_mut() as sys::CUdeviceptr;
-    // The binding keeps the tensor alive.
-    binding.bind_output(name, tensor)?;
-    Ok(address)
+    memory: &DeviceMemory,
+    size: [usize; 2],
+) -> ort::Result<()> {
+    let size = size.map(|size| size as i64);
+    let address = memory.address as *mut std::ffi::c_void;
+    // SAFETY: the memory is the device's, has room for `size`, and is freed after the binding, which has the tensor.
+    let tensor = unsafe { TensorRefMut::<T>::from_raw(memory_info(device)?, address, size.into()) }?;
+    binding.bind_output(name, tensor)
+}
+
+fn run_options(graph: i32) -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set(GRAPH_ID, graph.to_string())?;
+    // The copy back follows on the same stream, and that is waited for.
+    options.disable_device_sync()?;
+    Ok(options)
 }
 
 fn pinned<T: DeviceRepr + ValidAsZeroBits>(device: &Device, len: usize, flags: u32) -> Result<PinnedHostSlice<T>> {

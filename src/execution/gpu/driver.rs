@@ -7,7 +7,7 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::UserStream;
@@ -32,8 +32,6 @@ pub struct DeviceInfo {
     pub compute_capability: (i32, i32),
     /// Device memory in bytes.
     pub total_memory: usize,
-    /// Free device memory in bytes.
-    pub free_memory: usize,
 }
 
 /// The newest CUDA that the driver supports, as (major, minor).
@@ -49,12 +47,42 @@ pub fn driver_version() -> Result<(i32, i32)> {
     Ok((version / 1000, version % 1000 / 10))
 }
 
-/// All GPUs that the driver shows this process; `CUDA_VISIBLE_DEVICES` limits them.
+/// All GPUs that the driver shows this process; `CUDA_VISIBLE_DEVICES` limits them. Opens none of them, so that one that is
+/// busy or broken does not hide the others.
 ///
 /// # Errors
 /// [`ErrorKind::Provider`] when there is no NVIDIA driver, it does not start, or it has no device.
 pub fn devices() -> Result<Vec<DeviceInfo>> {
-    (0..device_count()?).map(|id| Device::open(id, None)?.info()).collect()
+    (0..device_count()?).map(describe).collect()
+}
+
+fn describe(id: usize) -> Result<DeviceInfo> {
+    let ask = || -> std::result::Result<DeviceInfo, DriverError> {
+        let device = result::device::get(i32::try_from(id).unwrap_or(i32::MAX))?;
+        // SAFETY: the device exists, and attributes are ints.
+        let attribute = |which| unsafe { result::device::get_attribute(device, which) };
+        Ok(DeviceInfo {
+            id,
+            name: result::device::get_name(device)?,
+            compute_capability: (
+                attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            ),
+            // SAFETY: the device exists.
+            total_memory: unsafe { result::device::total_mem(device) }?,
+        })
+    };
+    ask().map_err(|error| driver_error(&format!("asking GPU {id} about itself failed"), error))
+}
+
+/// Free memory of a GPU in bytes. Opens the GPU, which takes some of that memory.
+///
+/// # Errors
+/// [`ErrorKind::Provider`] when there is no driver or no such GPU, [`ErrorKind::Device`] when the GPU does not answer.
+pub fn free_memory(device_id: usize) -> Result<usize> {
+    let device = Device::open(device_id, None)?;
+    let failed = |error| device.error("asking the device for its free memory failed", error);
+    device.context.mem_get_info().map(|(free, _)| free).map_err(failed)
 }
 
 /// # Errors
@@ -66,7 +94,7 @@ fn start_driver() -> Result<()> {
                        container with the GPU (docker run --gpus all)";
         return Err(Error::new(ErrorKind::Provider, message));
     }
-    cudarc::driver::result::init().map_err(|error| match error.0 {
+    result::init().map_err(|error| match error.0 {
         sys::CUresult::CUDA_ERROR_NO_DEVICE => {
             Error::new(ErrorKind::Provider, "the NVIDIA driver finds no GPU; check whether CUDA_VISIBLE_DEVICES hides it")
         }
@@ -81,7 +109,7 @@ fn start_driver() -> Result<()> {
 
 fn device_count() -> Result<usize> {
     start_driver()?;
-    let count = cudarc::driver::result::device::get_count()
+    let count = result::device::get_count()
         .map_err(|error| driver_error("asking the NVIDIA driver for its devices failed", error))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
@@ -111,6 +139,11 @@ impl Device {
         }
         let failed = |error| driver_error(&format!("opening GPU {id} failed"), error);
         let context = CudaContext::new(id).map_err(failed)?;
+        // In CUDA's default mode, calls of this thread would fail while another device's run is recorded, and spoil the
+        // recording.
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: reads and writes one mode.
+        unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result().map_err(failed)?;
         let stream = match stream {
             // SAFETY: whoever made the UserStream promised that it is a stream of this device and outlives this.
             Some(stream) => unsafe { context.wrap_borrowed_stream(stream.address() as sys::CUstream) },
@@ -128,26 +161,30 @@ impl Device {
         self.stream.cu_stream() as usize
     }
 
-    /// # Errors
-    /// [`ErrorKind::Device`] when the driver fails.
-    pub(crate) fn info(&self) -> Result<DeviceInfo> {
-        let failed = |error| self.error("asking the device about itself failed", error);
-        let (free_memory, total_memory) = self.context.mem_get_info().map_err(failed)?;
-        Ok(DeviceInfo {
-            id: self.id,
-            name: self.context.name().map_err(failed)?,
-            compute_capability: self.context.compute_capability().map_err(failed)?,
-            total_memory,
-            free_memory,
-        })
-    }
-
     /// Waits until everything on the stream is done.
     ///
     /// # Errors
     /// [`ErrorKind::Device`] when any of it failed.
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.stream.synchronize().map_err(|error| self.error("a run or copy failed", error))
+    }
+
+    /// Ends a recording that was left open by a failed run, or was spoilt by another thread. Then the stream can be used again.
+    pub(super) fn end_recording(&self) {
+        let stream = self.stream.cu_stream();
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        // SAFETY: the stream is alive; one status is written.
+        let asked = unsafe { sys::cuStreamIsCapturing(stream, &raw mut status) }.result();
+        if asked.is_err() || status == sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+            return;
+        }
+        let mut graph = std::ptr::null_mut();
+        // SAFETY: the stream is being recorded; one handle is written, which is null when the recording was spoilt.
+        let ended = unsafe { sys::cuStreamEndCapture(stream, &raw mut graph) }.result();
+        if ended.is_ok() && !graph.is_null() {
+            // SAFETY: the graph was just made and nothing else knows it.
+            let _ = unsafe { sys::cuGraphDestroy(graph) };
+        }
     }
 
     /// An error of this device: what failed, and the driver's reason.

@@ -9,7 +9,7 @@ mod session;
 mod shapes;
 mod worker;
 
-pub use driver::{DeviceInfo, devices, driver_version};
+pub use driver::{DeviceInfo, devices, driver_version, free_memory};
 pub use embeddings::DeviceEmbeddings;
 pub use libraries::{SharedLibrary, preload_libraries};
 

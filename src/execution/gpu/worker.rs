@@ -256,7 +256,8 @@ fn attempt<T>(
 
 /// The error of a worker whose thread has ended.
 fn gone(failure: &OnceLock<Error>) -> Error {
-    let ended =
-        || Error::new(ErrorKind::Device, "the GPU's thread panicked, which is a bug in nvembed; open the model again");
+    let ended = || {
+        Error::new(ErrorKind::Device, "the GPU's thread panicked, which is a bug in nvembed; start the process again")
+    };
     failure.get().cloned().unwrap_or_else(ended)
 }

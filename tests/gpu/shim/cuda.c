@@ -34,6 +34,7 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
   return CUDA_SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
+  if (device == shim_setting("CUDA_SHIM_BUSY", -1)) return CUDA_ERROR_DEVICE_UNAVAILABLE;
   return *context = (CUcontext)(void *)&contexts[device], (CUresult)cuda_shim_error();
 }
 CUresult cuDevicePrimaryCtxRelease(CUdevice device UNUSED) { return CUDA_SUCCESS; }
@@ -101,6 +102,21 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags UNUSED
   return count(stream);
 }
 
+/* ---- recordings ---- */
+
+CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode) {
+  *mode = (CUstreamCaptureMode)cuda_shim_exchange_mode((enum shim_mode)*mode);
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus *status) {
+  *status = (CUstreamCaptureStatus)cuda_shim_capturing(stream);
+  return (CUresult)cuda_shim_error();
+}
+CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph) {
+  return (CUresult)cuda_shim_end_capture(stream, (void **)graph);
+}
+CUresult cuGraphDestroy(CUgraph graph) { return (CUresult)cuda_shim_destroy_graph(graph); }
+
 /* ---- errors, and functions that fail only after a sticky fault ---- */
 
 CUresult cuGetErrorName(CUresult error, const char **name) {
@@ -111,7 +127,8 @@ CUresult cuGetErrorString(CUresult error, const char **text) {
          CUDA_SUCCESS;
 }
 
+CUresult cuEventQuery(CUevent event UNUSED) { return (CUresult)cuda_shim_unsafe(); }
+CUresult cuStreamQuery(CUstream stream UNUSED) { return (CUresult)cuda_shim_unsafe(); }
+
 static UNUSED CUresult shim_success(void) { return (CUresult)cuda_shim_error(); }
-SHIM_SUCCEEDS(cuEventQuery)
-SHIM_SUCCEEDS(cuStreamQuery)
 SHIM_SUCCEEDS(cuTensorMapEncodeTiled)

@@ -52,10 +52,21 @@ int cuda_shim_destroy(void *handle);
 void cuda_shim_used(const void *stream);
 /* Notes the launch of a kernel of that name. */
 int cuda_shim_launch(const char *name);
-int cuda_shim_begin_capture(void);
-int cuda_shim_end_capture(void);
-int cuda_shim_capturing(void);
-int cuda_shim_launch_graph(void);
+/* Recordings ("captures"), as CUDA has them: each belongs to a stream and to the thread that began it. */
+enum shim_mode { SHIM_GLOBAL, SHIM_THREAD_LOCAL, SHIM_RELAXED }; /* CUDA's numbers */
+enum shim_capture { SHIM_NO_CAPTURE, SHIM_ACTIVE, SHIM_INVALIDATED };
+int cuda_shim_begin_capture(const void *stream, enum shim_mode mode);
+int cuda_shim_end_capture(const void *stream, void **graph);
+enum shim_capture cuda_shim_capturing(const void *stream);
+/* Sets the current thread's mode and returns the one before. */
+enum shim_mode cuda_shim_exchange_mode(enum shim_mode mode);
+/* Calls that would wait for the device, or may: not allowed while runs are recorded, as the modes say. Returns 0 or 900. */
+int cuda_shim_unsafe(void);
+/* Notes memory that a kernel or product of the recording in this thread will write. */
+void cuda_shim_writes(void *address, size_t bytes);
+int cuda_shim_instantiate(void *graph, void **executable);
+int cuda_shim_launch_graph(void *executable);
+int cuda_shim_destroy_graph(void *graph);
 int cuda_shim_synchronize(void);
 /* The error of a sticky fault that has happened, which every call then returns, or 0. */
 int cuda_shim_error(void);

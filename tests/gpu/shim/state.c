@@ -6,7 +6,7 @@
 
 #include "shim.h"
 
-enum { OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900 }; /* the same in cuda.h and driver_types.h */
+enum { OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 }; /* the same in cuda.h and driver_types.h */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -115,9 +115,55 @@ int cuda_shim_error(void) {
   return error;
 }
 
+/* ---- recordings ---- */
+
+struct range {
+  char *address;
+  size_t bytes;
+};
+struct graph {
+  struct range *writes;
+  size_t count;
+};
+enum { CAPTURES = 16 };
+static struct {
+  const void *stream; /* NULL: free */
+  pthread_t thread;
+  enum shim_mode mode;
+  int invalid;
+  struct graph graph;
+} captures[CAPTURES];
+static __thread enum shim_mode thread_mode = SHIM_GLOBAL;
+
+enum shim_mode cuda_shim_exchange_mode(enum shim_mode mode) {
+  enum shim_mode before = thread_mode;
+  thread_mode = mode;
+  return before;
+}
+
+static int is_mine(int index) { return captures[index].stream && pthread_equal(captures[index].thread, pthread_self()); }
+
+/* The caller holds the lock. CUDA's rule (cuThreadExchangeStreamCaptureMode): a thread in global mode must not make such a
+   call while any thread records in global mode, and no thread while it records itself, unless in relaxed mode. A call that
+   is made all the same fails, and spoils those recordings. */
+static int unsafe(void) {
+  int found = 0;
+  for (int index = 0; index < CAPTURES; index++) {
+    if (!captures[index].stream || captures[index].mode == SHIM_RELAXED) continue;
+    int of_others = thread_mode == SHIM_GLOBAL && captures[index].mode == SHIM_GLOBAL;
+    if (is_mine(index) ? thread_mode != SHIM_RELAXED : of_others) found = captures[index].invalid = 1;
+  }
+  return found ? CAPTURE_UNSUPPORTED : 0;
+}
+int cuda_shim_unsafe(void) {
+  pthread_mutex_lock(&lock);
+  int error = poisoned ? poisoned : unsafe();
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
 /* ---- memory ---- */
 
-static int capturing;
 static size_t device_bytes;
 
 /* Precedes each allocation, padded to the alignment, which is that of cudaMalloc. */
@@ -133,7 +179,7 @@ int cuda_shim_allocate(void **pointer, size_t bytes, int device) {
   *pointer = NULL;
   pthread_mutex_lock(&lock);
   int error = outcome(FAIL_ALLOCATION);
-  if (!error && capturing) error = CAPTURE_UNSUPPORTED; /* as in CUDA's global capture mode */
+  if (!error) error = unsafe();
   if (!error && device && bytes > shim_memory() - device_bytes) error = OUT_OF_MEMORY;
   if (!error) {
     size_t rounded = (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
@@ -222,36 +268,94 @@ int cuda_shim_launch(const char *name) {
   return error;
 }
 
-static int locked(int *value, int new) {
+int cuda_shim_begin_capture(const void *stream, enum shim_mode mode) {
   pthread_mutex_lock(&lock);
-  int old = *value;
-  *value = new;
+  int error = poisoned ? poisoned : CAPTURE_UNSUPPORTED;
+  for (int index = 0; index < CAPTURES && error == CAPTURE_UNSUPPORTED; index++)
+    if (!captures[index].stream) {
+      captures[index].stream = stream, captures[index].thread = pthread_self(), captures[index].mode = mode;
+      captures[index].invalid = 0, captures[index].graph = (struct graph){0};
+      counts.captures++;
+      error = 0;
+    }
   pthread_mutex_unlock(&lock);
-  return old;
+  return error;
 }
 
-int cuda_shim_begin_capture(void) {
-  locked(&capturing, 1);
+int cuda_shim_end_capture(const void *stream, void **graph) {
+  *graph = NULL;
   pthread_mutex_lock(&lock);
-  counts.captures++;
+  int error = CAPTURE_UNSUPPORTED;
+  for (int index = 0; index < CAPTURES; index++)
+    if (captures[index].stream == stream) {
+      captures[index].stream = NULL;
+      error = captures[index].invalid ? CAPTURE_INVALIDATED : poisoned;
+      if (error) {
+        free(captures[index].graph.writes);
+      } else {
+        *graph = calloc(1, sizeof(struct graph));
+        *(struct graph *)*graph = captures[index].graph;
+        counts.live_handles++;
+      }
+      break;
+    }
   pthread_mutex_unlock(&lock);
-  return cuda_shim_error();
-}
-int cuda_shim_end_capture(void) {
-  locked(&capturing, 0);
-  return cuda_shim_error();
-}
-int cuda_shim_capturing(void) {
-  pthread_mutex_lock(&lock);
-  int answer = capturing;
-  pthread_mutex_unlock(&lock);
-  return answer;
+  return error;
 }
 
-int cuda_shim_launch_graph(void) {
+enum shim_capture cuda_shim_capturing(const void *stream) {
+  enum shim_capture answer = SHIM_NO_CAPTURE;
+  pthread_mutex_lock(&lock);
+  for (int index = 0; index < CAPTURES; index++)
+    if (captures[index].stream == stream) answer = captures[index].invalid ? SHIM_INVALIDATED : SHIM_ACTIVE;
+  pthread_mutex_unlock(&lock);
+  return stream ? answer : SHIM_NO_CAPTURE;
+}
+
+void cuda_shim_writes(void *address, size_t bytes) {
+  pthread_mutex_lock(&lock);
+  for (int index = 0; index < CAPTURES; index++)
+    if (is_mine(index)) {
+      struct graph *graph = &captures[index].graph;
+      struct range *writes = realloc(graph->writes, (graph->count + 1) * sizeof *writes);
+      if (!writes) abort();
+      graph->writes = writes;
+      graph->writes[graph->count++] = (struct range){address, bytes};
+    }
+  pthread_mutex_unlock(&lock);
+}
+
+int cuda_shim_instantiate(void *graph, void **executable) {
+  struct graph *from = graph, *copy = calloc(1, sizeof *copy);
+  size_t bytes = from->count * sizeof *from->writes;
+  copy->writes = malloc(bytes + 1), copy->count = from->count;
+  memcpy(copy->writes, from->writes ? (void *)from->writes : (void *)copy, bytes);
+  *executable = copy;
+  count_handle(1);
+  return cuda_shim_error();
+}
+
+int cuda_shim_destroy_graph(void *graph) {
+  if (graph) free(((struct graph *)graph)->writes);
+  return cuda_shim_destroy(graph);
+}
+
+/* With a byte other than 0, replaying a graph fills the memory that it would write with that byte. */
+static int poison;
+void cuda_shim_poison(int byte);
+void cuda_shim_poison(int byte) {
+  pthread_mutex_lock(&lock);
+  poison = byte;
+  pthread_mutex_unlock(&lock);
+}
+
+int cuda_shim_launch_graph(void *executable) {
+  struct graph *graph = executable;
   pthread_mutex_lock(&lock);
   int error = outcome(FAIL_GRAPH);
   if (!error) counts.graph_launches++;
+  for (size_t index = 0; !error && poison && index < graph->count; index++)
+    memset(graph->writes[index].address, poison, graph->writes[index].bytes);
   pthread_mutex_unlock(&lock);
   return error;
 }
@@ -265,6 +369,7 @@ int cuda_shim_synchronize(void) {
   while (held) usleep(1000);
   pthread_mutex_lock(&lock);
   int error = outcome(FAIL_SYNCHRONIZE);
+  if (!error) error = unsafe();
   if (!error) counts.synchronizations++;
   pthread_mutex_unlock(&lock);
   return error;

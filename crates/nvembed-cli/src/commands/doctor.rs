@@ -96,12 +96,7 @@ fn check_devices(options: &ModelOptions, findings: &mut Vec<Finding>) {
     };
     for device in &devices {
         let (major, minor) = device.compute_capability;
-        let found = format!(
-            "{}, compute capability {major}.{minor}, {} of {} free",
-            device.name,
-            gibibytes(device.free_memory),
-            gibibytes(device.total_memory)
-        );
+        let found = format!("{}, compute capability {major}.{minor}, {}", device.name, gibibytes(device.total_memory));
         let old = (major, minor) < (7, 5);
         add(
             findings,
@@ -124,15 +119,14 @@ fn check_model(folder: &Path, options: &ModelOptions, findings: &mut Vec<Finding
     let bytes = usize::try_from(manifest.data_bytes()).unwrap_or(usize::MAX);
     let size = gibibytes(bytes);
     add(findings, "model", Ok(format!("{}, {}, {size} of weights", manifest.name(), manifest.precision())));
-    if options.provider.is_gpu()
-        && let Ok(devices) = gpu::devices()
-    {
-        for device in devices.iter().filter(|device| options.gpu.device_ids.contains(&device.id)) {
-            let free = gibibytes(device.free_memory);
-            let found = if device.free_memory > bytes {
-                Ok(format!("{free} free on GPU {} for {size} of weights and the activations", device.id))
-            } else {
-                Err(format!("{free} free on GPU {} is too little for {size} of weights", device.id))
+    if options.provider.is_gpu() {
+        for id in &options.gpu.device_ids {
+            let found = match gpu::free_memory(*id) {
+                Ok(free) if free > bytes => {
+                    Ok(format!("{} free on GPU {id} for {size} of weights and the activations", gibibytes(free)))
+                }
+                Ok(free) => Err(format!("{} free on GPU {id} is too little for {size} of weights", gibibytes(free))),
+                Err(error) => Err(error.report(flag)),
             };
             add(findings, "memory", found);
         }
