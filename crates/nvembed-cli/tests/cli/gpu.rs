@@ -88,7 +88,7 @@ fn doctor_finds_nothing_wrong_where_a_model_runs() {
     for line in [
         "ONNX Runtime           1.31 at",
         "NVIDIA driver          supports CUDA 13.0",
-        "compute capability 8.9, 16.0 GiB of",
+        "compute capability 8.9, 16.0 GiB",
     ] {
         assert!(table.contains(line), "{line}: {table}");
     }
