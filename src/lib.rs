@@ -83,7 +83,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use options::{CancelToken, EmbedOptions, ModelOptions, SpecialTokens, Truncation};
 pub use prepare::prepare;
 pub use prompt::Prompt;
-pub use provider::Provider;
+pub use provider::{PluginName, Provider};
 pub use stream::EmbedIter;
 pub use tokenize::Tokens;
 

@@ -62,8 +62,8 @@ impl Host {
             arena: !options.low_memory,
             ..Placement::default()
         };
-        let dispatch = options.provider.dispatch(&options.gpu, &options.provider_options, &placement);
-        let session = open_graph(manifest, library, options, file, dispatch)?;
+        let attachment = options.provider.attachment(&options.gpu, &options.provider_options, &placement);
+        let session = open_graph(manifest, library, options, file, &attachment)?;
         // The graph for the CPU goes through the scores in blocks, and so do OpenVINO's kernels.
         let stores_scores =
             matches!(manifest.target(), Target::Any | Target::Cuda) && options.provider == Provider::Cpu;

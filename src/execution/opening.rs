@@ -30,7 +30,7 @@ impl Opening {
         let provider = options.provider;
         provider.check_model(&manifest)?;
         let library = Library::load(options.library.as_deref())?;
-        library.check_provider(provider)?;
+        library.check_provider(options)?;
         if options.parallel_prepacking && !library.prepacks_in_parallel() {
             let version = library.version();
             tracing::warn!(version, "parallel_prepacking has no effect: it needs ONNX Runtime 1.32");

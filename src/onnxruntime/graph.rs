@@ -1,8 +1,9 @@
 //! Opening a graph: the session options it gets, and the check that it is what the manifest says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ort::ep::ExecutionProviderDispatch;
+use ort::logging::{LogLevel, LoggerFunction};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType, ValueType};
@@ -11,7 +12,7 @@ use super::{Library, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Dim, Manifest, TensorSpec};
 use crate::options::ModelOptions;
-use crate::provider::Provider;
+use crate::provider::{Attachment, Provider};
 
 /// Which file of a model's graph is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,21 +50,47 @@ pub(crate) fn open_graph(
     library: &Library,
     options: &ModelOptions,
     file: &GraphFile,
-    dispatch: ExecutionProviderDispatch,
+    attachment: &Attachment,
 ) -> Result<Session> {
     let path = file.path(manifest);
-    let mut builder = builder(library, options, file)?.with_execution_providers([dispatch]).map_err(|error| {
-        let message = format!("execution provider {} could not be started", options.provider);
-        explained(ErrorKind::Provider, message, error)
+    let mut builder = attach(library, options, builder(library, options, file)?, attachment)?;
+    let session = builder.commit_from_file(&path).map_err(|error| {
+        let message = format!("ONNX Runtime cannot open {}", path.display());
+        let unplaced = || unplaced(manifest, library, options, &path, attachment);
+        match error.to_string().contains(CPU_NODES).then(unplaced).flatten() {
+            Some(reason) => Error::new(ErrorKind::Provider, format!("{message}: {reason}")).because(error.to_string()),
+            None => explained(ErrorKind::Model, message, error),
+        }
     })?;
-    let session = builder
-        .commit_from_file(&path)
-        .map_err(|error| explained(ErrorKind::Model, format!("ONNX Runtime cannot open {}", path.display()), error))?;
     let (inputs, outputs) = manifest.contract();
     check("inputs", session.inputs(), &inputs)?;
     check("outputs", session.outputs(), &outputs)?;
     tracing::debug!(graph = %path.display(), provider = %options.provider, "opened");
     Ok(session)
+}
+
+/// The session options with the provider.
+///
+/// # Errors
+/// [`ErrorKind::Provider`] when it does not start.
+fn attach(
+    library: &Library,
+    options: &ModelOptions,
+    builder: SessionBuilder,
+    attachment: &Attachment,
+) -> Result<SessionBuilder> {
+    match attachment {
+        Attachment::BuiltIn(dispatch) => builder.with_execution_providers([dispatch.clone()]).map_err(|error| {
+            let message = format!("execution provider {} could not be started", options.provider);
+            explained(ErrorKind::Provider, message, error)
+        }),
+        Attachment::Plugin(pairs) => match library.plugin(options)? {
+            Some(plugin) => plugin.attach(library, builder, 0, pairs),
+            None => {
+                Err(Error::new(ErrorKind::Provider, format!("execution provider {} is no plugin", options.provider)))
+            }
+        },
+    }
 }
 
 /// An error with the reason and the remedy, where they are known. ONNX Runtime's own message stays as the cause: it is what
@@ -75,6 +102,68 @@ fn explained<R>(kind: ErrorKind, message: String, error: ort::Error<R>) -> Error
         None => message,
     };
     Error::new(kind, message).because(cause)
+}
+
+/// The option that forbids it to run nodes on the CPU that the provider does not take.
+const NO_CPU: &str = "session.disable_cpu_ep_fallback";
+/// What ONNX Runtime says when a node is left for the CPU, and the CPU may not take it.
+const CPU_NODES: &str = "fallback to CPU EP has been explicitly disabled";
+/// How it starts its lists of nodes in its most detailed log, and how the one of these nodes goes on.
+const PLACED_ON: &str = "placed on [";
+const THE_CPU: &str = "CPUExecutionProvider]";
+/// The most operators that a message names.
+const MAX_NAMED: usize = 12;
+
+/// A larger model is not opened again only to say more about an error, in bytes of weights.
+const OPENED_AGAIN: u64 = 4 << 30;
+
+/// Which operators a plugin did not take. ONNX Runtime lists them only in its log, and only when the CPU may run them: so the
+/// graph is opened again for this.
+fn unplaced(
+    manifest: &Manifest,
+    library: &Library,
+    options: &ModelOptions,
+    path: &Path,
+    attachment: &Attachment,
+) -> Option<String> {
+    if !matches!(attachment, Attachment::Plugin(_)) {
+        return None;
+    }
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    if manifest.data_bytes() <= OPENED_AGAIN {
+        let log = Arc::clone(&lines);
+        let logger: LoggerFunction = Arc::new(move |_, _, _, _, message: &str| {
+            log.lock().unwrap_or_else(PoisonError::into_inner).push(message.to_owned());
+        });
+        let again = builder(library, options, &GraphFile::Model).ok()?.with_logger(logger).ok()?;
+        let again = again.with_log_level(LogLevel::Verbose).ok()?.with_config_entry(NO_CPU, "0").ok()?;
+        let _ = attach(library, options, again, attachment).ok()?.commit_from_file(path);
+    }
+    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    let operators = operators_on_the_cpu(&lines);
+    let all = if operators.is_empty() { "some operators of this graph".to_owned() } else { operators.join(", ") };
+    Some(format!(
+        "provider {} does not take {all}, and nothing runs on the CPU instead; try another --target of the exporter, an option \
+         of the provider (`provider_options`), or another provider",
+        options.provider
+    ))
+}
+
+/// The operators of the list of nodes on the CPU, each once: its lines are `Gather (/embed_tokens/Gather)`.
+fn operators_on_the_cpu(log: &[String]) -> Vec<&str> {
+    let mut operators = Vec::new();
+    let mut in_list = false;
+    for line in log {
+        if let Some((_, place)) = line.split_once(PLACED_ON) {
+            in_list = place.starts_with(THE_CPU);
+        } else if in_list && let Some((operator, _)) = line.split_once(" (") {
+            let operator = operator.trim();
+            if !operators.contains(&operator) && operators.len() < MAX_NAMED {
+                operators.push(operator);
+            }
+        }
+    }
+    operators
 }
 
 pub(super) fn builder(library: &Library, options: &ModelOptions, file: &GraphFile) -> Result<SessionBuilder> {
@@ -150,4 +239,29 @@ fn show(spec: &TensorSpec) -> String {
         Dim::Free(name) => name.clone(),
     });
     format!("{} {} [{}]", spec.name, spec.dtype, dims.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ONNX Runtime 1.32 writes, shortened.
+    #[test]
+    fn operators_that_a_provider_left_are_read_from_the_log() {
+        let log = [
+            "GraphTransformer modified: 1 (of 3)",
+            " Node(s) placed on [WebGpuExecutionProvider]. Number of nodes: 2",
+            "  Sub (embedding_model/Sub)",
+            "  Gather (embedding_model/Gather)",
+            " Node(s) placed on [CPUExecutionProvider]. Number of nodes: 3",
+            "  CumSum (embedding_model/CumSum)",
+            "  com.microsoft.Foo ()",
+            "  CumSum (embedding_model/CumSum_1)",
+            "SaveMLValueNameIndexMapping",
+            " Node(s) placed on [OtherExecutionProvider]. Number of nodes: 1",
+            "  Mul (embedding_model/Mul)",
+        ];
+        assert_eq!(operators_on_the_cpu(&log.map(str::to_owned)), ["CumSum", "com.microsoft.Foo"]);
+        assert!(operators_on_the_cpu(&[]).is_empty());
+    }
 }

@@ -5,8 +5,10 @@ use std::sync::Mutex;
 
 use ort::environment::Environment;
 
+use super::places::{Place, absolute, packages_of, virtual_environments};
 use crate::error::{Error, ErrorKind, Result};
-use crate::provider::{self, Provider};
+use crate::options::ModelOptions;
+use crate::provider::{self, Provider, Source};
 
 /// The oldest ONNX Runtime that is accepted, as (major, minor): the oldest one on which the graphs were run.
 pub const MINIMUM_VERSION: (u32, u32) = provider::MINIMUM_VERSION;
@@ -34,12 +36,6 @@ pub struct Library {
     origin: &'static str,
     minor_version: u32,
     environment: Environment,
-}
-
-/// A place where the library may be (a file, a folder of libraries, or a name for the loader), and why it is searched.
-struct Place {
-    path: PathBuf,
-    origin: &'static str,
 }
 
 impl Library {
@@ -129,8 +125,8 @@ impl Library {
         ort::info()
     }
 
-    /// The execution providers that this library can run: those it was built with and that were tested with a version this
-    /// old.
+    /// The execution providers that this library can run without a [plugin](Library::plugins): those it was built with and
+    /// that were tested with a version this old.
     pub fn providers(&self) -> Vec<Provider> {
         let new_enough = |provider: &Provider| self.minor_version >= provider.minimum_version().1;
         Provider::ALL.iter().copied().filter(new_enough).filter(|provider| provider.is_built_in()).collect()
@@ -141,16 +137,22 @@ impl Library {
         self.minor_version >= 32
     }
 
+    /// Registers the provider's plugin, if it comes as one.
+    ///
     /// # Errors
-    /// [`ErrorKind::Provider`] when the library lacks the provider, naming what the library has.
-    pub(crate) fn check_provider(&self, provider: Provider) -> Result<()> {
+    /// [`ErrorKind::Provider`] when the library lacks the provider, naming what the library has; as [`Library::plugin`].
+    pub(crate) fn check_provider(&self, options: &ModelOptions) -> Result<()> {
+        let provider = options.provider;
         let has = self.providers();
         if has.contains(&provider) {
             return Ok(());
         }
         let (major, minor) = provider.minimum_version();
-        let problem = if provider.is_built_in() {
+        let is_plugin = matches!(provider.spec().source, Source::Plugin(_));
+        let problem = if (is_plugin || provider.is_built_in()) && self.minor_version < minor {
             format!("needs ONNX Runtime {major}.{minor}, {} is {}", self.path.display(), self.version())
+        } else if is_plugin {
+            return self.plugin(options).map(drop);
         } else {
             let names: Vec<_> = has.into_iter().map(Provider::name).collect();
             format!("is not in the loaded ONNX Runtime library, which has {}", names.join(", "))
@@ -200,12 +202,8 @@ fn places(path: Option<&Path>) -> Vec<Place> {
         add(folder.to_owned(), "beside the executable");
         add(folder.join("../lib"), "beside the executable");
     }
-    let active = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
-    let above = executable.ancestors().skip(1).map(|folder| folder.join(".venv"));
-    for environment in active.into_iter().chain(above) {
-        for folder in wheels_in(&environment) {
-            add(folder, "virtual environment");
-        }
+    for packages in virtual_environments().iter().flat_map(|environment| packages_of(environment)) {
+        add(packages.join("onnxruntime/capi"), "virtual environment");
     }
     for folder in SYSTEM_FOLDERS {
         add(PathBuf::from(folder), "system");
@@ -213,17 +211,6 @@ fn places(path: Option<&Path>) -> Vec<Place> {
     let name = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     add(PathBuf::from(name), "system");
     places
-}
-
-/// A relative path is relative to the working directory; `ort` would look beside the executable first.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Where the `onnxruntime` wheel keeps its library in a virtual environment, for each Python version in it.
-fn wheels_in(environment: &Path) -> Vec<PathBuf> {
-    let Ok(pythons) = std::fs::read_dir(environment.join("lib")) else { return Vec::new() };
-    pythons.flatten().map(|python| python.path().join("site-packages/onnxruntime/capi")).collect()
 }
 
 /// The files in a folder named like ONNX Runtime's library, with or without a version; the plain name first.

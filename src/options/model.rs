@@ -29,8 +29,13 @@ pub struct ModelOptions {
     /// The ONNX Runtime library to load, a file or a folder. `None` searches for it; see
     /// [`Library::load`](crate::onnxruntime::Library::load) for the places.
     pub library: Option<PathBuf>,
+    /// The plugin that has the provider: the file of a library that is registered with ONNX Runtime. `None`: for
+    /// nv-tensorrt-rtx, the one of its PyPI package, which is searched for in the active virtual environment
+    /// (`VIRTUAL_ENV`), in a `.venv` in any folder above the executable, and beside the ONNX Runtime library. Only for
+    /// providers that come as plugins; [`Provider::Plugin`] needs it.
+    pub provider_library: Option<PathBuf>,
     /// Threads per run, 1 to 1,024. `None`: one per physical core. Tokenization uses rayon's global pool, which this does not
-    /// change. CPU and OpenVINO only.
+    /// change. CPU, OpenVINO and unknown plugins only.
     pub intra_threads: Option<usize>,
     /// Compare the SHA-256 of every file with the manifest. Default: false, since it reads the whole model.
     pub verify_hashes: bool,
@@ -56,6 +61,7 @@ impl ModelOptions {
     pub const NAMES: &'static [&'static str] = &[
         "provider",
         "library",
+        "provider_library",
         "intra_threads",
         "verify_hashes",
         "cache",
@@ -72,6 +78,7 @@ impl ModelOptions {
             library: _,
             verify_hashes: _,
             gpu,
+            provider_library,
             intra_threads,
             cache,
             parallel_prepacking,
@@ -79,6 +86,7 @@ impl ModelOptions {
             provider_options,
         } = self;
         let changed = [
+            ("provider_library", provider_library.is_some()),
             ("intra_threads", intra_threads.is_some()),
             ("cache", cache.is_some()),
             ("parallel_prepacking", *parallel_prepacking),
@@ -95,6 +103,7 @@ impl ModelOptions {
         let mut options = Self { provider, ..self.clone() };
         let reads = |name: &str| provider.spec().options.contains(&name);
         options.gpu = self.gpu.only(reads);
+        options.provider_library = options.provider_library.filter(|_| reads("provider_library"));
         options.intra_threads = options.intra_threads.filter(|_| reads("intra_threads"));
         options.cache = options.cache.filter(|_| reads("cache"));
         options.parallel_prepacking &= reads("parallel_prepacking");
@@ -108,6 +117,7 @@ impl ModelOptions {
     /// # Errors
     /// [`ErrorKind::Option`] naming the value and its limits, or the option and the provider.
     pub(crate) fn check(&self) -> Result<()> {
+        self.provider.check_name(self.provider_library.is_some())?;
         if let Some(name) = self.ignored().first() {
             let provider = self.provider;
             let message = format!("provider {provider} ignores `{name}`; leave it out, or choose another provider");

@@ -1,6 +1,7 @@
 //! Execution providers: which there are, what each needs, and how it is configured. One entry each, in `spec.rs`.
 
 mod gpu_options;
+mod plugin_name;
 mod settings;
 mod spec;
 
@@ -10,12 +11,14 @@ use std::str::FromStr;
 use ort::ep::ExecutionProviderDispatch;
 
 pub use gpu_options::{ArenaStrategy, GpuOptions, UserStream};
+pub use plugin_name::PluginName;
 
+pub(crate) use plugin_name::MAX_NAME;
 pub(crate) use settings::{Placement, engine_options};
 use spec::ProviderSpec;
-pub(crate) use spec::{MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION, Prepares};
+pub(crate) use spec::{MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION, Package, PluginSpec, Prepares, Source};
 
-use crate::error::{Error, ErrorKind, Result, by_name};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Manifest;
 
 /// Where a model runs. The names are those of ONNX Runtime's execution providers.
@@ -35,6 +38,10 @@ pub enum Provider {
     NvTensorRtRtx,
     /// The host's processor, through OpenVINO. Matrix products are in bf16 if the model is.
     OpenVino,
+    /// Any other execution provider, by the name that its plugin gives it; inputs and outputs are in host memory. It needs
+    /// [`ModelOptions::provider_library`](crate::ModelOptions::provider_library). Nothing about it is tested or assumed:
+    /// compare its results with the golden file first.
+    Plugin(PluginName),
 }
 
 /// What the runtime sets itself. Another device, stream or profile than the one that buffers are made for would fail late,
@@ -56,12 +63,15 @@ const RESERVED: [&str; 13] = [
 ];
 
 impl Provider {
-    /// Every provider.
+    /// Every provider that nvembed knows by name.
     pub const ALL: &'static [Self] = &[Self::Cpu, Self::Cuda, Self::TensorRt, Self::NvTensorRtRtx, Self::OpenVino];
 
-    /// `cpu`, `cuda`, `tensorrt`, `nv-tensorrt-rtx` or `openvino`.
+    /// `cpu`, `cuda`, `tensorrt`, `nv-tensorrt-rtx` or `openvino`; for another one, the name that was given.
     pub fn name(self) -> &'static str {
-        self.spec().name
+        match self {
+            Self::Plugin(name) => name.as_str(),
+            known => known.spec().name,
+        }
     }
 
     /// Whether the provider runs on an NVIDIA GPU.
@@ -92,12 +102,32 @@ impl Provider {
             Self::TensorRt => &spec::TENSORRT,
             Self::NvTensorRtRtx => &spec::NV_TENSORRT_RTX,
             Self::OpenVino => &spec::OPENVINO,
+            Self::Plugin(_) => &spec::PLUGIN,
         }
     }
 
     /// Whether the loaded library was built with this provider.
     pub(crate) fn is_built_in(self) -> bool {
-        (self.spec().is_built_in)().unwrap_or(false)
+        match self.spec().source {
+            Source::BuiltIn { is_available, .. } => is_available().unwrap_or(false),
+            Source::Plugin(_) => false,
+        }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Option`] for a name that is not known, unless a plugin is named with it.
+    pub(crate) fn check_name(self, has_library: bool) -> Result<()> {
+        match self {
+            Self::Plugin(name) if !has_library => {
+                let known = Self::ALL.iter().map(|provider| provider.name()).collect::<Vec<_>>().join(", ");
+                let message = format!(
+                    "`provider` must be one of {known}, got {:?}; another one needs its plugin, named with `provider_library`",
+                    name.as_str()
+                );
+                Err(Error::new(ErrorKind::Option, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the provider can run the model in a folder.
@@ -131,15 +161,26 @@ impl Provider {
     }
 
     /// The one place that turns a provider and its options into ONNX Runtime's terms.
-    pub(crate) fn dispatch(
+    pub(crate) fn attachment(
         self,
         gpu: &GpuOptions,
         provider_options: &[(String, String)],
         placement: &Placement,
-    ) -> ExecutionProviderDispatch {
+    ) -> Attachment {
         let pairs = settings::settings(self, gpu, provider_options, placement);
-        (self.spec().dispatch)(pairs, placement).error_on_failure()
+        match self.spec().source {
+            Source::BuiltIn { dispatch, .. } => Attachment::BuiltIn(dispatch(pairs, placement).error_on_failure()),
+            Source::Plugin(_) => Attachment::Plugin(pairs),
+        }
     }
+}
+
+/// How a session gets its provider.
+pub(crate) enum Attachment {
+    /// The library has it.
+    BuiltIn(ExecutionProviderDispatch),
+    /// A plugin has it, and gets these options.
+    Plugin(Vec<(String, String)>),
 }
 
 impl fmt::Display for Provider {
@@ -151,7 +192,11 @@ impl fmt::Display for Provider {
 impl FromStr for Provider {
     type Err = Error;
 
+    /// A known provider, or [`Provider::Plugin`] with a name that is not known.
     fn from_str(name: &str) -> Result<Self> {
-        by_name("provider", name, Self::ALL, Self::name)
+        match Self::ALL.iter().find(|provider| provider.name() == name) {
+            Some(known) => Ok(*known),
+            None => PluginName::new(name).map(Self::Plugin),
+        }
     }
 }

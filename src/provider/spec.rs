@@ -1,6 +1,7 @@
 //! One entry per execution provider. To add a provider, add its name to [`Provider`](super::Provider) and its entry here.
 
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
+use ort::memory::DeviceType;
 
 use super::GpuOptions;
 use super::settings::{self, Pairs, Placement};
@@ -26,10 +27,46 @@ pub(crate) struct ProviderSpec {
     pub(crate) refuses: fn(Target, Precision) -> Option<&'static str>,
     /// Its options by ONNX Runtime's names.
     pub(crate) settings: fn(&mut Pairs, &GpuOptions, &Placement),
-    /// Whether the loaded library was built with it.
-    pub(crate) is_built_in: fn() -> ort::Result<bool>,
-    /// Hands it to ONNX Runtime.
-    pub(crate) dispatch: fn(Vec<(String, String)>, &Placement) -> ExecutionProviderDispatch,
+    /// How it comes.
+    pub(crate) source: Source,
+}
+
+/// How a provider comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source {
+    /// In ONNX Runtime's library.
+    BuiltIn {
+        /// Whether the loaded library was built with it.
+        is_available: fn() -> ort::Result<bool>,
+        /// Hands it to ONNX Runtime.
+        dispatch: fn(Vec<(String, String)>, &Placement) -> ExecutionProviderDispatch,
+    },
+    /// In a library of its own, which is registered with ONNX Runtime.
+    Plugin(PluginSpec),
+}
+
+/// What is known about a plugin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PluginSpec {
+    /// The name that it gives its provider; `None` when the caller says it.
+    pub(crate) ep_name: Option<&'static str>,
+    /// Where pip puts it; `None` when the caller names the file.
+    pub(crate) package: Option<Package>,
+    /// The kind of device that is used, of those it offers; `None` for any.
+    pub(crate) device: Option<DeviceType>,
+    /// What a machine must have for it to offer a device.
+    pub(crate) needs: &'static str,
+}
+
+/// A plugin's package on PyPI.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Package {
+    /// Its folder in `site-packages`.
+    pub(crate) folder: &'static str,
+    /// The library in it.
+    pub(crate) file: &'static str,
+    /// Libraries in it that have to be loaded first, by the start of their names; each after those it needs itself.
+    pub(crate) preload: &'static [&'static str],
 }
 
 /// What [`prepare`](crate::prepare) makes for a provider.
@@ -80,9 +117,11 @@ pub(super) static CPU: ProviderSpec = ProviderSpec {
         _ => None,
     },
     settings: |_, _, _| {},
-    is_built_in: ep::CPU::is_available,
-    // `ort` turns the arena off unless it is told otherwise; ONNX Runtime's own default is on.
-    dispatch: |_, placement| ep::CPU::default().with_arena_allocator(placement.arena).build(),
+    source: Source::BuiltIn {
+        is_available: ep::CPU::is_available,
+        // `ort` turns the arena off unless it is told otherwise; ONNX Runtime's own default is on.
+        dispatch: |_, placement| ep::CPU::default().with_arena_allocator(placement.arena).build(),
+    },
 };
 
 pub(super) static CUDA: ProviderSpec = ProviderSpec {
@@ -113,8 +152,10 @@ pub(super) static CUDA: ProviderSpec = ProviderSpec {
         _ => Some("export it with --target cuda"),
     },
     settings: settings::for_cuda,
-    is_built_in: ep::CUDA::is_available,
-    dispatch: |pairs, _| configured(ep::CUDA::default(), pairs).build(),
+    source: Source::BuiltIn {
+        is_available: ep::CUDA::is_available,
+        dispatch: |pairs, _| configured(ep::CUDA::default(), pairs).build(),
+    },
 };
 
 pub(super) static TENSORRT: ProviderSpec = ProviderSpec {
@@ -138,16 +179,19 @@ pub(super) static TENSORRT: ProviderSpec = ProviderSpec {
     libraries: &[CUDA_LIBRARIES, &["libnvinfer.so.10", "libnvonnxparser.so.10"]],
     refuses: tensorrt_refuses,
     settings: settings::for_tensorrt,
-    is_built_in: ep::TensorRT::is_available,
-    dispatch: |pairs, _| configured(ep::TensorRT::default(), pairs).build(),
+    source: Source::BuiltIn {
+        is_available: ep::TensorRT::is_available,
+        dispatch: |pairs, _| configured(ep::TensorRT::default(), pairs).build(),
+    },
 };
 
 pub(super) static NV_TENSORRT_RTX: ProviderSpec = ProviderSpec {
     name: "nv-tensorrt-rtx",
     is_gpu: true,
     minimum_version: MINIMUM_VERSION,
-    remedy: "a library that was built with it",
+    remedy: "the plugin of PyPI's onnxruntime-ep-nv-tensorrt-rtx-cu13",
     options: &[
+        "provider_library",
         "cache",
         "provider_options",
         "device_ids",
@@ -159,12 +203,39 @@ pub(super) static NV_TENSORRT_RTX: ProviderSpec = ProviderSpec {
         "build_on_open",
     ],
     prepares: Prepares::Engines,
-    // Its own libraries have names that change with every version.
-    libraries: &[&["libcudart.so.13"]],
+    // It brings its own, even CUDA's runtime.
+    libraries: &[],
     refuses: tensorrt_refuses,
     settings: settings::for_tensorrt_rtx,
-    is_built_in: ep::NVRTX::is_available,
-    dispatch: |pairs, _| configured(ep::NVRTX::default(), pairs).build(),
+    source: Source::Plugin(PluginSpec {
+        ep_name: Some("NvTensorRTRTXExecutionProvider"),
+        package: Some(Package {
+            folder: "onnxruntime_ep_nv_tensorrt_rtx",
+            file: "libonnxruntime_providers_nv_tensorrt_rtx.so",
+            preload: &["libcudart.so.", "libtensorrt_rtx.so.", "libtensorrt_onnxparser_rtx.so."],
+        }),
+        device: Some(DeviceType::GPU),
+        needs: "an NVIDIA RTX GPU (compute capability 8.6, 8.9, or 12.0 and newer) with a driver for CUDA 13 (R580 or newer)",
+    }),
+};
+
+/// Any other plugin. It runs on the host path, and every graph is tried: what it cannot run, ONNX Runtime refuses.
+pub(super) static PLUGIN: ProviderSpec = ProviderSpec {
+    name: "plugin",
+    is_gpu: false,
+    minimum_version: MINIMUM_VERSION,
+    remedy: "its plugin with `provider_library`",
+    options: &["provider_library", "intra_threads", "provider_options"],
+    prepares: Prepares::Nothing,
+    libraries: &[],
+    refuses: |_, _| None,
+    settings: |_, _, _| {},
+    source: Source::Plugin(PluginSpec {
+        ep_name: None,
+        package: None,
+        device: None,
+        needs: "the hardware and the drivers that its documentation names",
+    }),
 };
 
 pub(super) static OPENVINO: ProviderSpec = ProviderSpec {
@@ -183,8 +254,10 @@ pub(super) static OPENVINO: ProviderSpec = ProviderSpec {
         _ => Some("its graph has operators that OpenVINO does not know; export it with --target openvino"),
     },
     settings: settings::for_openvino,
-    is_built_in: ep::OpenVINO::is_available,
-    dispatch: |pairs, _| configured(ep::OpenVINO::default(), pairs).build(),
+    source: Source::BuiltIn {
+        is_available: ep::OpenVINO::is_available,
+        dispatch: |pairs, _| configured(ep::OpenVINO::default(), pairs).build(),
+    },
 };
 
 fn tensorrt_refuses(target: Target, precision: Precision) -> Option<&'static str> {

@@ -1,9 +1,11 @@
 //! The library as a service uses it, on the mini model.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::{BATCH_INVARIANCE, difference, embed_options, mini, mini_for_tensorrt, model_options, open};
 use ndarray::Array2;
+use nvembed::onnxruntime::Library;
 use nvembed::{CancelToken, Dtype, EmbedOptions, Embedder, ErrorKind, ModelOptions, Prompt, Provider, Rows};
 
 const TASK: &str = "Given a question, retrieve passages that answer the question";
@@ -217,8 +219,45 @@ fn a_provider_the_library_lacks_is_an_error_and_not_a_cpu_run() {
         let error = Embedder::open(model, &options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
         let message = error.to_string();
-        assert!(message.contains(provider.name()) && message.contains("has cpu"), "{message}");
+        let has = if provider == Provider::NvTensorRtRtx { "comes as a plugin, and none was found" } else { "has cpu" };
+        assert!(message.contains(provider.name()) && message.contains(has), "{message}");
     }
+}
+
+#[test]
+fn a_provider_that_is_not_known_needs_its_plugin() {
+    let model = mini("fp32");
+    let refused = |name: &str, plugin: Option<&Path>| {
+        let options = model_options(|options| {
+            options.provider = name.parse().unwrap();
+            options.provider_library = plugin.map(Path::to_owned);
+        });
+        Embedder::open(&model, &options).unwrap_err()
+    };
+    let error = refused("gpu", None);
+    assert_eq!(error.kind(), ErrorKind::Option);
+    assert!(
+        error.to_string().contains("one of cpu, cuda, tensorrt, nv-tensorrt-rtx, openvino, got \"gpu\""),
+        "{error}"
+    );
+    assert!(error.to_string().contains("`provider_library`"), "{error}");
+    // A shared library that is no plugin, a file that is no library, a folder, and nothing at all.
+    let library = Library::load(None).unwrap();
+    let of_onnx_runtime = library.path().with_file_name("libonnxruntime_providers_shared.so");
+    for (file, wanted) in [
+        (&*of_onnx_runtime, "CreateEpFactories"),
+        (&*model.join("nvembed.json"), "a library of another kind"),
+        (&*model, "it is no file"),
+        (Path::new("no/such/plugin.so"), "there is no such file"),
+    ] {
+        let error = refused("npu", Some(file));
+        assert_eq!(error.kind(), ErrorKind::Provider);
+        let message = error.to_string();
+        assert!(message.contains("cannot be used as a plugin") && message.contains(wanted), "{message}");
+    }
+    let options = model_options(|options| options.provider_library = Some("plugin.so".into()));
+    let error = Embedder::open(&model, &options).unwrap_err();
+    assert_eq!(error.to_string().split(';').next(), Some("provider cpu ignores `provider_library`"));
 }
 
 #[test]

@@ -13,7 +13,7 @@
 /// The version of the interface in this header; compare it with nvembed_abi_version().
 ///
 /// Each addition raises it by one. Nothing is removed or changed as long as the shared library is libnvembed.so.0.
-#define NVEMBED_ABI_VERSION 1
+#define NVEMBED_ABI_VERSION 2
 
 /// Success.
 #define NVEMBED_OK 0
@@ -259,8 +259,9 @@ nvembed_code nvembed_model_options_new(struct nvembed_model_options **options, s
 /// Thread-safe.
 nvembed_code nvembed_model_options_free(struct nvembed_model_options *options);
 
-/// Where the model runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino". If the provider cannot be
-/// used, opening the model fails; it never runs on the CPU instead.
+/// Where the model runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino"; or, together with
+/// nvembed_model_options_set_provider_library(), the name that a plugin gives its provider. If the provider is not known or
+/// cannot be used, opening the model fails; it never runs on the CPU instead.
 ///
 /// Thread-safe.
 nvembed_code nvembed_model_options_set_provider(struct nvembed_model_options *options,
@@ -276,6 +277,16 @@ nvembed_code nvembed_model_options_set_library(struct nvembed_model_options *opt
                                                const char *path,
                                                size_t path_length,
                                                struct nvembed_error **error);
+
+/// The plugin that has the provider: the file of a library that is registered with ONNX Runtime. Not set, or of length 0: for
+/// nv-tensorrt-rtx, nvembed searches for the one of its PyPI package, as docs/guides/c-and-cpp.md describes. Only for
+/// providers that come as plugins.
+///
+/// Thread-safe.
+nvembed_code nvembed_model_options_set_provider_library(struct nvembed_model_options *options,
+                                                        const char *path,
+                                                        size_t path_length,
+                                                        struct nvembed_error **error);
 
 /// Threads per run, 1 to 1,024. 0, the default: one per physical core. CPU and OpenVINO only.
 ///

@@ -194,6 +194,8 @@ struct ModelOptions {
     std::size_t builder_optimization_level = 3;
     std::size_t workspace = 0;
     bool build_on_open = false;
+    /// Only for providers that come as plugins.
+    std::string provider_library;
 };
 
 /// Options of one call; see the setters of nvembed_embed_options. 0 means the default.
@@ -337,6 +339,7 @@ public:
         };
         then(nvembed_model_options_set_provider, options.provider.data(), options.provider.size());
         then(nvembed_model_options_set_library, options.library.data(), options.library.size());
+        then(nvembed_model_options_set_provider_library, options.provider_library.data(), options.provider_library.size());
         then(nvembed_model_options_set_intra_threads, options.intra_threads);
         then(nvembed_model_options_set_verify_hashes, std::int32_t{options.verify_hashes});
         then(nvembed_model_options_set_cache, options.cache.data(), options.cache.size());

@@ -143,8 +143,9 @@ pub extern "C" fn nvembed_model_options_free(options: *mut nvembed_model_options
     unsafe { guard(std::ptr::null_mut(), || handle::close(options)) }
 }
 
-/// Where the model runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino". If the provider cannot be
-/// used, opening the model fails; it never runs on the CPU instead.
+/// Where the model runs: "cpu" (the default), "cuda", "tensorrt", "nv-tensorrt-rtx" or "openvino"; or, together with
+/// nvembed_model_options_set_provider_library(), the name that a plugin gives its provider. If the provider is not known or
+/// cannot be used, opening the model fails; it never runs on the CPU instead.
 ///
 /// Thread-safe.
 #[unsafe(no_mangle)]
@@ -176,6 +177,25 @@ pub unsafe extern "C" fn nvembed_model_options_set_library(
     unsafe {
         let library = || memory::path("the library's path", path, path_length);
         set(options, error, |options| &mut options.library, library)
+    }
+}
+
+/// The plugin that has the provider: the file of a library that is registered with ONNX Runtime. Not set, or of length 0: for
+/// nv-tensorrt-rtx, nvembed searches for the one of its PyPI package, as docs/guides/c-and-cpp.md describes. Only for
+/// providers that come as plugins.
+///
+/// Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvembed_model_options_set_provider_library(
+    options: *mut nvembed_model_options,
+    path: *const c_char,
+    path_length: usize,
+    error: *mut *mut nvembed_error,
+) -> nvembed_code {
+    // SAFETY: `path` points to `path_length` bytes, `error` is NULL or may be written.
+    unsafe {
+        let library = || memory::path("the plugin's path", path, path_length);
+        set(options, error, |options| &mut options.provider_library, library)
     }
 }
 

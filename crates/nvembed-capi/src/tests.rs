@@ -78,9 +78,9 @@ fn errors_name_options_by_setters_that_exist() {
 
 #[test]
 fn an_error_of_the_library_keeps_its_code_and_names_the_setter() {
-    let failure = Failure::from("gpu".parse::<Provider>().unwrap_err());
+    let failure = Failure::from("g p u".parse::<Provider>().unwrap_err());
     assert_eq!(failure.code(), NVEMBED_OPTION);
-    let wanted = "nvembed_model_options_set_provider() must be one of cpu, cuda, tensorrt, nv-tensorrt-rtx, openvino, got \"gpu\"";
+    let wanted = "nvembed_model_options_set_provider() must have 1 to 64 letters, digits, _, - or ., got \"g p u\"";
     assert_eq!(failure.message(), wanted);
 }
 
@@ -115,6 +115,7 @@ fn every_setter_of_model_options_sets_its_field() {
     unsafe {
         assert_eq!(nvembed_model_options_set_provider(options, c"tensorrt".as_ptr(), 8, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_library(options, c"lib".as_ptr(), 3, none), NVEMBED_OK);
+        assert_eq!(nvembed_model_options_set_provider_library(options, c"plug".as_ptr(), 4, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_cache(options, c"here".as_ptr(), 4, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_intra_threads(options, 3, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_verify_hashes(options, 2, none), NVEMBED_OK);
@@ -126,12 +127,15 @@ fn every_setter_of_model_options_sets_its_field() {
         assert_eq!((provider, intra_threads), (Provider::TensorRt, Some(3)));
         assert_eq!((library, cache), (Some("lib".into()), Some("here".into())));
         assert!(verify_hashes && parallel_prepacking);
+        assert_eq!(read().provider_library, Some("plug".into()));
 
+        assert_eq!(nvembed_model_options_set_provider_library(options, std::ptr::null(), 0, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_library(options, std::ptr::null(), 0, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_cache(options, std::ptr::null(), 0, none), NVEMBED_OK);
         assert_eq!(nvembed_model_options_set_intra_threads(options, 0, none), NVEMBED_OK);
     }
     assert_eq!((read().library, read().cache, read().intra_threads), (None, None, None));
+    assert_eq!(read().provider_library, None);
     close(options).unwrap();
 }
 

@@ -78,8 +78,18 @@ static void opening(const char *folder, const char *damaged) {
     CHECK(model == NULL);
 
     OK(nvembed_model_options_new(&options, &error));
-    EXPECT(nvembed_model_options_set_provider(options, "gpu", 3, &error), NVEMBED_OPTION,
+    EXPECT(nvembed_model_options_set_provider(options, "g p u", 5, &error), NVEMBED_OPTION,
+           "nvembed_model_options_set_provider() must have 1 to 64 letters");
+    OK(nvembed_model_options_set_provider(options, "gpu", 3, &error));
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_OPTION,
            "nvembed_model_options_set_provider() must be one of cpu, cuda");
+    OK(nvembed_model_options_set_provider_library(options, "/no/such/plugin.so", 18, &error));
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_PROVIDER, "/no/such/plugin.so");
+    OK(nvembed_model_options_set_provider(options, "cpu", 3, &error));
+    EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_OPTION,
+           "provider cpu ignores nvembed_model_options_set_provider_library()");
+    EXPECT(nvembed_model_options_set_provider_library(options, NULL, 1, &error), NVEMBED_NULL_POINTER, "the plugin's path");
+    OK(nvembed_model_options_set_provider_library(options, "", 0, &error));
     EXPECT(nvembed_model_options_set_provider(options, NULL, 3, &error), NVEMBED_NULL_POINTER, "provider's name");
     OK(nvembed_model_options_set_provider(options, "cuda", 4, &error));
     EXPECT(nvembed_model_open(folder, strlen(folder), options, &model, &error), NVEMBED_PROVIDER, "cuda");

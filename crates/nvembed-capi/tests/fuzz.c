@@ -279,7 +279,9 @@ static nvembed_code one_call(rng *random, nvembed_error **error) {
     case 15: return nvembed_embed_options_set_max_batch_size(handle(random), size(random), error);
     case 16: return nvembed_model_options_set_intra_threads(handle(random), below(random, 3), error);
     case 17: return nvembed_model_options_set_provider(handle(random), string.data, string.length, error);
-    case 18: return nvembed_model_options_set_library(handle(random), string.data, string.length, error);
+    case 18:
+        return (one_in(random, 2) ? nvembed_model_options_set_library : nvembed_model_options_set_provider_library)(
+            handle(random), string.data, string.length, error);
     case 19:
         length = below(random, sizeof small);
         small[length] = 0x5a;

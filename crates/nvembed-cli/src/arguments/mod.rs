@@ -26,7 +26,8 @@ pub(crate) struct ModelArguments {
     /// Model folder made by nvembed-export.
     #[arg(short, long, value_name = "DIR", env = "NVEMBED_MODEL")]
     model: PathBuf,
-    /// Execution provider: cpu, cuda, tensorrt, nv-tensorrt-rtx or openvino. One that cannot be used is an error.
+    /// Execution provider: cpu, cuda, tensorrt, nv-tensorrt-rtx or openvino; or any other, with --provider-library. One that
+    /// cannot be used is an error.
     #[arg(long, default_value_t, value_name = "NAME", value_parser = parse::<Provider>)]
     provider: Provider,
     #[command(flatten)]
@@ -36,6 +37,10 @@ pub(crate) struct ModelArguments {
 /// How models are opened. An option that the provider ignores is an error.
 #[derive(Debug, Args)]
 pub(crate) struct OpenArguments {
+    /// The plugin library that has the provider. Default for nv-tensorrt-rtx: that of its PyPI package, in the virtual
+    /// environment or beside ONNX Runtime.
+    #[arg(long, value_name = "FILE")]
+    provider_library: Option<PathBuf>,
     /// Threads per run (cpu, openvino). Default: one per physical core.
     #[arg(long, value_name = "N")]
     intra_threads: Option<usize>,
@@ -79,6 +84,7 @@ impl OpenArguments {
         options.provider = provider;
         options.gpu = self.gpu.options();
         options.library = self.library.library.clone();
+        options.provider_library = self.provider_library.clone();
         options.intra_threads = self.intra_threads;
         options.verify_hashes = self.verify_hashes;
         options.cache = self.cache.clone();
@@ -193,11 +199,13 @@ mod tests {
         let words = "test --model m --provider cuda --intra-threads 3 --low-memory --device-ids 1,2 --memory-limit 2GiB \
                      --tf32 --no-cuda-graphs --max-cuda-graphs 7 --arena-strategy next-power-of-two \
                      --sequence-buckets 16,32 --batch-buckets 1 --workspace 512MiB --build-on-open --provider-option a=b=c \
+                     --provider-library p.so \
                      --max-length 9 --truncation keep-eos --special-tokens literal";
         let all = All::try_parse_from(words.split_whitespace()).unwrap();
         let (_, options) = all.model.resolve();
         assert_eq!((options.provider, options.intra_threads, options.low_memory), (Provider::Cuda, Some(3), true));
         assert_eq!(options.provider_options, [("a".to_owned(), "b=c".to_owned())]);
+        assert_eq!(options.provider_library, Some("p.so".into()));
         let GpuOptions { device_ids, memory_limit, tf32, cuda_graphs, max_cuda_graphs, .. } = &options.gpu;
         assert_eq!((&**device_ids, *memory_limit, *tf32), (&[1, 2][..], Some(2 << 30), true));
         assert_eq!((*cuda_graphs, *max_cuda_graphs), (false, 7));
