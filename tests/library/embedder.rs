@@ -306,7 +306,7 @@ fn a_graph_for_the_cpu_is_refused_on_other_providers() {
     let error = Embedder::open(copy.path(), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Provider);
     assert!(error.to_string().contains("exported with --target cpu) cannot run on provider cuda"), "{error}");
-    assert!(error.to_string().contains("export it with --target any"), "{error}");
+    assert!(error.to_string().contains("export it with --target cuda"), "{error}");
 }
 
 #[test]
