@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
 MINI := models/nv-embed-mini
 MODELS := build/models
-PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8 cpu-fp32 openvino-fp32 openvino-bf16
+PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8 cpu-fp32 openvino-fp32 openvino-bf16 cuda-fp32 cuda-fp16 tensorrt-fp16
 REFERENCE := build/reference
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 
@@ -81,4 +81,5 @@ models: $(PRECISIONS:%=$(MODELS)/nv-embed-mini-%/nvembed.json) ## Export the min
 $(MODELS)/nv-embed-mini-%/nvembed.json: $(MINI)/config.json $(MINI)/model.safetensors $(MINI)/tokenizer.json $(EXPORTER) | venv
 	@mkdir -p $(MODELS)
 	$(BIN)/nvembed-export $(MINI) $(MODELS)/nv-embed-mini-$* --precision $(lastword $(subst -, ,$*)) \
-	    $(if $(filter w8a8 cpu-%,$*),--target cpu) $(if $(filter openvino-%,$*),--target openvino) --force
+	    $(foreach target,cpu openvino cuda tensorrt,$(if $(filter $(target)-%,$*),--target $(target))) \
+	    $(if $(filter w8a8,$*),--target cpu) --force

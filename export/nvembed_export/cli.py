@@ -96,7 +96,8 @@ def parser() -> argparse.ArgumentParser:
         "--target",
         choices=sorted(TARGETS),
         default="any",
-        help="any: one graph for CPUs and CUDA (default); cpu: CPU only, with memory linear instead of "
+        help="any: one graph for CPUs and CUDA (default); cuda: CUDA, with nothing computed for padding outside "
+        "attention; cpu: CPU only, with memory linear instead of "
         "quadratic in text length; openvino: OpenVINO on CPUs, fp32 or bf16 only; tensorrt: TensorRT, fp16 or "
         "bf16 (int4 on TensorRT-RTX)",
     )
@@ -117,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     quantized.add_argument(
         "--activations",
         choices=ACTIVATIONS,
-        help="dtype of activations: fp32 for CPUs (default), fp16 for GPUs (default with --target tensorrt)",
+        help="dtype of activations: fp32 for CPUs (default), fp16 for GPUs (default with --target cuda and tensorrt)",
     )
     sizes = ", ".join(map(str, BLOCK_SIZES))
     quantized.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from nvembed_export.checkpoint import Checkpoint
-from nvembed_export.graph import GraphBuilder
+from nvembed_export.graph import MICROSOFT, GraphBuilder
 from nvembed_export.precision import Precision
 from nvembed_export.weights import Weight
 
@@ -27,6 +27,35 @@ class RMSNorm:
         return self.precision.narrowed(graph, self(graph, x))
 
 
-def silu(graph: GraphBuilder, x: ir.Value) -> ir.Value:
+class NarrowingRMSNorm(RMSNorm):
+    """Reads the wide residual stream and writes float16 itself: what it writes is not written and read a second time.
+
+    `SimplifiedLayerNormalization` is ONNX Runtime's own operator in the standard domain. It has kernels for float32
+    with a float16 weight on CUDA and CPUs; RMSNormalization with these types has one on CUDA only. The kernel rounds
+    before and after it multiplies by the weight, as Mistral's code does. There is none for bfloat16.
+    """
+
+    def narrowed(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """wide -> narrow, as products take it."""
+        if self.precision.narrow != ir.DataType.FLOAT16:
+            return super().narrowed(graph, x)
+        weight = self.precision.narrow_weight(graph, self.weight)
+        y = graph.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=self.eps, stash_type=1)
+        y.type = ir.TensorType(ir.DataType.FLOAT16)  # which shape inference cannot know
+        return y
+
+
+def silu(graph: GraphBuilder, precision: Precision, x: ir.Value) -> ir.Value:
     """x · sigmoid(x), in standard operators."""
     return graph.op("Mul", x, graph.op("Sigmoid", x))
+
+
+def fused_silu(graph: GraphBuilder, precision: Precision, x: ir.Value) -> ir.Value:
+    """x · sigmoid(x) as one operator whose sigmoid is computed in float32.
+
+    ONNX Runtime fuses `silu` into QuickGelu on CUDA, which computes 1 - 1/(1 + exp(x)) in the dtype of x: for negative
+    x the difference cancels.
+    """
+    y = graph.op("ScaledSiLU", x, domain=MICROSOFT, alpha=1.0)
+    y.type = ir.TensorType(precision.narrow)  # which shape inference cannot know
+    return y

@@ -90,6 +90,7 @@ def export(
     progress = progress or NoProgress()
     precision = precision_for(
         options.target,
+        options.pooler,
         options.precision,
         options.activations,
         options.block_size,

@@ -75,14 +75,14 @@ class MLP:
     """SwiGLU (arXiv 2002.05202): down(silu(gate x) ⊙ up x)."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision, name: str, target: Target):
-        self.silu = target.silu
+        self.precision, self.silu = precision, target.silu
         self.gate_proj = Linear(checkpoint, precision, f"{name}.gate_proj")
         self.up_proj = Linear(checkpoint, precision, f"{name}.up_proj")
         self.down_proj = Linear(checkpoint, precision, f"{name}.down_proj")
 
     def __call__(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         gate, up = self.gate_proj(graph, x), self.up_proj(graph, x)
-        return self.down_proj(graph, graph.op("Mul", self.silu(graph, gate), up))
+        return self.down_proj(graph, graph.op("Mul", self.silu(graph, self.precision, gate), up))
 
 
 class DecoderLayer:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nvembed_export.attention import CpuAttention, MaskedAttention, PortableAttention
-from nvembed_export.elementwise import RMSNorm, silu
+from nvembed_export.elementwise import NarrowingRMSNorm, RMSNorm, fused_silu, silu
 from nvembed_export.errors import UsageError
 from nvembed_export.graph import GraphBuilder
 from nvembed_export.openvino import OpenVinoAttention, OpenVinoGraphBuilder
 from nvembed_export.precision import ACTIVATIONS, BLOCKWISE, PRECISIONS, W8A8, Precision, for_openvino, make_precision
-from nvembed_export.tokens import EveryPosition, RealTokens
+from nvembed_export.tokens import EveryPosition, PackedTokens, RealTokens
 
 EXCEPT_W8A8 = tuple(name for name in PRECISIONS if name != W8A8)
 
@@ -24,7 +24,8 @@ class Target:
     """The parts of a graph that depend on what it is made for.
 
     `activations` are those that int8 and int4 may have, the default first; `block_sizes` likewise, None for all.
-    `refused` says of a precision why this target has not got it.
+    `direct_pooler` lists the precisions with the direct pooler, which is a reference for the fused one. `refused` says
+    of a precision why this target has not got it.
     """
 
     tokens: type
@@ -36,14 +37,24 @@ class Target:
     refused: dict[str, str] = field(default_factory=dict)
     activations: tuple[str, ...] = tuple(ACTIVATIONS)
     block_sizes: tuple[int, ...] | None = None
+    direct_pooler: tuple[str, ...] = EXCEPT_W8A8
 
 
 TARGETS = {
     "any": Target(EveryPosition, PortableAttention),
-    "cpu": Target(RealTokens, CpuAttention, precisions=tuple(PRECISIONS)),
+    "cpu": Target(RealTokens, CpuAttention, precisions=tuple(PRECISIONS), direct_pooler=tuple(PRECISIONS)),
     # In a bf16 model OpenVINO computes values in float32 that reach the output through sums alone. EveryPosition's mean
     # is such a sum, so the residual stream stays float32; RealTokens' mean is a product and would make the stream bf16.
     "openvino": Target(EveryPosition, OpenVinoAttention, OpenVinoGraphBuilder, precisions=("fp32", "bf16")),
+    # ONNX Runtime 1.32's optimiser for CPUs (NchwcTransformer) crashes on the direct pooler behind a 16-bit ScaledSiLU.
+    "cuda": Target(
+        PackedTokens,
+        PortableAttention,
+        norm=NarrowingRMSNorm,
+        silu=fused_silu,
+        activations=("fp16",),
+        direct_pooler=("fp32",),
+    ),
     "tensorrt": Target(
         EveryPosition,
         MaskedAttention,
@@ -60,6 +71,7 @@ TARGETS = {
 
 def precision_for(
     target: str,
+    pooler: str,
     name: str,
     activations: str | None = None,
     block_size: int | None = None,
@@ -77,6 +89,11 @@ def precision_for(
         reason = f": {chosen.refused[name]}" if name in chosen.refused else ""
         raise UsageError(
             f"--target {target} needs --precision {listed(chosen.precisions)}, got --precision {name}{reason}"
+        )
+    if pooler == "direct" and name not in chosen.direct_pooler:
+        raise UsageError(
+            f"--target {target} has --pooler direct with --precision {listed(chosen.direct_pooler)} only, got "
+            f"--precision {name}: export with --pooler fused, which is equivalent"
         )
     if name in BLOCKWISE:
         activations = activations or chosen.activations[0]

@@ -93,6 +93,68 @@ class RealTokens:
         return graph.op("Gather", rows, self._pooled, axis=0)
 
 
+class PackedTokens:
+    """The tokens of all rows in a single row [1, T], as the caller packed them; only attention sees padded rows [B, S].
+
+    Every shape follows from the shapes of the inputs, as CUDA graphs require, so all T tokens are computed to the end.
+    T may exceed the number of real tokens, B the number of rows. docs/guides/model-folder.md has the inputs' contract.
+    """
+
+    INPUTS = {
+        "input_ids": ["tokens"],
+        "position_ids": ["tokens"],
+        "pool_mask": ["tokens"],
+        "row_ids": ["tokens"],
+        "token_of_position": ["batch", "sequence"],
+        "position_of_token": ["tokens"],
+        "row_lengths": ["batch"],
+    }
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        precision: Precision,
+        input_ids,
+        position_ids,
+        pool_mask,
+        row_ids,
+        token_of_position,
+        position_of_token,
+        row_lengths,
+    ):
+        self.precision = precision
+        first = graph.constant([0], np.int64)
+        self.ids, self.positions = (graph.op("Unsqueeze", x, first) for x in (input_ids, position_ids))  # [1, T]
+        self._pool_mask, self._row_ids, self._row_lengths = pool_mask, row_ids, row_lengths
+        self._token_of_position, self._position_of_token = token_of_position, position_of_token
+
+    def lengths(self, graph: GraphBuilder) -> ir.Value:
+        """Real tokens per row, int64 [B]."""
+        return self._row_lengths
+
+    def rotary(self, graph: GraphBuilder, cos: ir.Value, sin: ir.Value) -> list[ir.Value]:
+        """cos and sin per token, [1, T, d/2]. Given whole tables, ONNX Runtime rejects more tokens than table rows."""
+        return [graph.op("Gather", table, self.positions, axis=0) for table in (cos, sin)]
+
+    def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[1, T, W] -> [B, S, W]; padding gets the values of some token."""
+        return graph.op(
+            "Gather", graph.op("Squeeze", x, graph.constant([0], np.int64)), self._token_of_position, axis=0
+        )
+
+    def from_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[B, S, W] -> [1, T, W]"""
+        x = graph.op("Gather", graph.op("Flatten", x, axis=2), self._position_of_token, axis=0)
+        return graph.op("Unsqueeze", x, graph.constant([0], np.int64))
+
+    def pooled(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """Tokens computed after the last attention: all of them, because the number of pooled ones is not a shape."""
+        return x
+
+    def mean(self, graph: GraphBuilder) -> PackedTokensMean:
+        return PackedTokensMean(graph, self.precision, self._pool_mask, self._row_ids, self._row_lengths)
+
+
 def running_count(graph: GraphBuilder, mask: ir.Value, axis: int) -> ir.Value:
     """Number of ones before each one of an int64 mask, computed without a `Shape` operator.
 
@@ -140,6 +202,31 @@ class PooledTokensMean:
 
     def of_hidden(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """[1, P, W] -> [B, W]"""
+        total = graph.op("MatMul", self.selection, graph.op("Squeeze", x, graph.constant([0], np.int64)))
+        return graph.op("Div", total, self.count)
+
+    of_activations = of_hidden
+
+
+class PackedTokensMean:
+    """The mean over the tokens that `pool_mask` [T] selects, by their rows [T]; a row without any has mean 0.
+
+    A product of zeros and ones, which are exact in TF32, with values that CUDA may round to TF32.
+    """
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, pool_mask, row_ids, row_lengths):
+        wide, one = int(precision.wide), graph.constant([1], np.int64)
+        # The number of each row, [B, 1]: a running sum over ones, because a `Shape` operator would run on the CPU.
+        ones = graph.op("Add", graph.op("Sub", row_lengths, row_lengths), one)
+        numbers = graph.op("CumSum", ones, graph.constant(0, np.int64), exclusive=1)
+        of_row = graph.op("Equal", row_ids, graph.op("Unsqueeze", numbers, one))
+        selection = graph.op("Mul", graph.op("Cast", of_row, to=wide), graph.op("Cast", pool_mask, to=wide))
+        self.selection = selection  # [B, T]
+        count = graph.op("ReduceSum", selection, one, keepdims=1)
+        self.count = graph.op("Max", count, precision.scalar(graph, 1.0))  # [B, 1]
+
+    def of_hidden(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[1, T, W] -> [B, W]. The division comes last, because 1/count is not exact in TF32."""
         total = graph.op("MatMul", self.selection, graph.op("Squeeze", x, graph.constant([0], np.int64)))
         return graph.op("Div", total, self.count)
 

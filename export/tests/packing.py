@@ -40,3 +40,27 @@ def pack(rows, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.nda
         attention_mask[row, : len(ids)] = 1
         pool_mask[row, skipped : len(ids)] = 1
     return input_ids, attention_mask, pool_mask
+
+
+def pack_tokens(rows, width: int | None = None, more_tokens: int = 0, more_rows: int = 0) -> dict[str, np.ndarray]:
+    """The inputs of a graph for CUDA, int64: T tokens of all rows and [B, S] places, padded with tokens and rows.
+
+    Written from docs/guides/model-folder.md: padding has id EOS_ID and is 0 elsewhere; a row of padding has length 1.
+    """
+    lengths = [len(ids) for ids, _ in rows]
+    width, real = width or max(lengths), sum(lengths)
+    per_token = {name: np.zeros(real + more_tokens, np.int64) for name in ("position_ids", "pool_mask", "row_ids")}
+    input_ids = np.full(real + more_tokens, EOS_ID, np.int64)
+    position_of_token = np.zeros_like(input_ids)
+    token_of_position = np.zeros((len(rows) + more_rows, width), np.int64)
+    start = 0
+    for row, (ids, skipped) in enumerate(rows):
+        tokens, columns = slice(start, start + len(ids)), np.arange(len(ids))
+        input_ids[tokens], per_token["position_ids"][tokens], per_token["row_ids"][tokens] = ids, columns, row
+        per_token["pool_mask"][tokens] = columns >= skipped
+        token_of_position[row, : len(ids)] = start + columns
+        position_of_token[tokens] = row * width + columns
+        start += len(ids)
+    places = {"token_of_position": token_of_position, "position_of_token": position_of_token}
+    row_lengths = np.array(lengths + [1] * more_rows, np.int64)
+    return {"input_ids": input_ids, **per_token, **places, "row_lengths": row_lengths}

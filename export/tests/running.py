@@ -10,7 +10,7 @@ import int8_on_cpu
 import numpy as np
 import onnx
 import onnxruntime
-from packing import pack
+from packing import pack, pack_tokens
 
 
 class Model:
@@ -22,7 +22,8 @@ class Model:
 
     def __init__(self, folder: Path):
         path, changed = folder / "model.onnx", None
-        precision = json.loads((folder / "nvembed.json").read_text())["precision"]
+        manifest = json.loads((folder / "nvembed.json").read_text())
+        precision = manifest["precision"]
         if precision == "bf16":
             changed = bf16_on_cpu.runnable
         elif precision == "w8a8" and not int8_on_cpu.products_are_exact():
@@ -30,11 +31,16 @@ class Model:
         if changed:
             model, path = changed(onnx.load(path, load_external_data=False)), folder / "cpu.onnx"
             path.write_bytes(model.SerializeToString())
+        self.packed = "row_lengths" in {entry["name"] for entry in manifest["graph"]["inputs"]}
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def __call__(self, rows, width: int | None = None) -> np.ndarray:
-        names = ("input_ids", "attention_mask", "pool_mask")
-        return self.session.run(["embeddings"], dict(zip(names, pack(rows, width), strict=True)))[0].astype(np.float64)
+    def __call__(self, rows, width: int | None = None, more_tokens: int = 0, more_rows: int = 0) -> np.ndarray:
+        """`width` is that of the padded rows. A graph that takes packed tokens can be given more tokens and rows."""
+        if self.packed:
+            feeds = pack_tokens(rows, width, more_tokens, more_rows)
+        else:
+            feeds = dict(zip(("input_ids", "attention_mask", "pool_mask"), pack(rows, width), strict=True))
+        return self.session.run(["embeddings"], feeds)[0].astype(np.float64)[: len(rows)]
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -71,4 +71,7 @@ ONE_PRODUCT = 3e-7
 
 # 1 - cosine of the same products, in the same precision, by other operators: roundings that fall otherwise. A
 # mistake in a mask shows as 1e-2.
-BETWEEN_TARGETS = {"fp16": 1e-7, "bf16": 1e-5, "int4": 1e-6}
+BETWEEN_TARGETS = {"fp32": 1e-11, "fp16": 5e-6, "bf16": 3e-4, "int8": 1e-5, "int4": 1e-5}
+
+# How many times as far from the float64 reference a target may be as the target any in the same precision.
+OF_ANY = 2
