@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::gpu::{Shapes, preload_checked};
+use super::gpu::{Shapes, check_gpus, preload_checked};
 use crate::error::Result;
 use crate::model::Manifest;
 use crate::onnxruntime::Library;
@@ -34,6 +34,9 @@ impl Opening {
         if options.parallel_prepacking && !library.prepacks_in_parallel() {
             let version = library.version();
             tracing::warn!(version, "parallel_prepacking has no effect: it needs ONNX Runtime 1.32");
+        }
+        if provider.is_gpu() {
+            check_gpus(provider, library.version_numbers(), &options.gpu.device_ids, manifest.precision())?;
         }
         preload_checked(library.path(), provider)?;
         let shapes = provider.is_gpu().then(|| Shapes::new(options, &manifest)).transpose()?;

@@ -187,6 +187,9 @@ pub(super) fn builder(library: &Library, options: &ModelOptions, file: &GraphFil
     if let Some(threads) = if is_openvino { Some(1) } else { options.intra_threads } {
         builder = builder.with_intra_threads(threads).map_err(failed)?;
     }
+    if options.gpu.fpa_intb_gemm {
+        builder = builder.with_config_entry("ep.cuda.fpa_intb_gemm", "1").map_err(failed)?;
+    }
     if options.parallel_prepacking {
         builder = builder.with_config_entry("session.prepack.enable_parallel", "1").map_err(failed)?;
     }

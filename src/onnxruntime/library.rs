@@ -120,6 +120,11 @@ impl Library {
         format!("1.{}", self.minor_version)
     }
 
+    /// The version as (major, minor).
+    pub fn version_numbers(&self) -> (u32, u32) {
+        (1, self.minor_version)
+    }
+
     /// ONNX Runtime's own description of its build.
     pub fn build_info(&self) -> &'static str {
         ort::info()

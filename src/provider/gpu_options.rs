@@ -30,6 +30,9 @@ pub struct GpuOptions {
     /// Allow fp32 products to be computed in TF32, whose mantissa has 10 bits: faster, and no longer fp32. Default: false.
     /// CUDA only.
     pub tf32: bool,
+    /// Compute the products of int8 and int4 models with one kernel that reads the weights as they are (fpA_intB), instead of
+    /// unpacking them before each product of more than 16 tokens. Default: false, ONNX Runtime's own. CUDA only.
+    pub fpa_intb_gemm: bool,
     /// Record the kernels of a run once for each shape, and replay them with one call. Default: true. CUDA only.
     pub cuda_graphs: bool,
     /// How many shapes get a CUDA graph, each of which takes memory; the others run without. Default: 128. CUDA only.
@@ -40,7 +43,8 @@ pub struct GpuOptions {
     /// The row lengths S, in token ids, that batches are padded to; a longer text is an error. Strictly increasing. Empty, the
     /// default: 16, 32, 48, 64, 96, 128, 192 … up to the model's limit (for TensorRT, up to 512).
     pub sequence_buckets: Vec<usize>,
-    /// The row counts B that batches are padded to. Strictly increasing. Empty, the default: 1, 2, 4 … 64.
+    /// The row counts B that batches are padded to. Strictly increasing. Empty, the default: 1, 2, 4 … 64 (for TensorRT up
+    /// to 16, for --target cuda up to 256).
     pub batch_buckets: Vec<usize>,
     /// How hard TensorRT's builder looks for fast kernels, 0 to 5. Default: 3, TensorRT's own. TensorRT only.
     pub builder_optimization_level: u8,
@@ -59,6 +63,7 @@ impl Default for GpuOptions {
             stream: None,
             arena_strategy: ArenaStrategy::default(),
             tf32: false,
+            fpa_intb_gemm: false,
             cuda_graphs: true,
             max_cuda_graphs: 128,
             buffer_sets: 2,
@@ -79,6 +84,7 @@ impl GpuOptions {
         "stream",
         "arena_strategy",
         "tf32",
+        "fpa_intb_gemm",
         "cuda_graphs",
         "max_cuda_graphs",
         "buffer_sets",
@@ -98,6 +104,7 @@ impl GpuOptions {
             self.stream != default.stream,
             self.arena_strategy != default.arena_strategy,
             self.tf32 != default.tf32,
+            self.fpa_intb_gemm != default.fpa_intb_gemm,
             self.cuda_graphs != default.cuda_graphs,
             self.max_cuda_graphs != default.max_cuda_graphs,
             self.buffer_sets != default.buffer_sets,
@@ -119,6 +126,7 @@ impl GpuOptions {
             stream: own.stream.filter(|_| keeps("stream")),
             arena_strategy: if keeps("arena_strategy") { own.arena_strategy } else { default.arena_strategy },
             tf32: own.tf32 && keeps("tf32"),
+            fpa_intb_gemm: own.fpa_intb_gemm && keeps("fpa_intb_gemm"),
             cuda_graphs: own.cuda_graphs || !keeps("cuda_graphs"),
             max_cuda_graphs: if keeps("max_cuda_graphs") { own.max_cuda_graphs } else { default.max_cuda_graphs },
             buffer_sets: if keeps("buffer_sets") { own.buffer_sets } else { default.buffer_sets },
@@ -262,6 +270,7 @@ mod tests {
             stream,
             arena_strategy: ArenaStrategy::NextPowerOfTwo,
             tf32: true,
+            fpa_intb_gemm: true,
             cuda_graphs: false,
             max_cuda_graphs: 1,
             buffer_sets: 1,

@@ -89,6 +89,11 @@ impl Provider {
         self.spec().minimum_version
     }
 
+    /// Whether it runs kernels of ONNX Runtime's own CUDA library.
+    pub(crate) fn uses_cuda_kernels(self) -> bool {
+        matches!(self, Self::Cuda | Self::TensorRt)
+    }
+
     /// Whether the provider compiles the graph into engines.
     pub(crate) fn builds_engines(self) -> bool {
         self.spec().prepares == Prepares::Engines
@@ -136,7 +141,11 @@ impl Provider {
     /// [`ErrorKind::Provider`] naming the model, the reason and what to do: ONNX Runtime would name some node instead.
     pub(crate) fn check_model(self, manifest: &Manifest) -> Result<()> {
         let (target, precision) = (manifest.target(), manifest.precision());
-        match (self.spec().refuses)(target, precision) {
+        match (self.spec().refuses)(
+            target,
+            precision,
+            manifest.quantization().map(|quantization| quantization.activations),
+        ) {
             None => Ok(()),
             Some(reason) => {
                 let folder = manifest.folder().display();

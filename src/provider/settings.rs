@@ -90,8 +90,9 @@ pub(super) fn for_cuda(pairs: &mut Pairs, options: &GpuOptions, _: &Placement) {
 }
 
 pub(super) fn for_tensorrt(pairs: &mut Pairs, options: &GpuOptions, placement: &Placement) {
-    // The graph is fp16 already; without this, TensorRT 10 may compute in fp32 between its fp16 tensors.
-    pairs.set("trt_fp16_enable", 1);
+    // ONNX Runtime 1.31 makes TensorRT networks without strong types, in which a float32 residual stream may be computed in
+    // the lower precision that is enabled. bf16 has float32's range, fp16 would overflow; so models are bf16 here.
+    pairs.set("trt_bf16_enable", 1);
     pairs.set("trt_builder_optimization_level", options.builder_optimization_level);
     if let Some(bytes) = options.workspace {
         pairs.set("trt_max_workspace_size", bytes);
@@ -255,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_provider_option_replaces_the_one_set_before() {
-        for (provider, name) in [(Provider::Cuda, "use_tf32"), (Provider::TensorRt, "trt_fp16_enable")] {
+        for (provider, name) in [(Provider::Cuda, "use_tf32"), (Provider::TensorRt, "trt_bf16_enable")] {
             let extra = [(name.to_owned(), "other".to_owned())];
             let pairs = settings(provider, &GpuOptions::default(), &extra, &placement());
             let values: Vec<_> = pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| &**value).collect();

@@ -5,7 +5,7 @@ use ort::memory::DeviceType;
 
 use super::GpuOptions;
 use super::settings::{self, Pairs, Placement};
-use crate::model::{Precision, Target};
+use crate::model::{Activations, Precision, Target};
 
 /// Everything the runtime knows about a provider.
 pub(crate) struct ProviderSpec {
@@ -24,7 +24,7 @@ pub(crate) struct ProviderSpec {
     /// NVIDIA's shared libraries that it is linked to, or opens during a run; each after those it needs itself.
     pub(crate) libraries: &'static [&'static [&'static str]],
     /// Why it cannot run such a graph, and what to do; `None` when it can.
-    pub(crate) refuses: fn(Target, Precision) -> Option<&'static str>,
+    pub(crate) refuses: fn(Target, Precision, Option<Activations>) -> Option<&'static str>,
     /// Its options by ONNX Runtime's names.
     pub(crate) settings: fn(&mut Pairs, &GpuOptions, &Placement),
     /// How it comes.
@@ -103,7 +103,7 @@ pub(super) static CPU: ProviderSpec = ProviderSpec {
     options: &["intra_threads", "cache", "parallel_prepacking", "low_memory"],
     prepares: Prepares::Graph,
     libraries: &[],
-    refuses: |target, precision| match (target, precision) {
+    refuses: |target, precision, _| match (target, precision) {
         (Target::OpenVino, _) => Some("export it with --target cpu, or run it on openvino"),
         (Target::TensorRt, _) => Some("export it with --target cpu"),
         (_, Precision::Bf16) => Some(
@@ -136,6 +136,7 @@ pub(super) static CUDA: ProviderSpec = ProviderSpec {
         "stream",
         "arena_strategy",
         "tf32",
+        "fpa_intb_gemm",
         "cuda_graphs",
         "max_cuda_graphs",
         "buffer_sets",
@@ -144,10 +145,14 @@ pub(super) static CUDA: ProviderSpec = ProviderSpec {
     ],
     prepares: Prepares::Nothing,
     libraries: &[CUDA_LIBRARIES],
-    refuses: |target, precision| match (target, precision) {
+    refuses: |target, precision, activations| match (target, precision) {
         (_, Precision::W8a8) => {
             Some("w8a8 has kernels for CPUs only; export it with --precision fp16 and --target cuda")
         }
+        (_, Precision::Int8 | Precision::Int4) if activations == Some(Activations::Float32) => Some(
+            "its activations are float32, so that products would run in float32 and attention unfused; export it with --target \
+             cuda, whose activations are float16",
+        ),
         (Target::Any | Target::Cuda, _) => None,
         _ => Some("export it with --target cuda"),
     },
@@ -177,7 +182,13 @@ pub(super) static TENSORRT: ProviderSpec = ProviderSpec {
     ],
     prepares: Prepares::Engines,
     libraries: &[CUDA_LIBRARIES, &["libnvinfer.so.10", "libnvonnxparser.so.10"]],
-    refuses: tensorrt_refuses,
+    refuses: |target, precision, _| match (target, precision) {
+        (Target::TensorRt, Precision::Fp16) => Some(
+            "this TensorRT may compute the float32 residual stream in fp16, which the model's large activations overflow; \
+             export it with --precision bf16 and --target tensorrt, or run it on cuda",
+        ),
+        _ => tensorrt_refuses(target, precision, None),
+    },
     settings: settings::for_tensorrt,
     source: Source::BuiltIn {
         is_available: ep::TensorRT::is_available,
@@ -228,7 +239,7 @@ pub(super) static PLUGIN: ProviderSpec = ProviderSpec {
     options: &["provider_library", "intra_threads", "provider_options"],
     prepares: Prepares::Nothing,
     libraries: &[],
-    refuses: |_, _| None,
+    refuses: |_, _, _| None,
     settings: |_, _, _| {},
     source: Source::Plugin(PluginSpec {
         ep_name: None,
@@ -246,7 +257,7 @@ pub(super) static OPENVINO: ProviderSpec = ProviderSpec {
     options: &["intra_threads", "provider_options"],
     prepares: Prepares::Nothing,
     libraries: &[],
-    refuses: |target, precision| match (target, precision) {
+    refuses: |target, precision, _| match (target, precision) {
         (Target::OpenVino, Precision::Bf16) if !has_bf16_products() => {
             Some("this processor has no bf16 products (AVX512_BF16); export it with --precision fp32")
         }
@@ -260,7 +271,7 @@ pub(super) static OPENVINO: ProviderSpec = ProviderSpec {
     },
 };
 
-fn tensorrt_refuses(target: Target, precision: Precision) -> Option<&'static str> {
+fn tensorrt_refuses(target: Target, precision: Precision, _: Option<Activations>) -> Option<&'static str> {
     match (target, precision) {
         // The parser reads six inputs of an Attention node; the row lengths are the seventh, and it drops them silently.
         (Target::Any, _) => Some("TensorRT ignores the row lengths that hide padding from attention; run it on cuda"),

@@ -57,6 +57,28 @@ fn rows_of_different_lengths_share_a_run_without_padding_in_a_model_for_the_cpu(
 }
 
 #[test]
+fn packed_tokens_give_the_golden_embeddings_together_and_alone() {
+    for name in ["cuda-fp32", "cuda-fp16"] {
+        let embedder = open(name);
+        let golden = nvembed::model::Golden::open(embedder.manifest()).unwrap().unwrap();
+        let prompts: Vec<_> = golden.rows().iter().map(|row| row.prompt()).collect();
+        let all = embed_options(|options| options.max_batch_tokens = Some(1 << 16));
+        let together = embedder.embed(&prompts, &all).unwrap();
+        assert!(together.stats().batches < prompts.len(), "rows of different lengths share a run");
+        for (index, row) in golden.rows().iter().enumerate() {
+            let alone = embedder.embed(&prompts[index..=index], &all).unwrap().to_f32();
+            for found in [together.to_f32().row(index).to_vec(), alone.row(0).to_vec()] {
+                let deviation = nvembed::model::Deviation::between(&found, &row.embedding);
+                assert!(
+                    embedder.manifest().precision().tolerance().allows(deviation),
+                    "{name}, {index}: {deviation:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn batches_have_1024_tokens_unless_the_call_says_otherwise() {
     let embedder = open("fp32");
     let texts = vec![Prompt::passage("river ".repeat(200)); 9];
@@ -208,7 +230,7 @@ fn a_bad_prompt_in_a_stream_fails_in_its_place_and_the_others_go_on() {
 
 #[test]
 fn a_provider_the_library_lacks_is_an_error_and_not_a_cpu_run() {
-    let for_tensorrt = mini_for_tensorrt("fp16");
+    let for_tensorrt = mini_for_tensorrt("bf16");
     for provider in [Provider::Cuda, Provider::TensorRt, Provider::NvTensorRtRtx, Provider::OpenVino] {
         let options = model_options(|options| options.provider = provider);
         let model = match provider {
@@ -271,6 +293,14 @@ fn a_precision_that_tensorrt_cannot_build_is_refused_by_name() {
             assert!(error.to_string().contains("--precision fp16"), "{error}");
         }
     }
+}
+
+#[test]
+fn fp16_is_refused_where_tensorrt_may_compute_the_residual_stream_in_it() {
+    let options = model_options(|options| options.provider = Provider::TensorRt);
+    let error = Embedder::open(mini_for_tensorrt("fp16").path(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Provider);
+    assert!(error.to_string().contains("export it with --precision bf16 and --target tensorrt"), "{error}");
 }
 
 /// Its parser would take the graph, drop the row lengths, and let padding change every shorter row.

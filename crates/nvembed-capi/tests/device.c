@@ -120,7 +120,7 @@ static void refusals(void) {
     OK(nvembed_embed_options_new(&options, &error));
     OK(nvembed_embed_options_set_max_batch_size(options, 1, &error));
     EXPECT(nvembed_embed_on_device(model, two, 2, options, NULL, &rows, &error), NVEMBED_OPTION,
-           "nvembed_embed_options_set_max_batch_size()), got 2");
+           "of 1 to 1 rows (nvembed_embed_options_set_max_batch_size())");
     OK(nvembed_embed_options_set_max_batch_size(options, 2, &error));
     OK(nvembed_embed_options_set_max_length(options, 2, &error));
     OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_ERROR, &error));

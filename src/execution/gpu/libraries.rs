@@ -69,6 +69,18 @@ fn version(name: &str) -> Option<String> {
 pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<()> {
     for library in preload_libraries(onnxruntime, provider) {
         tracing::debug!(name = library.name, problem = library.problem, "preloaded a library");
+        if library.name == NVINFER
+            && let Some(version) = library.version.as_deref()
+            && !is_new_enough(version)
+        {
+            return Err(Error::new(
+                ErrorKind::Provider,
+                format!(
+                    "TensorRT {version} is too old: the graph's operators need 10.15 or newer; pip install \
+                     'tensorrt-cu13>=10.15,<11'"
+                ),
+            ));
+        }
         if let (CUDNN | NVINFER, Some(message)) = (library.name, library.problem) {
             return Err(Error::new(
                 ErrorKind::Provider,
@@ -77,6 +89,13 @@ pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<
         }
     }
     Ok(())
+}
+
+/// TensorRT's ONNX parser has RotaryEmbedding and RMSNormalization from 10.15 on (onnx-tensorrt, docs/Changelog.md). An
+/// attention of 10.14 failed to build (NVIDIA/TensorRT#4705).
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (10, 15)
 }
 
 /// `None` when the library is loaded, or the loader's reason.
@@ -102,4 +121,18 @@ fn pip_folders(onnxruntime: &Path) -> Vec<PathBuf> {
     folders.sort();
     folders.push(packages.join("tensorrt_libs"));
     folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_new_enough;
+
+    #[test]
+    fn tensorrt_before_10_15_is_too_old() {
+        for (version, wanted) in
+            [("10.14.1", false), ("8.6.1", false), ("10.15.0", true), ("10.16.1", true), ("11.0.0", true)]
+        {
+            assert_eq!(is_new_enough(version), wanted, "{version}");
+        }
+    }
 }

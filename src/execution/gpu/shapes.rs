@@ -10,6 +10,9 @@ use crate::options::ModelOptions;
 const MAX_BUCKETS: usize = 256;
 /// The longest row that TensorRT engines are built for by default: they reserve memory for their largest shape.
 const ENGINE_LENGTH: usize = 512;
+/// The most rows of the same. An engine has one profile, since ONNX Runtime 1.31 is not known to choose among several, and
+/// reserves memory for the product of both: 8,192 tokens.
+const ENGINE_ROWS: usize = 16;
 /// The shape that TensorRT tunes an engine for, where the buckets have it: eight short passages.
 const TYPICAL: (usize, usize) = (8, 128);
 
@@ -46,8 +49,9 @@ impl Shapes {
     /// [`ErrorKind::Option`] when buckets are not strictly increasing, or one is 0 or beyond the model's limit.
     pub(crate) fn new(options: &ModelOptions, manifest: &Manifest) -> Result<Self> {
         let buckets = [options.gpu.sequence_buckets.as_slice(), &options.gpu.batch_buckets];
-        let longest_default = if options.provider.builds_engines() { ENGINE_LENGTH } else { usize::MAX };
-        let shapes = Self::of_buckets(manifest.layout(), buckets, manifest.max_length(), longest_default)?;
+        let (length, rows) =
+            if options.provider.builds_engines() { (ENGINE_LENGTH, ENGINE_ROWS) } else { (usize::MAX, usize::MAX) };
+        let shapes = Self::of_buckets(manifest.layout(), buckets, manifest.max_length(), [length, rows])?;
         let architecture = manifest.architecture();
         let recorded_tokens = RECORDED_PRODUCTS / architecture.layer_weights().max(1);
         Ok(Self { attention_cost: architecture.attention_cost(), recorded_tokens, ..shapes })
@@ -57,11 +61,13 @@ impl Shapes {
         layout: Layout,
         [sequence, batch]: [&[usize]; 2],
         max_length: usize,
-        longest_default: usize,
+        [longest_default, most_rows]: [usize; 2],
     ) -> Result<Self> {
         let sequence =
             if sequence.is_empty() { default_lengths(max_length.min(longest_default)) } else { sequence.to_vec() };
-        let batch = if batch.is_empty() { default_rows(layout) } else { batch.to_vec() };
+        let mut default_rows = default_rows(layout);
+        default_rows.retain(|rows| *rows <= most_rows);
+        let batch = if batch.is_empty() { default_rows } else { batch.to_vec() };
         for (name, list, limit) in [("sequence_buckets", &sequence, max_length), ("batch_buckets", &batch, 1 << 20)] {
             in_range(&format!("the number of `{name}`"), list.len(), 1, MAX_BUCKETS)?;
             for size in list {
@@ -185,21 +191,22 @@ mod tests {
     }
 
     fn resolve(sequence: &[usize], batch: &[usize], max_length: usize) -> Result<Shapes> {
-        Shapes::of_buckets(Layout::Padded, [sequence, batch], max_length, usize::MAX)
+        Shapes::of_buckets(Layout::Padded, [sequence, batch], max_length, [usize::MAX; 2])
     }
 
     /// With the 7B model's attention.
     fn packed(max_length: usize) -> Shapes {
-        let shapes = Shapes::of_buckets(Layout::Packed, [&[], &[]], max_length, usize::MAX).unwrap();
+        let shapes = Shapes::of_buckets(Layout::Packed, [&[], &[]], max_length, [usize::MAX; 2]).unwrap();
         Shapes { attention_cost: 3.8e-5, ..shapes }
     }
 
     #[test]
-    fn engines_end_at_512_ids_unless_longer_buckets_are_given() {
-        let longest = |sequence: &[usize]| {
-            Shapes::of_buckets(Layout::Padded, [sequence, &[]], 32_768, ENGINE_LENGTH).unwrap().max_length()
+    fn engines_end_at_16_rows_of_512_ids_unless_larger_buckets_are_given() {
+        let largest = |sequence: &[usize]| {
+            let limits = [ENGINE_LENGTH, ENGINE_ROWS];
+            Shapes::of_buckets(Layout::Padded, [sequence, &[]], 32_768, limits).unwrap().profile()[2]
         };
-        assert_eq!((longest(&[]), longest(&[1024])), (512, 1024));
+        assert_eq!((largest(&[]), largest(&[1024])), ((16, 512), (16, 1024)));
     }
 
     #[test]

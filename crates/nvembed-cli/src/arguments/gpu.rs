@@ -28,10 +28,13 @@ pub(crate) struct GpuArguments {
     /// Compute fp32 products in TF32 (cuda), which is faster and no longer fp32.
     #[arg(long)]
     tf32: bool,
+    /// Compute int8 and int4 products without unpacking the weights first (cuda).
+    #[arg(long)]
+    fpa_intb_gemm: bool,
     /// Row lengths that batches are padded to. Default: 16,32,48,64,96,128,192 and so on up to the model's limit.
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     sequence_buckets: Vec<usize>,
-    /// Row counts that batches are padded to. Default: 1,2,4,8,16,32,64.
+    /// Row counts that batches are padded to. Default: 1,2,4 and so on up to 64 (--target cuda: 256, TensorRT: 16).
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     batch_buckets: Vec<usize>,
     /// How hard TensorRT looks for fast kernels, 0 to 5 (tensorrt).
@@ -54,6 +57,7 @@ impl GpuArguments {
         options.cuda_graphs = !self.no_cuda_graphs;
         options.max_cuda_graphs = self.max_cuda_graphs;
         options.tf32 = self.tf32;
+        options.fpa_intb_gemm = self.fpa_intb_gemm;
         options.sequence_buckets = self.sequence_buckets.clone();
         options.batch_buckets = self.batch_buckets.clone();
         options.builder_optimization_level = self.builder_optimization_level;

@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn flags_land_in_their_options() {
         let words = "test --model m --provider cuda --intra-threads 3 --low-memory --device-ids 1,2 --memory-limit 2GiB \
-                     --tf32 --no-cuda-graphs --max-cuda-graphs 7 --arena-strategy next-power-of-two \
+                     --tf32 --fpa-intb-gemm --no-cuda-graphs --max-cuda-graphs 7 --arena-strategy next-power-of-two \
                      --sequence-buckets 16,32 --batch-buckets 1 --workspace 512MiB --build-on-open --provider-option a=b=c \
                      --provider-library p.so \
                      --max-length 9 --truncation keep-eos --special-tokens literal";
@@ -208,6 +208,7 @@ mod tests {
         assert_eq!(options.provider_library, Some("p.so".into()));
         let GpuOptions { device_ids, memory_limit, tf32, cuda_graphs, max_cuda_graphs, .. } = &options.gpu;
         assert_eq!((&**device_ids, *memory_limit, *tf32), (&[1, 2][..], Some(2 << 30), true));
+        assert!(options.gpu.fpa_intb_gemm);
         assert_eq!((*cuda_graphs, *max_cuda_graphs), (false, 7));
         assert_eq!(options.gpu.arena_strategy.to_string(), "next-power-of-two");
         assert_eq!((&*options.gpu.sequence_buckets, &*options.gpu.batch_buckets), (&[16, 32][..], &[1][..]));

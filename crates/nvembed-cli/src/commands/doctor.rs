@@ -45,7 +45,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     check_library(&options, &mut findings);
     if options.provider.is_gpu() {
-        check_devices(&options, &mut findings);
+        let runs_kernels = matches!(options.provider, Provider::Cuda | Provider::TensorRt);
+        let library = Library::load(options.library.as_deref()).ok().filter(|_| runs_kernels);
+        check_devices(&options, library.map(|library| library.version_numbers()), &mut findings);
     }
     if let Some(folder) = &arguments.model {
         check_model(folder, &options, &mut findings);
@@ -87,8 +89,9 @@ fn check_library(options: &ModelOptions, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_devices(options: &ModelOptions, findings: &mut Vec<Finding>) {
-    let driver = gpu::driver_version().map(|(major, minor)| format!("supports CUDA {major}.{minor}"));
+/// `library` is the version whose CUDA kernels the GPUs have to run, if there is one.
+fn check_devices(options: &ModelOptions, library: Option<(u32, u32)>, findings: &mut Vec<Finding>) {
+    let driver = gpu::check_driver().map(|(major, minor)| format!("supports CUDA {major}.{minor}"));
     add(findings, "NVIDIA driver", driver.map_err(|error| error.report(flag)));
     let devices = match gpu::devices() {
         Ok(devices) => devices,
@@ -97,12 +100,8 @@ fn check_devices(options: &ModelOptions, findings: &mut Vec<Finding>) {
     for device in &devices {
         let (major, minor) = device.compute_capability;
         let found = format!("{}, compute capability {major}.{minor}, {}", device.name, gibibytes(device.total_memory));
-        let old = (major, minor) < (7, 5);
-        add(
-            findings,
-            format!("GPU {}", device.id),
-            if old { Err(format!("{found}: CUDA 13 supports 7.5 and newer")) } else { Ok(found) },
-        );
+        let checked = library.map_or(Ok(()), |library| gpu::check_device(library, device, None));
+        add(findings, format!("GPU {}", device.id), checked.map(|()| found).map_err(|error| error.report(flag)));
     }
     for id in &options.gpu.device_ids {
         if devices.iter().all(|device| device.id != *id) {

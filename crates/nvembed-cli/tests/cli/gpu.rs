@@ -24,7 +24,7 @@ fn refusal(library: &str, provider: &str, environment: &[(&str, &str)]) -> Optio
         }
     };
     let (folder, onnxruntime) = (shim::without(library)?, shim::library_alone()?);
-    let (any, for_tensorrt) = (mini("fp16"), mini_for_tensorrt("fp16"));
+    let (any, for_tensorrt) = (mini("fp16"), mini_for_tensorrt("bf16"));
     let model = if provider == "cuda" { &*any } else { for_tensorrt.path() };
     command.env("LD_LIBRARY_PATH", folder.path()).env("ORT_DYLIB_PATH", onnxruntime.path());
     command.args(["embed", "--provider", provider, "--model"]).arg(model);
@@ -55,8 +55,12 @@ fn each_missing_library_is_named_with_its_remedy() {
 fn missing_tensorrt_an_old_driver_and_a_hidden_gpu_are_each_told() {
     for (provider, environment, wanted) in [
         ("tensorrt", ("CUDA_SHIM_CC", "89"), ["libnvinfer.so.10 is not on this machine", "version of TensorRT"]),
-        ("nv-tensorrt-rtx", ("CUDA_SHIM_CC", "89"), ["not in the loaded ONNX Runtime library", "has cpu, cuda"]),
-        ("cuda", ("CUDA_SHIM_DRIVER", "12040"), ["the NVIDIA driver is older than the CUDA runtime", "newer driver"]),
+        (
+            "nv-tensorrt-rtx",
+            ("CUDA_SHIM_CC", "89"),
+            ["comes as a plugin, and none was found", "onnxruntime-ep-nv-tensorrt-rtx"],
+        ),
+        ("cuda", ("CUDA_SHIM_DRIVER", "12040"), ["the NVIDIA driver supports CUDA 12.4", "R580 or newer"]),
         ("cuda", ("CUDA_SHIM_DEVICES", "0"), ["the NVIDIA driver finds no GPU", "CUDA_VISIBLE_DEVICES"]),
     ] {
         let Some(message) = refusal("no library", provider, &[environment]) else { return };
@@ -103,16 +107,40 @@ fn doctor_finds_nothing_wrong_where_a_model_runs() {
 }
 
 #[test]
+fn an_old_driver_is_a_problem_for_doctor() {
+    let Some((code, table)) = doctor(&[("CUDA_SHIM_DRIVER", "12080")], &[]) else { return };
+    assert_eq!(code, 5, "{table}");
+    assert!(table.contains("supports CUDA 12.8") && table.contains("R580 or newer"), "{table}");
+}
+
+#[test]
+fn a_gpu_that_the_library_has_no_code_for_is_refused_before_anything_is_loaded() {
+    for (capability, model, wanted) in [
+        ("100", "fp16", "compute capability 10.0"),
+        ("121", "fp16", "compute capability 12.1"),
+        ("75", "bf16", "bf16 needs 8.0 or newer"),
+    ] {
+        let model = mini(model);
+        let Ok(mut command) = on_shim(&[FINITE, ("CUDA_SHIM_CC", capability)]) else {
+            return skipped("a_gpu_that_the_library_has_no_code_for", "there is no shim");
+        };
+        let output = run(command.args(["embed", "--provider", "cuda", "--model"]).arg(&model), b"a text");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && message.contains(wanted), "{capability}: {message}");
+    }
+}
+
+#[test]
 fn doctor_makes_every_check_and_tells_each_problem() {
     let model = mini("fp32").display().to_string();
     let small = [FINITE, ("CUDA_SHIM_MEMORY", "10000000"), ("CUDA_SHIM_CC", "70")];
     let Some((code, table)) = doctor(&small, &["--model", &model, "--device-ids", "0,3"]) else { return };
     assert_eq!(code, 5, "{table}");
     for (check, words) in [
-        ("GPU 0", "CUDA 13 supports 7.5 and newer"),
+        ("GPU 0", "has code for 7.5, 8.x, 9.0 and 12.0 only"),
         ("GPU 3", "does not exist; there are 1"),
         ("memory", "0.0 GiB free on GPU 0 is too little"),
-        ("opening", "too little free memory"),
+        ("opening", "compute capability 7.0"),
     ] {
         let found =
             table.lines().any(|line| line.starts_with("PROBLEM") && line.contains(check) && line.contains(words));
@@ -141,7 +169,7 @@ fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothin
     for name in ["libnvinfer.so.10", "libnvonnxparser.so.10"] {
         std::fs::copy(libraries.path().join("libcurand.so.10"), libraries.path().join(name)).unwrap();
     }
-    let (cache, model) = (tempfile::tempdir().unwrap(), mini_for_tensorrt("fp16"));
+    let (cache, model) = (tempfile::tempdir().unwrap(), mini_for_tensorrt("bf16"));
     for (command, name) in [(&mut open, "embed"), (&mut prepare, "prepare")] {
         command.env("LD_LIBRARY_PATH", libraries.path()).arg(name).args(["--provider", "tensorrt", "--model"]);
         command.arg(model.path()).arg("--cache").arg(cache.path());
