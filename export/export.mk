@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
 MINI := models/nv-embed-mini
 MODELS := build/models
-PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8 cpu-fp32 openvino-fp32 openvino-bf16 cuda-fp32 cuda-fp16 tensorrt-fp16
+PRECISIONS := fp32 fp16 bf16 int8 int4 w8a8 cpu-fp32 openvino-fp32 openvino-bf16 cuda-fp32 cuda-fp16 cuda-int8 cuda-int4 tensorrt-fp16
 REFERENCE := build/reference
 EXPORTER := $(shell find export/nvembed_export -name '*.py' 2>/dev/null) export/pyproject.toml
 

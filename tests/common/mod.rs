@@ -24,7 +24,7 @@ pub fn root() -> &'static Path {
         .expect("a checkout of the repository")
 }
 
-/// The exported mini model: "fp32", "fp16", "bf16", "int8", "int4", "w8a8", "cpu-fp32", "openvino-fp32" or "openvino-bf16".
+/// The exported mini model: "fp32", "fp16", "bf16", "int8", "int4", "w8a8", "cpu-fp32", "cuda-fp16", "openvino-fp32" or "openvino-bf16".
 pub fn mini(precision: &str) -> PathBuf {
     let folder = root().join(format!("build/models/nv-embed-mini-{precision}"));
     assert!(folder.join("nvembed.json").is_file(), "{} is made by `make models`", folder.display());

@@ -192,6 +192,17 @@ pub fn copies() -> Vec<Copied> {
     std::iter::from_fn(|| (unsafe { next(&raw mut copied) } != 0).then_some(copied)).collect()
 }
 
+/// The names of the kernels that were launched since the last call.
+pub fn launched() -> Vec<String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
+    type Launches = unsafe extern "C" fn(*const std::ffi::c_char) -> c_int;
+    // SAFETY: the function reads a path.
+    let failed = unsafe { shim().get::<Launches>(b"cuda_shim_launches\0").unwrap()(path.as_ptr()) };
+    assert_eq!(failed, 0);
+    std::fs::read_to_string(file.path()).unwrap().lines().map(str::to_owned).collect()
+}
+
 /// The `after`th call of that kind from now fails; every later call of any kind too if `sticky`.
 pub fn fail(fault: Fault, after: c_long, error: c_int, sticky: bool) {
     type Fail = unsafe extern "C" fn(c_int, c_long, c_int, c_int);

@@ -9,14 +9,14 @@ GPU_WIDE := any tensorrt
 # $(call form_options,TARGET-PRECISION-POOLER)
 form_options = --target $(word 1,$(subst -, ,$(1))) --precision $(word 2,$(subst -, ,$(1))) --pooler $(word 3,$(subst -, ,$(1)))
 GPU_LIBRARY = "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
-WIDE := fp32 fp16 bf16 int8 int4
+WIDE := fp32 fp16 bf16 cuda-fp16 cuda-int8 cuda-int4
 HAS_GPU := $(shell command -v nvidia-smi)
 
 .PHONY: test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b gpu-acceptance cuda-shim
 
 ifeq ($(shell uname -sm),Linux x86_64)
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
-	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed --lib --test gpu -- provider:: runs:: failures:: graphs::
+	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed --lib --test gpu -- provider:: runs:: failures:: graphs:: packed::
 	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed-cli --test cli gpu::
 	cargo build --locked --quiet -p nvembed-cli
 	$(GPU_VENV)/bin/python tests/gpu/acceptance/acceptance.py --nvembed $(TARGET)/debug/nvembed --library $(GPU_LIBRARY) \
@@ -83,4 +83,5 @@ $(GPU_MODELS)/wide-checkpoint/config.json: export/tools/random_checkpoint.py exp
 	$(BIN)/python export/tools/random_checkpoint.py $(@D) --layers 2
 
 $(GPU_MODELS)/wide-%/nvembed.json: $(GPU_MODELS)/wide-checkpoint/config.json $(EXPORTER) | venv
-	$(BIN)/nvembed-export $(GPU_MODELS)/wide-checkpoint $(@D) --precision $* --no-golden --force --quiet
+	$(BIN)/nvembed-export $(GPU_MODELS)/wide-checkpoint $(@D) --precision $(lastword $(subst -, ,$*)) \
+	    $(if $(filter cuda-%,$*),--target cuda) --no-golden --force --quiet

@@ -8,4 +8,5 @@
 mod common;
 mod failures;
 mod graphs;
+mod packed;
 mod runs;

@@ -26,8 +26,8 @@ from rows import workload_name
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS, WIDE = ROOT / "build/models", ROOT / "build/gpu-graph"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
-WIDE_PRECISIONS = PRECISIONS
+# A precision, after the exporter's target if it is not `any`. The reference is fp32.
+FORMS = ("fp32", "fp16", "bf16", "cuda-fp16", "cuda-int8", "cuda-int4")
 SHIM_NAME = "CUDA shim"
 ON_SHIM = "the CUDA shim computes nothing"
 
@@ -35,16 +35,33 @@ ON_SHIM = "the CUDA shim computes nothing"
 # reports; the first match counts.
 PEAK_TFLOPS = {
     "H100 PCIe": 756,
+    "H100 NVL": 835,
     "H100": 989,
+    "GH200": 989,
+    "H200 NVL": 835,
     "H200": 989,
     "A100": 312,
     "L40S": 362,
+    "L40": 181,
     "L4": 121,
+    "A40": 150,
+    "A10G": 70,
     "A10": 125,
     "T4": 65,
+    "RTX 6000 Ada": 364,
+    "RTX A6000": 155,
     "RTX 4090": 165,
+    "RTX 5090": 210,
 }
 BATCH, LENGTH = "1,8,32", "16,32,128,512"
+
+
+def peak_tflops(gpu: str) -> int | None:
+    """The peak of the GPU of that name; None when it is not in the table. A name is a whole word: L4 is not L40."""
+    if "Laptop" in gpu:
+        return None
+    words = f" {gpu.replace('-', ' ')} "
+    return next((tflops for name, tflops in PEAK_TFLOPS.items() if f" {name} " in words), None)
 
 
 class Skipped(Exception):
@@ -202,7 +219,7 @@ def timing(machine: Machine, report: Report, model: Path, reference: Path, *opti
         wrong = [f"{workload_name(row)} is {row['status']}: {row['error']}" for row in rows if row["status"] != "ok"]
         if done.returncode != 0 or wrong:
             raise Failed("; ".join(wrong) or done.stderr.strip())
-        peak = next((tflops for name, tflops in PEAK_TFLOPS.items() if name in machine.gpu), None)
+        peak = peak_tflops(machine.gpu)
         table = [
             "| rows × tokens | p50 ms | p99 ms | tokens/s | TFLOP/s | share of peak | least cosine |",
             "|---|---|---|---|---|---|---|",
@@ -275,25 +292,29 @@ def main() -> int:
 
     provider, on_provider = machine.provider, ("--provider", machine.provider)
     report.step("environment", environment_check)
-    for precision in PRECISIONS:
-        model = MODELS / f"nv-embed-mini-{precision}"
+    for form in FORMS:
+        model = MODELS / f"nv-embed-mini-{form}"
         report.step(
-            f"mini {precision} on {provider}, compared with the golden embeddings",
+            f"mini {form} on {provider}, compared with the golden embeddings",
             lambda: golden(machine, model, *on_provider),  # noqa: B023
         )
-    for precision in WIDE_PRECISIONS:
-        model, reference = WIDE / f"wide-{precision}", WIDE / "wide-fp32"
+    for form in FORMS:
+        model, reference, precision = WIDE / f"wide-{form}", WIDE / "wide-fp32", form.rsplit("-")[-1]
         report.step(
-            f"7B widths {precision} on {provider}, compared with fp32 on the CPU",
+            f"7B widths {form} on {provider}, compared with fp32 on the CPU",
             lambda: parity(machine, model, reference, precision, *on_provider),  # noqa: B023
         )
+    for model in (MODELS / "nv-embed-mini-cuda-fp16", WIDE / "wide-cuda-fp16"):
+        report.step(f"{model.name}: with and without CUDA graphs", lambda: graphs(machine, model))  # noqa: B023
     for model in (MODELS / "nv-embed-mini-fp16", WIDE / "wide-fp16"):
         report.step(f"{model.name}: with and without CUDA graphs", lambda: graphs(machine, model))  # noqa: B023
         report.step(f"{model.name}: TensorRT refuses --target any", lambda: refused(machine, model))  # noqa: B023
     report.text("## Latency and throughput")
     for model, reference in (
         (MODELS / "nv-embed-mini-fp16", MODELS / "nv-embed-mini-fp32"),
+        (MODELS / "nv-embed-mini-cuda-fp16", MODELS / "nv-embed-mini-fp32"),
         (WIDE / "wide-fp16", WIDE / "wide-fp32"),
+        (WIDE / "wide-cuda-fp16", WIDE / "wide-fp32"),
     ):
         timing(machine, report, model, reference, *on_provider)
         timing(machine, report, model, reference, *on_provider, "--no-cuda-graphs")
