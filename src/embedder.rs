@@ -39,6 +39,10 @@ impl Embedder {
     /// implements; [`ErrorKind::Library`] and [`ErrorKind::Provider`] when ONNX Runtime or the provider cannot be used;
     /// [`ErrorKind::Option`] when an option is out of range or the provider ignores it.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
+        if options.gpu.target_gpu.is_some() {
+            let message = "`target_gpu` is for nvembed prepare; a model opens on the GPUs of `device_ids`";
+            return Err(Error::new(ErrorKind::Option, message));
+        }
         let opening = Opening::new(folder, options)?;
         let entry = Place::of(&opening).and_then(|place| place.find(options.verify_hashes));
         Self::assemble(&opening, entry.as_ref())
@@ -57,7 +61,11 @@ impl Embedder {
                 if engines.is_none() {
                     check_engines_may_be_built(opening)?;
                 }
-                (Executor::on_gpus(opening, shapes, engines)?, GraphFile::Model)
+                let file = match &engines {
+                    Some(folder) if opening.options.provider.compiles() => GraphFile::Prepared(folder.clone()),
+                    _ => GraphFile::Model,
+                };
+                (Executor::on_gpus(opening, shapes, engines)?, file)
             }
             None => {
                 let file = match entry.cloned() {

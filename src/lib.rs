@@ -93,5 +93,5 @@ pub mod gpu {
         DeviceEmbeddings, DeviceInfo, SharedLibrary, check_device, check_driver, devices, driver_version, free_memory,
         preload_libraries,
     };
-    pub use crate::provider::{ArenaStrategy, GpuOptions, UserStream};
+    pub use crate::provider::{ArenaStrategy, GpuOptions, TargetGpu, UserStream};
 }

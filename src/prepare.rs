@@ -4,18 +4,22 @@
 //! into memory of its own. Prepared, the optimized graph and the rearranged weights are files, which are mapped: all processes
 //! that open the same model then share one copy of the weights.
 //!
+//! For TensorRT-RTX, they are a graph of one node and the engine beside it, compiled for one GPU architecture, which no GPU of
+//! the machine needs to have.
+//!
 //! For TensorRT, the files are the engines it builds from the graph, for the GPUs, shapes and options they are used with.
 
 use std::path::{Path, PathBuf};
 
-use crate::cache::{Entry, Place};
+use crate::cache::{Entry, Place, target_gpu};
 use crate::embedder::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::Opening;
 use crate::execution::gpu;
+use crate::onnxruntime::compile_graph;
 use crate::options::{EmbedOptions, ModelOptions};
 use crate::prompt::Prompt;
-use crate::provider::Prepares;
+use crate::provider::{Attachment, Placement, Prepares, compile_options};
 
 /// Prepares a model folder for this machine, and returns the cache folder with what was made.
 ///
@@ -36,13 +40,16 @@ pub fn prepare(folder: impl AsRef<Path>, options: &ModelOptions, started: impl F
         return Err(nothing_to_prepare(options));
     }
     let opening = Opening::new(folder, options)?;
-    if options.provider.builds_engines() {
+    if options.provider.builds_engines() && options.gpu.target_gpu.is_none() {
         // Without devices the entry would have no name; their error says why there are none.
         gpu::devices()?;
     }
     let Some(place) = Place::of(&opening) else { return Err(nothing_to_prepare(options)) };
     place.make(|into| {
         started(into);
+        if options.provider.compiles() {
+            return compile(&opening, into);
+        }
         let embed = |entry: &Entry| {
             let embedder = Embedder::assemble(&opening, Some(entry))?;
             embedder.embed(&probes(), &EmbedOptions::default())
@@ -58,6 +65,21 @@ pub fn prepare(folder: impl AsRef<Path>, options: &ModelOptions, started: impl F
     })
 }
 
+/// Compiles the graph into the entry. If it is for this machine's GPU, some embeddings are computed with it: that it loads and
+/// gives finite numbers.
+fn compile(opening: &Opening, into: &Path) -> Result<()> {
+    let Opening { manifest, library, options, shapes } = opening;
+    let (Some(target), Some(shapes)) = (target_gpu(opening), shapes) else { return Err(nothing_to_prepare(options)) };
+    let placement = Placement::for_gpu(manifest, shapes.profile());
+    let pairs = compile_options(options.provider, &options.gpu, &options.provider_options, &placement, target);
+    compile_graph(manifest, library, options, &Attachment::Plugin { device: 0, pairs }, into)?;
+    if options.gpu.target_gpu.is_none() {
+        let embedder = Embedder::assemble(opening, Some(&Entry::Complete(into.to_owned())))?;
+        embedder.embed(&probes(), &EmbedOptions::default())?;
+    }
+    Ok(())
+}
+
 fn nothing_to_prepare(options: &ModelOptions) -> Error {
     let message = match options.provider.spec().prepares {
         Prepares::Nothing => {
@@ -66,6 +88,11 @@ fn nothing_to_prepare(options: &ModelOptions) -> Error {
         }
         Prepares::Graph => {
             "this system does not say what processor it has (/proc/cpuinfo), so nothing can be prepared for it"
+                .to_owned()
+        }
+        Prepares::Compiled => {
+            "the GPUs of `device_ids` are of several architectures, or of one that is not sm86, sm89, sm120 or sm121; name \
+             one with `target_gpu`"
                 .to_owned()
         }
         Prepares::Engines => "the NVIDIA driver does not say what GPUs there are, so no engine can be built".to_owned(),

@@ -3,4 +3,4 @@
 mod prepared;
 mod store;
 
-pub(crate) use prepared::{Entry, Place};
+pub(crate) use prepared::{Entry, Place, target_gpu};

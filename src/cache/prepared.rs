@@ -6,8 +6,9 @@ use super::store::{Cache, Key};
 use crate::error::Result;
 use crate::execution::Opening;
 use crate::execution::gpu::{DeviceInfo, Shapes, devices, driver_version, tensorrt_version};
+use crate::hash::sha256_of_file;
 use crate::machine::processor_and_instructions;
-use crate::provider::{Placement, Prepares, engine_options};
+use crate::provider::{Placement, Prepares, TargetGpu, engine_options};
 
 /// The folder in a model folder that holds prepared models when no other is named.
 const FOLDER: &str = "cache";
@@ -54,6 +55,11 @@ impl Place {
                 let facts = [format, model, runtime, tensorrt(), gpus(opening)?, engines(opening, shapes)];
                 Key::new(options.provider.name(), facts)
             }
+            (Prepares::Compiled, Some(shapes)) => {
+                let gpu = ("gpu", target_gpu(opening)?.to_string());
+                let facts = [format, model, runtime, plugin(opening)?, gpu, engines(opening, shapes)];
+                Key::new(options.provider.name(), facts)
+            }
             _ => return None,
         };
         Some(Self { cache: Cache::new(folder), key })
@@ -82,6 +88,25 @@ fn engines(opening: &Opening, shapes: &Shapes) -> (&'static str, String) {
 /// NVIDIA's libraries report their versions once they are loaded, as [`Opening::new`] does.
 fn tensorrt() -> (&'static str, String) {
     ("tensorrt", tensorrt_version().unwrap_or_else(|| "unknown".to_owned()))
+}
+
+/// The plugin that compiles, by its bytes: it has no function for its version.
+fn plugin(opening: &Opening) -> Option<(&'static str, String)> {
+    let plugin = opening.library.plugin(&opening.options).ok()??;
+    Some(("plugin_sha256", sha256_of_file(plugin.path()).ok()?))
+}
+
+/// The architecture to compile for: the one of the options, or that of all GPUs in use.
+pub(crate) fn target_gpu(opening: &Opening) -> Option<TargetGpu> {
+    let options = &opening.options.gpu;
+    if options.target_gpu.is_some() {
+        return options.target_gpu;
+    }
+    let used = devices().ok()?.into_iter().filter(|device| options.device_ids.contains(&device.id));
+    let mut kinds: Vec<_> = used.map(|device| device.compute_capability).collect();
+    kinds.dedup();
+    let [(major, minor)] = kinds[..] else { return None };
+    format!("sm{major}{minor}").parse().ok()
 }
 
 /// What TensorRT chooses its kernels by: each kind of GPU in use, once, and the driver.

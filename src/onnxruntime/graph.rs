@@ -27,7 +27,7 @@ pub(crate) enum GraphFile {
 
 impl GraphFile {
     /// The file name of a prepared graph; its weights are in a file beside it.
-    const NAME: &str = "model.onnx";
+    pub(super) const NAME: &str = "model.onnx";
     const DATA_NAME: &str = "model.onnx.data";
     /// Smaller constants stay inside the graph file.
     const DATA_MIN_BYTES: &str = "1024";
@@ -73,7 +73,7 @@ pub(crate) fn open_graph(
 ///
 /// # Errors
 /// [`ErrorKind::Provider`] when it does not start.
-fn attach(
+pub(super) fn attach(
     library: &Library,
     options: &ModelOptions,
     builder: SessionBuilder,
@@ -84,8 +84,8 @@ fn attach(
             let message = format!("execution provider {} could not be started", options.provider);
             explained(ErrorKind::Provider, message, error)
         }),
-        Attachment::Plugin(pairs) => match library.plugin(options)? {
-            Some(plugin) => plugin.attach(library, builder, 0, pairs),
+        Attachment::Plugin { device, pairs } => match library.plugin(options)? {
+            Some(plugin) => plugin.attach(library, builder, *device, pairs),
             None => {
                 Err(Error::new(ErrorKind::Provider, format!("execution provider {} is no plugin", options.provider)))
             }
@@ -95,7 +95,7 @@ fn attach(
 
 /// An error with the reason and the remedy, where they are known. ONNX Runtime's own message stays as the cause: it is what
 /// can be searched for.
-fn explained<R>(kind: ErrorKind, message: String, error: ort::Error<R>) -> Error {
+pub(super) fn explained<R>(kind: ErrorKind, message: String, error: ort::Error<R>) -> Error {
     let cause = error.to_string();
     let message = match explain(&cause) {
         Some(reason) => format!("{message}: {reason}"),
@@ -126,7 +126,7 @@ fn unplaced(
     path: &Path,
     attachment: &Attachment,
 ) -> Option<String> {
-    if !matches!(attachment, Attachment::Plugin(_)) {
+    if !matches!(attachment, Attachment::Plugin { .. }) {
         return None;
     }
     let lines = Arc::new(Mutex::new(Vec::new()));

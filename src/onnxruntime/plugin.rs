@@ -188,8 +188,12 @@ impl Library {
         }
         let addresses = || self.environment().devices().map(|device| address(&device)).collect::<Vec<_>>();
         let before = addresses();
-        // The name only has to be another one for each library.
-        let name = format!("nvembed-plugin-{}", registered.len());
+        // Some plugins take this name for their provider. A second library cannot have it too.
+        let name = spec.ep_name.unwrap_or(provider.name());
+        let name = match self.environment().devices().any(|device| name_of(&device) == name) {
+            true => format!("{name}-{}", registered.len()),
+            false => name.to_owned(),
+        };
         self.environment().register_ep_library(name, &file).map_err(|error| {
             let cause = error.to_string();
             failed(explain(&cause).unwrap_or_else(|| not_a_plugin(&cause, &self.version()))).because(cause)
@@ -205,9 +209,13 @@ impl Library {
 /// for: `libcudart.so.13.4.36`, which stands for `libcudart.so.13`. What is missing shows when the plugin itself is loaded.
 fn preload(plugin: &Path, package: &Package) {
     let Some(folder) = plugin.parent() else { return };
-    for start in package.preload {
+    for wanted in package.preload {
+        if ort::util::preload_dylib(*wanted).is_ok() {
+            continue;
+        }
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let is_wanted = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
+        let is_wanted =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(wanted));
         let mut files: Vec<_> = files.filter(is_wanted).collect();
         files.sort();
         // The whole version is the file; shorter ones are links to it.

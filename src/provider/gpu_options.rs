@@ -53,6 +53,9 @@ pub struct GpuOptions {
     /// Build TensorRT engines when a model opens for which none were [prepared](crate::prepare): minutes each time, and
     /// nothing is kept. Default: false, which makes that an error. TensorRT only.
     pub build_on_open: bool,
+    /// The architecture that [`prepare`](crate::prepare) compiles for, which no GPU of this machine needs to have. `None`: that
+    /// of the device. TensorRT-RTX only, and not for opening a model.
+    pub target_gpu: Option<TargetGpu>,
 }
 
 impl Default for GpuOptions {
@@ -72,6 +75,7 @@ impl Default for GpuOptions {
             builder_optimization_level: 3,
             workspace: None,
             build_on_open: false,
+            target_gpu: None,
         }
     }
 }
@@ -93,6 +97,7 @@ impl GpuOptions {
         "builder_optimization_level",
         "workspace",
         "build_on_open",
+        "target_gpu",
     ];
 
     /// The names of the options that do not have their default.
@@ -113,6 +118,7 @@ impl GpuOptions {
             self.builder_optimization_level != default.builder_optimization_level,
             self.workspace != default.workspace,
             self.build_on_open != default.build_on_open,
+            self.target_gpu != default.target_gpu,
         ];
         Self::NAMES.iter().zip(changed).filter_map(|(name, changed)| changed.then_some(*name)).collect()
     }
@@ -139,6 +145,7 @@ impl GpuOptions {
             },
             workspace: own.workspace.filter(|_| keeps("workspace")),
             build_on_open: own.build_on_open && keeps("build_on_open"),
+            target_gpu: own.target_gpu.filter(|_| keeps("target_gpu")),
         }
     }
 
@@ -196,6 +203,49 @@ impl UserStream {
 
     pub(crate) fn address(self) -> usize {
         self.0
+    }
+}
+
+/// An architecture of NVIDIA GPUs that TensorRT-RTX compiles for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TargetGpu {
+    /// Compute capability 8.6: RTX 30, A10, A40.
+    Sm86,
+    /// Compute capability 8.9: RTX 40, L4, L40S.
+    Sm89,
+    /// Compute capability 12.0: RTX 50, RTX PRO 6000.
+    Sm120,
+    /// Compute capability 12.1: GB10.
+    Sm121,
+}
+
+impl TargetGpu {
+    /// Every architecture.
+    pub const ALL: &'static [Self] = &[Self::Sm86, Self::Sm89, Self::Sm120, Self::Sm121];
+
+    /// `sm86`, `sm89`, `sm120` or `sm121`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sm86 => "sm86",
+            Self::Sm89 => "sm89",
+            Self::Sm120 => "sm120",
+            Self::Sm121 => "sm121",
+        }
+    }
+}
+
+impl fmt::Display for TargetGpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for TargetGpu {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        by_name("target_gpu", name, Self::ALL, Self::name)
     }
 }
 
@@ -279,6 +329,7 @@ mod tests {
             builder_optimization_level: 1,
             workspace: Some(1),
             build_on_open: true,
+            target_gpu: Some(TargetGpu::Sm89),
         };
         assert_eq!(all.changed(), GpuOptions::NAMES);
         assert!(GpuOptions::default().changed().is_empty());

@@ -10,11 +10,11 @@ use std::str::FromStr;
 
 use ort::ep::ExecutionProviderDispatch;
 
-pub use gpu_options::{ArenaStrategy, GpuOptions, UserStream};
+pub use gpu_options::{ArenaStrategy, GpuOptions, TargetGpu, UserStream};
 pub use plugin_name::PluginName;
 
 pub(crate) use plugin_name::MAX_NAME;
-pub(crate) use settings::{Placement, engine_options};
+pub(crate) use settings::{Placement, compile_options, engine_options};
 use spec::ProviderSpec;
 pub(crate) use spec::{MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION, Package, PluginSpec, Prepares, Source};
 
@@ -46,7 +46,7 @@ pub enum Provider {
 
 /// What the runtime sets itself. Another device, stream or profile than the one that buffers are made for would fail late,
 /// and CUDA graphs that are not kept apart would give wrong results.
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 14] = [
     "device_id",
     "device_type",
     "has_user_compute_stream",
@@ -57,6 +57,7 @@ const RESERVED: [&str; 13] = [
     "trt_profile_min_shapes",
     "trt_profile_opt_shapes",
     "trt_profile_max_shapes",
+    "nv_target_sm",
     "nv_profile_min_shapes",
     "nv_profile_opt_shapes",
     "nv_profile_max_shapes",
@@ -96,7 +97,12 @@ impl Provider {
 
     /// Whether the provider compiles the graph into engines.
     pub(crate) fn builds_engines(self) -> bool {
-        self.spec().prepares == Prepares::Engines
+        matches!(self.spec().prepares, Prepares::Engines | Prepares::Compiled)
+    }
+
+    /// Whether what is prepared is a graph of its own, with the engine in a file beside it.
+    pub(crate) fn compiles(self) -> bool {
+        self.spec().prepares == Prepares::Compiled
     }
 
     /// The provider's entry.
@@ -179,7 +185,7 @@ impl Provider {
         let pairs = settings::settings(self, gpu, provider_options, placement);
         match self.spec().source {
             Source::BuiltIn { dispatch, .. } => Attachment::BuiltIn(dispatch(pairs, placement).error_on_failure()),
-            Source::Plugin(_) => Attachment::Plugin(pairs),
+            Source::Plugin(_) => Attachment::Plugin { device: placement.device_id, pairs },
         }
     }
 }
@@ -189,7 +195,11 @@ pub(crate) enum Attachment {
     /// The library has it.
     BuiltIn(ExecutionProviderDispatch),
     /// A plugin has it, and gets these options.
-    Plugin(Vec<(String, String)>),
+    Plugin {
+        /// The number of the device among those that it offers.
+        device: usize,
+        pairs: Vec<(String, String)>,
+    },
 }
 
 impl fmt::Display for Provider {

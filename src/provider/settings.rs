@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{ArenaStrategy, GpuOptions, Provider};
+use super::{ArenaStrategy, GpuOptions, Provider, TargetGpu};
 use crate::model::{Manifest, Precision};
 
 /// What the runtime decides and not the caller: the device and stream of a session, and the shapes it will see.
@@ -41,6 +41,23 @@ impl Placement {
 /// message for TensorRT's parser, whatever file they come from, and such a message ends at 2 GiB.
 const IN_ONE_MESSAGE: u64 = 1 << 30;
 
+/// The options of a session that only compiles, which belongs to no device.
+pub(crate) fn compile_options(
+    provider: Provider,
+    gpu: &GpuOptions,
+    provider_options: &[(String, String)],
+    placement: &Placement,
+    target: TargetGpu,
+) -> Vec<(String, String)> {
+    let mut pairs = settings(provider, gpu, provider_options, &Placement { engines: None, ..placement.clone() });
+    pairs.retain(|(name, _)| !OF_PLACE.contains(&name.as_str()));
+    pairs.push(("nv_target_sm".to_owned(), target.name().to_owned()));
+    pairs
+}
+
+/// Options that say where a session runs.
+const OF_PLACE: [&str; 3] = ["device_id", "has_user_compute_stream", "user_compute_stream"];
+
 /// What engines depend on, of all these options: not where and for which device they are built.
 pub(crate) fn engine_options(
     provider: Provider,
@@ -49,9 +66,8 @@ pub(crate) fn engine_options(
     placement: &Placement,
 ) -> String {
     let here = Placement { engines: None, ..placement.clone() };
-    let of_place = ["device_id", "has_user_compute_stream", "user_compute_stream"];
     let mut pairs = settings(provider, gpu, provider_options, &here);
-    pairs.retain(|(name, _)| !of_place.contains(&name.as_str()));
+    pairs.retain(|(name, _)| !OF_PLACE.contains(&name.as_str()));
     pairs.sort();
     pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
@@ -115,19 +131,22 @@ pub(super) fn for_tensorrt(pairs: &mut Pairs, options: &GpuOptions, placement: &
 }
 
 pub(super) fn for_tensorrt_rtx(pairs: &mut Pairs, options: &GpuOptions, placement: &Placement) {
+    // A plugin is told its device in another way.
+    pairs.0.retain(|(name, _)| name != "device_id");
     if let Some(bytes) = options.workspace {
         pairs.set("nv_max_workspace_size", bytes);
     }
     for (name, shape) in ["min", "opt", "max"].into_iter().zip(placement.profile) {
         pairs.set(&format!("nv_profile_{name}_shapes"), profile(&placement.inputs, shape));
     }
-    // Whether it keeps graphs of several shapes apart is not known: no library with it was at hand.
+    // It tells graphs of several shapes apart by a run option of its own, which has never been tried on a GPU.
     pairs.set("enable_cuda_graph", 0);
     if placement.weights > IN_ONE_MESSAGE {
         pairs.set("nv_use_external_data_initializer", 1);
     }
     if let Some(folder) = &placement.engines {
-        pairs.set("nv_runtime_cache_path", folder.display());
+        // Kernels that it makes for the device at hand: no part of the entry, which may lie on another machine later.
+        pairs.set("nv_runtime_cache_path", folder.parent().unwrap_or(folder).display());
     }
 }
 
@@ -204,7 +223,8 @@ mod tests {
     fn every_gpu_provider_gets_the_device_and_the_shared_stream() {
         for provider in Provider::ALL.iter().copied().filter(|provider| provider.is_gpu()) {
             let of = |name| value(provider, &GpuOptions::default(), name);
-            assert_eq!(of("device_id").as_deref(), Some("3"));
+            let is_plugin = provider == Provider::NvTensorRtRtx;
+            assert_eq!(of("device_id").as_deref(), (!is_plugin).then_some("3"));
             assert_eq!(of("has_user_compute_stream").as_deref(), Some("1"));
             assert_eq!(of("user_compute_stream").as_deref(), Some("2748"));
         }
@@ -251,7 +271,7 @@ mod tests {
         assert_eq!(of("trt_profile_max_shapes"), shapes("32x512"));
         let of = |name| value(Provider::NvTensorRtRtx, &GpuOptions::default(), name);
         assert_eq!(of("nv_profile_max_shapes"), shapes("32x512"));
-        assert_eq!(of("nv_runtime_cache_path").as_deref(), Some("/cache/engines"));
+        assert_eq!(of("nv_runtime_cache_path").as_deref(), Some("/cache"));
     }
 
     #[test]

@@ -65,7 +65,8 @@ pub(crate) struct Package {
     pub(crate) folder: &'static str,
     /// The library in it.
     pub(crate) file: &'static str,
-    /// Libraries in it that have to be loaded first, by the start of their names; each after those it needs itself.
+    /// Libraries that have to be loaded first, which lie in it under longer names unless the system's loader knows them; each
+    /// after those it needs itself.
     pub(crate) preload: &'static [&'static str],
 }
 
@@ -77,6 +78,8 @@ pub(crate) enum Prepares {
     Graph,
     /// TensorRT's engines.
     Engines,
+    /// The graph as one node with the engine that a plugin compiled, for the architecture of a GPU.
+    Compiled,
 }
 
 /// The oldest ONNX Runtime on which the graphs were run: the golden embeddings of nv-embed-mini, on the CPU.
@@ -212,18 +215,19 @@ pub(super) static NV_TENSORRT_RTX: ProviderSpec = ProviderSpec {
         "batch_buckets",
         "workspace",
         "build_on_open",
+        "target_gpu",
     ],
-    prepares: Prepares::Engines,
+    prepares: Prepares::Compiled,
     // It brings its own, even CUDA's runtime.
     libraries: &[],
-    refuses: tensorrt_refuses,
+    refuses: tensorrt_rtx_refuses,
     settings: settings::for_tensorrt_rtx,
     source: Source::Plugin(PluginSpec {
         ep_name: Some("NvTensorRTRTXExecutionProvider"),
         package: Some(Package {
             folder: "onnxruntime_ep_nv_tensorrt_rtx",
             file: "libonnxruntime_providers_nv_tensorrt_rtx.so",
-            preload: &["libcudart.so.", "libtensorrt_rtx.so.", "libtensorrt_onnxparser_rtx.so."],
+            preload: &["libcudart.so.13", "libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"],
         }),
         device: Some(DeviceType::GPU),
         needs: "an NVIDIA RTX GPU (compute capability 8.6, 8.9, or 12.0 and newer) with a driver for CUDA 13 (R580 or newer)",
@@ -283,6 +287,21 @@ fn tensorrt_refuses(target: Target, precision: Precision, _: Option<Activations>
         }
         (Target::TensorRt, _) => None,
         _ => Some("export it with --target cuda and run it on cuda"),
+    }
+}
+
+fn tensorrt_rtx_refuses(
+    target: Target,
+    precision: Precision,
+    activations: Option<Activations>,
+) -> Option<&'static str> {
+    match (target, precision) {
+        // With 8 bits an assertion fails in its importer. With 4 bits it ended the process on the CUDA shim, which may be the
+        // shim's fault; nobody has seen it on a GPU.
+        (Target::TensorRt, Precision::Int8 | Precision::Int4) => {
+            Some("TensorRT-RTX ends the process on MatMulNBits; run it on cuda, or export it with --precision fp16")
+        }
+        _ => tensorrt_refuses(target, precision, activations),
     }
 }
 

@@ -25,9 +25,11 @@ test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA l
 test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## Exported graphs against CUDA's and TensorRT's libraries, without a GPU
 
 test-gpu-graph-mini: $(GPU_VENV)/.rtx cuda-shim $(GPU_MINI) ## The same with the mini model only
+	cargo build --locked --quiet -p nvembed-cli
 	$(GPU_VENV)/bin/python -m pytest tests/gpu/graph -q -m 'not full_width'
 
 test-gpu-graph-7b: $(GPU_VENV)/.rtx cuda-shim $(GPU_MODELS)/7b-widths.done ## The same at the 7B widths only
+	cargo build --locked --quiet -p nvembed-cli
 	$(GPU_VENV)/bin/python -m pytest tests/gpu/graph -q -m full_width
 else
 test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:

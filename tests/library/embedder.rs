@@ -303,6 +303,17 @@ fn fp16_is_refused_where_tensorrt_may_compute_the_residual_stream_in_it() {
     assert!(error.to_string().contains("export it with --precision bf16 and --target tensorrt"), "{error}");
 }
 
+#[test]
+fn a_model_does_not_open_on_a_gpu_to_compile_for() {
+    let options = model_options(|options| {
+        options.provider = Provider::NvTensorRtRtx;
+        options.gpu.target_gpu = Some(nvembed::gpu::TargetGpu::Sm89);
+    });
+    let error = Embedder::open(mini_for_tensorrt("fp16").path(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Option);
+    assert!(error.to_string().starts_with("`target_gpu` is for nvembed prepare"), "{error}");
+}
+
 /// Its parser would take the graph, drop the row lengths, and let padding change every shorter row.
 #[test]
 fn tensorrt_refuses_a_graph_whose_row_lengths_it_would_ignore() {

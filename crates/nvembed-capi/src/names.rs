@@ -4,8 +4,17 @@ use nvembed::gpu::GpuOptions;
 use nvembed::{EmbedOptions, ModelOptions};
 
 /// Options of the library that have no setter in C. The element type and the token are arguments of the call.
-pub(crate) const WITHOUT_A_SETTER: [&str; 8] =
-    ["provider_options", "arena_strategy", "tf32", "fpa_intb_gemm", "max_cuda_graphs", "window", "dtype", "cancel"];
+pub(crate) const WITHOUT_A_SETTER: [&str; 9] = [
+    "provider_options",
+    "arena_strategy",
+    "tf32",
+    "fpa_intb_gemm",
+    "max_cuda_graphs",
+    "target_gpu",
+    "window",
+    "dtype",
+    "cancel",
+];
 
 /// The setter of an option, given the name of its field in Rust.
 pub(crate) fn in_c(name: &str) -> String {

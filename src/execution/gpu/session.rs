@@ -61,7 +61,11 @@ impl GpuSession {
         let device = Device::open(device_id, options.gpu.stream)?;
         let placement = Placement { device_id, stream: device.stream_address(), ..placement };
         let attachment = options.provider.attachment(&options.gpu, &options.provider_options, &placement);
-        let session = open_graph(&manifest, library, &options, &GraphFile::Model, &attachment)?;
+        let file = match placement.engines.filter(|_| options.provider.compiles()) {
+            Some(entry) => GraphFile::Prepared(entry),
+            None => GraphFile::Model,
+        };
+        let session = open_graph(&manifest, library, &options, &file, &attachment)?;
         let mut options = options.gpu;
         // Its operators copy tables from host memory in each run, which a graph would read again when they are gone.
         options.cuda_graphs &= manifest.pooler() != "direct";

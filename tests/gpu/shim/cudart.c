@@ -30,6 +30,9 @@ static cudaError_t driver_is_new_enough(void) {
 }
 
 cudaError_t cudaGetDeviceCount(int *count) { return *count = shim_devices(), driver_is_new_enough(); }
+cudaError_t cudaDeviceGetByPCIBusId(int *device, const char *bus UNUSED) {
+  return *device = 0, shim_devices() ? cudaSuccess : cudaErrorInvalidDevice;
+}
 cudaError_t cudaGetDevice(int *device) { return *device = *cuda_shim_device(), (cudaError_t)cuda_shim_error(); }
 cudaError_t cudaSetDevice(int device) {
   if (!exists(device)) return cudaErrorInvalidDevice;
@@ -97,6 +100,9 @@ static cudaError_t release(void *pointer) { return (cudaError_t)cuda_shim_releas
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) { return allocate(pointer, bytes, 1); }
 cudaError_t cudaMallocHost(void **pointer, size_t bytes) { return allocate(pointer, bytes, 0); }
+cudaError_t cudaHostGetDevicePointer(void **pointer, void *host, unsigned flags UNUSED) {
+  return *pointer = host, cudaSuccess;
+}
 cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags UNUSED) { return allocate(pointer, bytes, 0); }
 cudaError_t cudaMallocFromPoolAsync(void **pointer, size_t bytes, cudaMemPool_t pool UNUSED,
                                     cudaStream_t stream UNUSED) {

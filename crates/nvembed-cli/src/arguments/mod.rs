@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn every_option_of_the_library_is_a_flag_by_its_name() {
         // Objects of a program's own, and the commands' own flags, are no flags of these arguments.
-        let not_here = ["stream", "buffer_sets", "deadline", "cancel", "dtype", "window"];
+        let not_here = ["stream", "buffer_sets", "target_gpu", "deadline", "cancel", "dtype", "window"];
         let command = All::command();
         let flags: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
         let names = ModelOptions::NAMES.iter().chain(GpuOptions::NAMES).chain(EmbedOptions::NAMES);

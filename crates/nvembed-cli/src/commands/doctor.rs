@@ -70,6 +70,10 @@ fn check_library(options: &ModelOptions, findings: &mut Vec<Finding>) {
     let has: Vec<_> = library.providers().into_iter().map(Provider::name).collect();
     let found = if library.providers().contains(&options.provider) {
         Ok(has.join(", "))
+    } else if let Some(plugin) = library.plugin(options).transpose() {
+        plugin
+            .map(|plugin| format!("{} on {}", plugin.path().display(), plugin.devices().join(", ")))
+            .map_err(|error| error.report(flag))
     } else {
         Err(format!(
             "{} is not among {}; load {} with --library",

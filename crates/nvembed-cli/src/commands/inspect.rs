@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use nvembed::Provider;
 use nvembed::machine;
 use nvembed::model::{Manifest, Precision, Tolerance};
-use nvembed::onnxruntime::Library;
+use nvembed::onnxruntime::{Library, Plugin};
 use serde_json::{Value, json};
 
-use crate::arguments::LibraryArguments;
+use crate::arguments::{LibraryArguments, flag};
 use crate::io::print;
 
 /// Describe a model folder, the ONNX Runtime library and this machine.
@@ -78,11 +79,17 @@ fn model(manifest: &Manifest, hashes_verified: bool) -> Value {
 
 fn describe(library: &Library) -> Value {
     let providers: Vec<_> = library.providers().into_iter().map(|provider| provider.name()).collect();
+    let plugin = |(provider, plugin): (Provider, nvembed::Result<Plugin>)| match plugin {
+        Ok(plugin) => format!("{provider} on {} ({})", plugin.devices().join(" and "), plugin.path().display()),
+        Err(error) => format!("{provider}: {}", error.report(flag)),
+    };
+    let plugins: Vec<_> = library.plugins().into_iter().map(plugin).collect();
     json!({
         "path": library.path().display().to_string(),
         "found": library.origin(),
         "version": library.version(),
         "providers": providers,
+        "plugins": plugins,
         "build": library.build_info(),
     })
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::arguments::ModelArguments;
+use nvembed::gpu::TargetGpu;
+
+use crate::arguments::{ModelArguments, parse};
 use crate::io::{interrupt, print};
 
 /// Optimize a model for this machine so that it opens faster and processes share its weights.
@@ -21,13 +23,18 @@ pub(crate) struct Arguments {
     /// No progress on stderr.
     #[arg(short, long)]
     quiet: bool,
+    /// The GPU to compile for (nv-tensorrt-rtx), which this machine need not have: sm86, sm89, sm120 or sm121. Default: that
+    /// of --device-ids.
+    #[arg(long, value_name = "SM", value_parser = parse::<TargetGpu>)]
+    target_gpu: Option<TargetGpu>,
     #[command(flatten)]
     model: ModelArguments,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     interrupt::watch()?;
-    let (folder, options) = arguments.model.resolve();
+    let (folder, mut options) = arguments.model.resolve();
+    options.gpu.target_gpu = arguments.target_gpu;
     let bar = if arguments.quiet || !stderr().is_terminal() { ProgressBar::hidden() } else { spinner() };
     let prepared = nvembed::prepare(&folder, &options, |partial| {
         *interrupt::unfinished() = Some(partial.to_owned());
