@@ -41,7 +41,8 @@ def nvembed(shim):
 
 
 def prepare(nvembed, model, cache, target="sm89"):
-    return nvembed("prepare", "-m", model.folder, *RTX, "--target-gpu", target, "--cache", cache)
+    """The cache by a relative path, which the plugin would write into the graph."""
+    return nvembed("prepare", "-m", model.folder, *RTX, "--target-gpu", target, "--cache", os.path.relpath(cache))
 
 
 def engine_of(entry: Path) -> Path:
