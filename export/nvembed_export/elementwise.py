@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from nvembed_export.checkpoint import Checkpoint
@@ -59,3 +60,14 @@ def fused_silu(graph: GraphBuilder, precision: Precision, x: ir.Value) -> ir.Val
     y = graph.op("ScaledSiLU", x, domain=MICROSOFT, alpha=1.0)
     y.type = ir.TensorType(precision.narrow)  # which shape inference cannot know
     return y
+
+
+def root_of_squares(graph: GraphBuilder, x: ir.Value) -> ir.Value:
+    """The length of each vector, [B, D] -> [B, 1]. On CUDA, ReduceL2 would be the only operator that needs cuDNN."""
+    squares = graph.op("ReduceSum", graph.op("Mul", x, x), graph.constant([-1], np.int64), keepdims=1)
+    return graph.op("Sqrt", squares)
+
+
+def reduce_l2(graph: GraphBuilder, x: ir.Value) -> ir.Value:
+    """The length of each vector, [B, D] -> [B, 1], as one operator."""
+    return graph.op("ReduceL2", x, graph.constant([-1], np.int64), keepdims=1)

@@ -154,6 +154,7 @@ class NVEmbedModel:
         target: Target,
     ):
         self.precision, self.config, self.tokens = precision, config, target.tokens
+        self.vector_length = target.vector_length
         self.embedding_model = MistralModel(checkpoint, precision, config.text, max_length, target)
         self.latent_attention_model = POOLERS[pooler](checkpoint, precision, config)
 
@@ -165,8 +166,7 @@ class NVEmbedModel:
             pooled = self.latent_attention_model(graph, hidden, tokens)
         if self.config.latent_attention.output_normalize:
             with graph.scope("normalize"):
-                axis = graph.constant([-1], np.int64)
-                length = graph.op("ReduceL2", pooled, axis, keepdims=1)
+                length = self.vector_length(graph, pooled)
                 length = graph.op("Max", length, self.precision.scalar(graph, MIN_LENGTH))
                 pooled = graph.op("Div", pooled, length)
         return self.precision.finished(graph, pooled)

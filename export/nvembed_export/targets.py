@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nvembed_export.attention import CpuAttention, MaskedAttention, PortableAttention
-from nvembed_export.elementwise import NarrowingRMSNorm, RMSNorm, fused_silu, silu
+from nvembed_export.elementwise import NarrowingRMSNorm, RMSNorm, fused_silu, reduce_l2, root_of_squares, silu
 from nvembed_export.errors import UsageError
 from nvembed_export.graph import GraphBuilder
 from nvembed_export.openvino import OpenVinoAttention, OpenVinoGraphBuilder
@@ -33,6 +33,7 @@ class Target:
     builder: type[GraphBuilder] = GraphBuilder
     norm: type = RMSNorm
     silu: Callable = silu
+    vector_length: Callable = root_of_squares
     precisions: tuple[str, ...] = EXCEPT_W8A8
     refused: dict[str, str] = field(default_factory=dict)
     activations: tuple[str, ...] = tuple(ACTIVATIONS)
@@ -45,7 +46,13 @@ TARGETS = {
     "cpu": Target(RealTokens, CpuAttention, precisions=tuple(PRECISIONS), direct_pooler=tuple(PRECISIONS)),
     # In a bf16 model OpenVINO computes values in float32 that reach the output through sums alone. EveryPosition's mean
     # is such a sum, so the residual stream stays float32; RealTokens' mean is a product and would make the stream bf16.
-    "openvino": Target(EveryPosition, OpenVinoAttention, OpenVinoGraphBuilder, precisions=("fp32", "bf16")),
+    "openvino": Target(
+        EveryPosition,
+        OpenVinoAttention,
+        OpenVinoGraphBuilder,
+        vector_length=reduce_l2,
+        precisions=("fp32", "bf16"),
+    ),
     # ONNX Runtime 1.32's optimiser for CPUs (NchwcTransformer) crashes on the direct pooler behind a 16-bit ScaledSiLU.
     "cuda": Target(
         PackedTokens,

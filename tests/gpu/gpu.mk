@@ -3,9 +3,10 @@
 
 GPU_VENV := .venv-gpu
 GPU_MODELS := build/gpu-graph
-GPU_FORMS := any-fp16-fused any-fp16-direct any-fp32-fused any-fp32-direct tensorrt-fp16-fused tensorrt-fp16-direct tensorrt-bf16-fused
+GPU_FORMS := any-fp16-fused any-fp16-direct any-fp32-fused any-fp32-direct tensorrt-fp16-fused tensorrt-fp16-direct tensorrt-bf16-fused \
+    cuda-fp16-fused cuda-bf16-fused cuda-int8-fused cuda-int4-fused
 GPU_MINI := $(GPU_FORMS:%=$(GPU_MODELS)/nv-embed-mini-%/nvembed.json)
-GPU_WIDE := any tensorrt
+GPU_WIDE := any tensorrt cuda
 # $(call form_options,TARGET-PRECISION-POOLER)
 form_options = --target $(word 1,$(subst -, ,$(1))) --precision $(word 2,$(subst -, ,$(1))) --pooler $(word 3,$(subst -, ,$(1)))
 GPU_LIBRARY = "$$(echo $(GPU_VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"

@@ -8,7 +8,7 @@ use crate::onnxruntime::explain;
 use crate::provider::Provider;
 
 /// Nothing is linked to these, and no kernel of this model asked for them on the stand-ins for CUDA.
-const OPTIONAL: [&str; 2] = ["libnvrtc.so.13", "libcufft.so.12"];
+const OPTIONAL: [&str; 3] = ["libnvrtc.so.13", "libcufft.so.12", CUDNN];
 const CUDNN: &str = "libcudnn.so.9";
 const NVINFER: &str = "libnvinfer.so.10";
 
@@ -61,8 +61,7 @@ fn version(name: &str) -> Option<String> {
     Some(format!("{}.{}.{}", number / 10_000, number % 10_000 / 100, number % 100))
 }
 
-/// [`preload_libraries`], and an error for what ONNX Runtime would not name itself: cuDNN, which it opens in the middle of a
-/// run, and TensorRT, without which there is no point in looking for engines.
+/// [`preload_libraries`], and an error for a missing TensorRT, without which there is no point in looking for engines.
 ///
 /// # Errors
 /// [`ErrorKind::Provider`] with the remedy.
@@ -81,7 +80,7 @@ pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<
                 ),
             ));
         }
-        if let (CUDNN | NVINFER, Some(message)) = (library.name, library.problem) {
+        if let (NVINFER, Some(message)) = (library.name, library.problem) {
             return Err(Error::new(
                 ErrorKind::Provider,
                 format!("execution provider {provider} cannot be used: {message}"),

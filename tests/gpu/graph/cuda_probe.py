@@ -74,9 +74,31 @@ def assignment(session: onnxruntime.InferenceSession) -> dict[str, list[str]]:
     return nodes
 
 
-def feed(width: int, lengths: list[int]) -> dict[str, np.ndarray]:
+def feed(names: list[str], width: int, lengths: list[int]) -> dict[str, np.ndarray]:
+    """The graph's inputs, for rows of these lengths padded to `width`; packed tokens get padding too."""
+    if "row_lengths" in names:
+        return packed(width, lengths)
     mask = (np.arange(width) < np.array(lengths)[:, None]).astype(np.int64)
     return {"input_ids": mask, "attention_mask": mask, "pool_mask": mask}
+
+
+def packed(width: int, lengths: list[int]) -> dict[str, np.ndarray]:
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    padding = -len(rows) % 16
+    of_token = {
+        "input_ids": np.ones_like(rows),
+        "position_ids": positions,
+        "pool_mask": np.ones_like(rows),
+        "row_ids": rows,
+        "position_of_token": rows * width + positions,
+    }
+    token_of_position = np.zeros((len(lengths), width), np.int64)
+    token_of_position[rows, positions] = np.arange(len(rows))
+    return {name: np.pad(array, (0, padding)).astype(np.int64) for name, array in of_token.items()} | {
+        "token_of_position": token_of_position,
+        "row_lengths": np.array(lengths, np.int64),
+    }
 
 
 def main(model: str, runs: str, out: str) -> None:
@@ -94,7 +116,7 @@ def main(model: str, runs: str, out: str) -> None:
         shim.launches()
         before, error = shim.counts(), None
         try:
-            session.run(None, feed(width, lengths))
+            session.run(None, feed([node.name for node in session.get_inputs()], width, lengths))
         except Exception as problem:
             error = str(problem)
         counts = {name: value - before[name] for name, value in shim.counts().items()}

@@ -19,7 +19,7 @@ ATTENTION = {"Attention", "MultiHeadAttention", "GroupQueryAttention"}
 # Part of the name of the CUDA function behind each attention kernel: evidence besides what ONNX Runtime prints.
 FUNCTION = {"FLASH_ATTENTION": "flash_fwd", "EFFICIENT_ATTENTION": "attention_kernel_batched", "MATH": ""}
 CHOICE = re.compile(r"Operator=\S+ Node=(\S+) DataType=\S+ SdpaKernel=(\w+)")
-INPUTS, OUTPUTS = 3, 1
+OUTPUTS = 1
 
 # (width, length of each row): one row and several, full and ragged; multiples of a kernel's tile and not.
 RUNS = [
@@ -88,6 +88,10 @@ def attention_nodes(model: Path) -> set[str]:
     return {node.name for node in graph.node if node.op_type in ATTENTION}
 
 
+def inputs(model: Path) -> int:
+    return len(onnx.load(model, load_external_data=False).graph.input)
+
+
 def problems(model: Path, report: Report, kernel: str, extra_copies: bool = False) -> list[str]:
     """Why the model would be slow or run partly on the CPU; empty if every attention node gets `kernel`.
 
@@ -98,7 +102,7 @@ def problems(model: Path, report: Report, kernel: str, extra_copies: bool = Fals
         found.append(f"no session without the CPU: {report.refused}")
     for provider in sorted(set(report.nodes) - {PROVIDER}):
         found.append(f"{len(report.nodes[provider])} nodes on {provider}: {', '.join(report.nodes[provider])}")
-    attention = attention_nodes(model)
+    attention, copies = attention_nodes(model), inputs(model)
     if not attention:
         found.append("no attention operator: attention is composed of primitive operators")
     for run in report.runs:
@@ -112,8 +116,8 @@ def problems(model: Path, report: Report, kernel: str, extra_copies: bool = Fals
         if launched < len(attention):
             found.append(f"{run}: {launched} launches of {FUNCTION[kernel]} for {len(attention)} attention nodes")
         to_device, to_host = run.counts["to_device"], run.counts["to_host"]
-        if (to_device > INPUTS and not extra_copies) or to_host != OUTPUTS:
+        if (to_device > copies and not extra_copies) or to_host != OUTPUTS:
             found.append(
-                f"{run}: {to_device} copies to the device and {to_host} back, for {INPUTS} inputs and {OUTPUTS} output"
+                f"{run}: {to_device} copies to the device and {to_host} back, for {copies} inputs and {OUTPUTS} output"
             )
     return found

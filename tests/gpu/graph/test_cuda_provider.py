@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from cuda_provider import RUNS, probe, problems
-from exported import DIRECT_FP16, FP32, FUSED_FP16
+from exported import DIRECT_FP16, FP32, FUSED_FP16, PACKED, PACKED_WIDE
 
 AMPERE_AND_LATER = [80, 89, 90, 120]
 TURING, ADA = 75, 89
@@ -40,3 +40,24 @@ def test_direct_pooler_is_all_on_cuda_but_copies_pointers_in_every_run(model, sh
     report = probe(model.graph, ADA, shim)
     assert problems(model.graph, report, "FLASH_ATTENTION", extra_copies=True) == []
     assert problems(model.graph, report, "FLASH_ATTENTION") != []
+
+
+@pytest.mark.parametrize("model", PACKED + PACKED_WIDE, indirect=True)
+def test_packed_graph_is_all_on_cuda_attends_with_flash_and_multiplies_in_16_bits(model, shim):
+    report = probe(model.graph, ADA, shim)
+    assert problems(model.graph, report, "FLASH_ATTENTION") == []
+    names = {name.lower() for run in report.runs for name in run.launches}
+    # QuickGelu is what ONNX Runtime makes of Mul and Sigmoid: SiLU in half precision.
+    assert not [name for name in names if "quickgelu" in name]
+    assert not [name for name in names if "sgemm" in name or "dequantize" in name and "<float" in name]
+    assert not [node for nodes in report.nodes.values() for node in nodes if "QuickGelu" in node or "Memcpy" in node]
+
+
+@pytest.mark.parametrize("model", PACKED[:1] + FUSED_FP16[:1], indirect=True)
+def test_no_operator_needs_cudnn(model, shim, tmp_path):
+    without = tmp_path / "shim"
+    without.mkdir()
+    for library in shim.iterdir():
+        if "cudnn" not in library.name:
+            (without / library.name).symlink_to(library)
+    assert problems(model.graph, probe(model.graph, ADA, without), "FLASH_ATTENTION") == []

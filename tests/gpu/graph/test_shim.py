@@ -7,12 +7,14 @@ import math
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 from cuda_probe import Shim
 
 TO_DEVICE, TO_HOST = 1, 2
-OUT_OF_MEMORY, CAPTURE_UNSUPPORTED, ILLEGAL_ADDRESS = 2, 900, 700
+OUT_OF_MEMORY, CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, ILLEGAL_ADDRESS = 2, 900, 901, 700
+GLOBAL, THREAD_LOCAL = 0, 1  # cudaStreamCaptureMode
 FAIL_ALLOCATION, FAIL_COPY = 0, 1
 
 
@@ -81,14 +83,42 @@ def test_driver_and_runtime_share_their_state(cudart, counts, shim):
     assert (after["allocations"], after["live_allocations"]) == (before["allocations"] + 1, before["live_allocations"])
 
 
-def test_memory_is_refused_beyond_its_size_and_while_a_graph_is_captured(cudart, device_memory):
+def test_memory_is_refused_beyond_its_size(cudart, device_memory):
     pointer = ctypes.c_void_p()
     assert cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1 << 60)) == OUT_OF_MEMORY
-    assert cudart.cudaStreamBeginCapture(None, 0) == 0
-    assert cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1)) == CAPTURE_UNSUPPORTED
-    graph = ctypes.c_void_p()
-    assert cudart.cudaStreamEndCapture(None, ctypes.byref(graph)) == 0
+
+
+@pytest.mark.parametrize(("begin", "other", "refused"), [(GLOBAL, GLOBAL, True), (GLOBAL, THREAD_LOCAL, False)])
+def test_an_allocation_of_another_thread_spoils_a_capture_in_global_mode(cudart, begin, other, refused):
+    stream, graph, answer = ctypes.c_void_p(), ctypes.c_void_p(), []
+    assert cudart.cudaStreamCreate(ctypes.byref(stream)) == 0
+
+    def allocate():
+        pointer, mode = ctypes.c_void_p(), ctypes.c_int(other)
+        cudart.cudaThreadExchangeStreamCaptureMode(ctypes.byref(mode))
+        answer.append(cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1)))
+        cudart.cudaFree(pointer)
+
+    assert cudart.cudaStreamBeginCapture(stream, begin) == 0
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    thread.join()
+    assert answer == [CAPTURE_UNSUPPORTED if refused else 0]
+    assert cudart.cudaStreamEndCapture(stream, ctypes.byref(graph)) == (CAPTURE_INVALIDATED if refused else 0)
+    assert bool(graph) is not refused
     assert cudart.cudaGraphDestroy(graph) == 0
+    assert cudart.cudaStreamDestroy(stream) == 0
+
+
+def test_a_capture_refuses_its_own_threads_allocations(cudart):
+    stream, graph, pointer = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+    assert cudart.cudaStreamCreate(ctypes.byref(stream)) == 0
+    assert cudart.cudaStreamBeginCapture(stream, GLOBAL) == 0
+    assert cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1)) == CAPTURE_UNSUPPORTED
+    assert cudart.cudaStreamEndCapture(stream, ctypes.byref(graph)) == CAPTURE_INVALIDATED
+    assert cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(1)) == 0
+    assert cudart.cudaFree(pointer) == 0
+    assert cudart.cudaStreamDestroy(stream) == 0
 
 
 def test_a_fault_comes_at_its_turn_and_once(cudart, counts, device_memory):

@@ -42,7 +42,6 @@ fn each_missing_library_is_named_with_its_remedy() {
         ("libcudart.so.13", ["libcudart.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
         ("libcublasLt.so.13", ["libcublasLt.so.13 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
         ("libcurand.so.10", ["libcurand.so.10 is not on this machine", "onnxruntime-gpu[cuda,cudnn]"]),
-        ("libcudnn.so.9", ["libcudnn.so.9 is not on this machine", "version of cuDNN"]),
     ] {
         let Some(message) = refusal(library, "cuda", &[]) else { return };
         for part in wanted {
