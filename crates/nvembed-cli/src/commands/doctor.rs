@@ -8,13 +8,18 @@ use nvembed::onnxruntime::Library;
 use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt, Provider, gpu};
 use serde_json::json;
 
+use super::advice;
 use crate::arguments::{GpuArguments, LibraryArguments, flag, parse};
 use crate::exit::CliError;
 use crate::io::print;
 
 /// Check the library, driver, GPUs and model, and report what is wrong.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "All checks run, whatever earlier ones found. The exit code is 5 if one found a problem.")]
+#[command(
+    after_help = "All checks run, whatever earlier ones found, and the other providers are looked at too. The last \
+                        lines say which export suits this machine. The exit code is 5 if a check of the chosen provider \
+                        found a problem."
+)]
 pub(crate) struct Arguments {
     /// Model folder to open and run. Without one, only the machine is checked.
     #[arg(short, long, value_name = "DIR", env = "NVEMBED_MODEL")]
@@ -52,6 +57,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(folder) = &arguments.model {
         check_model(folder, &options, &mut findings);
     }
+    check_other_providers(&options, &mut findings);
+    advise(&options, &mut findings);
     print(&if arguments.json { as_json(&findings) } else { as_table(&findings) })?;
     let problems = findings.iter().filter(|finding| finding.outcome.is_err()).count();
     match problems {
@@ -90,6 +97,52 @@ fn check_library(options: &ModelOptions, findings: &mut Vec<Finding>) {
             Some(problem) => Err(problem),
         };
         add(findings, library.name, found);
+    }
+}
+
+/// Which of the other providers could be used on this machine. None of that is a problem: nobody asked for them.
+fn check_other_providers(options: &ModelOptions, findings: &mut Vec<Finding>) {
+    let Ok(library) = Library::load(options.library.as_deref()) else { return };
+    for provider in Provider::ALL.iter().copied().filter(|provider| *provider != options.provider) {
+        let found = match unusable(provider, options, &library) {
+            None => "can be used on this machine".to_owned(),
+            Some(reason) => format!("cannot be used: {reason}"),
+        };
+        add(findings, provider.name(), Ok(found));
+    }
+}
+
+/// Why a provider cannot be used on this machine, as far as is known without a model.
+fn unusable(provider: Provider, options: &ModelOptions, library: &Library) -> Option<String> {
+    let options = options.for_provider(provider);
+    match library.plugin(&options) {
+        Err(error) => return Some(error.report(flag)),
+        Ok(None) if !library.providers().contains(&provider) => {
+            return Some(format!("it is not in this ONNX Runtime; load {}", provider.remedy()));
+        }
+        Ok(_) => {}
+    }
+    if !provider.is_gpu() {
+        return None;
+    }
+    if let Err(error) = gpu::check_driver() {
+        return Some(error.report(flag));
+    }
+    gpu::preload_libraries(library.path(), provider)
+        .into_iter()
+        .filter(|library| !library.optional)
+        .find_map(|one| one.problem)
+}
+
+/// What to export for this machine.
+fn advise(options: &ModelOptions, findings: &mut Vec<Finding>) {
+    let exact = advice::has_exact_int8_products();
+    add(findings, "export for the CPU", Ok(advice::for_cpu(exact).to_owned()));
+    let Ok(library) = Library::load(options.library.as_deref()) else { return };
+    for device in gpu::devices().unwrap_or_default() {
+        let has_kernels = gpu::check_device(library.version_numbers(), &device, None).is_ok();
+        let found = advice::for_gpu(&device, has_kernels);
+        add(findings, format!("export for GPU {}", device.id), Ok(found));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands, a file each. None imports another.
 
+mod advice;
 pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod embed;

@@ -103,6 +103,41 @@ fn doctor_finds_nothing_wrong_where_a_model_runs() {
         assert!(table.contains(line), "{line}: {table}");
     }
     assert!(!table.contains("PROBLEM"), "{table}");
+    for line in [
+        "cpu                    can be used on this machine",
+        "tensorrt               cannot be used: libnvinfer.so.10 is not on this machine",
+        "nv-tensorrt-rtx        cannot be used:",
+        "export for the CPU     --target cpu --precision",
+        "export for GPU 0       --target cuda --precision int8",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+}
+
+#[test]
+fn doctor_advises_what_fits_a_gpu() {
+    let gib = |count: usize| (count << 30).to_string();
+    for (capability, memory, wanted) in [
+        ("89", gib(24), "--target cuda --precision fp16; or --target tensorrt --precision fp16 for nv-tensorrt-rtx"),
+        ("90", gib(80), "--target cuda --precision fp16\n"),
+        ("75", gib(16), "--target cuda --precision int8\n"),
+        ("86", gib(8), "--target cuda --precision int4\n"),
+        ("89", gib(6), "too little memory for the 7B model"),
+        ("100", gib(180), "no provider has code for it"),
+    ] {
+        let environment = [("CUDA_SHIM_CC", capability), ("CUDA_SHIM_MEMORY", memory.as_str())];
+        let Some((_, table)) = doctor(&environment, &[]) else { return };
+        assert!(table.contains(&format!("export for GPU 0       {wanted}")), "{capability}, {memory}: {table}");
+    }
+}
+
+#[test]
+fn doctor_works_where_there_is_no_gpu() {
+    let Some((code, table)) = doctor(&[("CUDA_SHIM_DEVICES", "0")], &["--provider", "cpu"]) else { return };
+    assert_eq!(code, 0, "{table}");
+    for line in ["cuda                   cannot be used:", "export for the CPU     --target cpu --precision"] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
 }
 
 #[test]
