@@ -1,7 +1,7 @@
 """Graphs for OpenVINO: operators that its ONNX importer does not support are decomposed into older ones.
 
-OpenVINO (2025.4, in onnxruntime-openvino 1.24) recognises the decomposed norm and attention and has kernels for them.
-Letters: B batch, S sequence, H query heads, K key/value heads, d head_dim.
+OpenVINO (2026.4, in onnxruntime-ep-openvino 1.8) recognises the decomposed norm and attention and has kernels for them.
+Letters: B batch, S sequence, T real tokens in the batch, H query heads, K key/value heads, d head_dim.
 """
 
 from __future__ import annotations
@@ -34,22 +34,17 @@ class OpenVinoGraphBuilder(GraphBuilder):
         unit = self.op("Mul", x, self.op("Div", self.constant(1, np.float32), length))
         return self.op("Mul", unit, weight)
 
-    def _rotary_embedding(self, x: ir.Value, cos: ir.Value, sin: ir.Value, positions: ir.Value, heads: int) -> ir.Value:
-        """Rotate the halves of each head of x [B, S, H·d]; cos and sin [max_length, d/2], positions [B, S]."""
-        half = int(cos.shape[1])
-        x = self.op("Reshape", x, self.constant([0, 0, heads, 2 * half], np.int64))
-        first, second = self.op("Split", x, self.constant([half, half], np.int64), outputs=2, axis=-1)
+    def _rotary_embedding(self, x: ir.Value, cos: ir.Value, sin: ir.Value, heads: int) -> ir.Value:
+        """Rotate the halves of each head of x [1, T, H·d]; cos and sin of each token [1, T, d/2]."""
+        x = self.op("Reshape", x, self.constant([0, 0, heads, -1], np.int64))
+        first, second = self.op("Split", x, outputs=2, axis=-1, num_outputs=2)
+        axis = self.constant([2], np.int64)
         cos, sin = (
-            self.once(("rotary", table), lambda table=table: self._rows(table, positions)) for table in (cos, sin)
+            self.once(("every head", rows), lambda rows=rows: self.op("Unsqueeze", rows, axis)) for rows in (cos, sin)
         )
         left = self.op("Sub", self.op("Mul", first, cos), self.op("Mul", second, sin))
         right = self.op("Add", self.op("Mul", second, cos), self.op("Mul", first, sin))
-        x = self.op("Concat", left, right, axis=-1)
-        return self.op("Reshape", x, self.constant([0, 0, 2 * half * heads], np.int64))
-
-    def _rows(self, table: ir.Value, positions: ir.Value) -> ir.Value:
-        """Rows of a table [max_length, d/2] at the positions -> [B, S, 1, d/2]."""
-        return self.op("Unsqueeze", self.op("Gather", table, positions, axis=0), self.constant([2], np.int64))
+        return self.op("Reshape", self.op("Concat", left, right, axis=-1), self.constant([0, 0, -1], np.int64))
 
 
 class OpenVinoAttention:

@@ -14,7 +14,7 @@ from nvembed_export.errors import UsageError
 from nvembed_export.graph import GraphBuilder
 from nvembed_export.openvino import OpenVinoAttention, OpenVinoGraphBuilder
 from nvembed_export.precision import ACTIVATIONS, BLOCKWISE, PRECISIONS, W8A8, Precision, for_openvino, make_precision
-from nvembed_export.tokens import EveryPosition, PackedTokens, RealTokens
+from nvembed_export.tokens import EveryPosition, PackedTokens, RealTokens, RealTokensForOpenVino
 
 EXCEPT_W8A8 = tuple(name for name in PRECISIONS if name != W8A8)
 
@@ -44,10 +44,8 @@ class Target:
 TARGETS = {
     "any": Target(EveryPosition, PortableAttention),
     "cpu": Target(RealTokens, CpuAttention, precisions=tuple(PRECISIONS), direct_pooler=tuple(PRECISIONS)),
-    # In a bf16 model OpenVINO computes values in float32 that reach the output through sums alone. EveryPosition's mean
-    # is such a sum, so the residual stream stays float32; RealTokens' mean is a product and would make the stream bf16.
     "openvino": Target(
-        EveryPosition,
+        RealTokensForOpenVino,
         OpenVinoAttention,
         OpenVinoGraphBuilder,
         vector_length=reduce_l2,

@@ -62,10 +62,7 @@ class RealTokens:
         self._real = graph.op("Transpose", graph.op("NonZero", attention_mask))  # row and column of each, [T, 2]
         self.ids = self.from_rows(graph, input_ids)  # int64 [1, T]
         self.positions = self.from_rows(graph, running_count(graph, attention_mask, axis=1))  # int64 [1, T]
-        # Index of each position's token, [B, S]. Padding gets any other token, since attention masks it.
-        flat = graph.op("Reshape", attention_mask, graph.constant([-1], np.int64))
-        numbers = running_count(graph, flat, axis=0)
-        self._tokens = graph.op("Reshape", numbers, graph.op("Shape", attention_mask))
+        self._tokens = packed_index(graph, attention_mask)  # padding's is of another token; attention masks it
         is_pooled = graph.op("GatherND", pool_mask, self._real)
         self._pooled = graph.op("Squeeze", graph.op("NonZero", is_pooled), graph.constant([0], np.int64))  # [P]
 
@@ -75,7 +72,7 @@ class RealTokens:
 
     def to_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """[1, T, W] -> [B, S, W]; padding gets arbitrary finite values."""
-        return graph.op("Gather", graph.op("Squeeze", x, graph.constant([0], np.int64)), self._tokens, axis=0)
+        return unpacked(graph, x, self._tokens)
 
     def from_rows(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """[B, S, ...] -> [1, T, ...]"""
@@ -155,6 +152,28 @@ class PackedTokens:
         return PackedTokensMean(graph, self.precision, self._pool_mask, self._row_ids, self._row_lengths)
 
 
+class RealTokensForOpenVino(RealTokens):
+    """The same, with a mean of the residual stream that is a sum and not a matrix product.
+
+    In a bf16 model OpenVINO computes values in float32 that reach the output through sums alone. So the residual stream
+    stays float32, and the small channels beside Mistral's outliers keep their digits.
+    """
+
+    def mean(self, graph: GraphBuilder) -> SummedMean:
+        return SummedMean(graph, self.precision, self._pool_mask, self._row_of_pooled(graph))
+
+
+def packed_index(graph: GraphBuilder, mask: ir.Value) -> ir.Value:
+    """For an int64 mask [B, S], the number of each one among all ones, [B, S]; a zero gets the number of some one."""
+    flat = graph.op("Reshape", mask, graph.constant([-1], np.int64))
+    return graph.op("Reshape", running_count(graph, flat, axis=0), graph.op("Shape", mask))
+
+
+def unpacked(graph: GraphBuilder, x: ir.Value, index: ir.Value) -> ir.Value:
+    """[1, T, W] -> [B, S, W], of the tokens at the index [B, S]."""
+    return graph.op("Gather", graph.op("Squeeze", x, graph.constant([0], np.int64)), index, axis=0)
+
+
 def running_count(graph: GraphBuilder, mask: ir.Value, axis: int) -> ir.Value:
     """Number of ones before each one of an int64 mask, computed without a `Shape` operator.
 
@@ -231,3 +250,16 @@ class PackedTokensMean:
         return graph.op("Div", total, self.count)
 
     of_activations = of_hidden
+
+
+class SummedMean(PooledTokensMean):
+    """The same, but `of_hidden` is a sum over the positions of each row, to which the tokens are unpacked."""
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, pool_mask: ir.Value, rows: ir.Value):
+        super().__init__(graph, precision, pool_mask, rows)
+        self.index = packed_index(graph, pool_mask)
+        self.positions = PoolMean(graph, precision, pool_mask)
+
+    def of_hidden(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
+        """[1, P, D] -> [B, D]"""
+        return self.positions.of_hidden(graph, unpacked(graph, x, self.index))

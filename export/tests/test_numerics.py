@@ -151,8 +151,9 @@ def test_the_target_openvino_equals_the_torch_reference(case, measured):
         assert worst <= bound
 
 
-def test_the_target_cpu_ignores_padding(case):
-    model = case.models["fp32", "cpu"]
+@pytest.mark.parametrize("packed", [("fp32", "cpu"), ("openvino", "fused"), ("openvino", "direct")], ids="-".join)
+def test_packed_tokens_ignore_padding(case, packed):
+    model = case.models[packed]
     together = unit(model(case.rows, width=max(len(ids) for ids, _ in case.rows) + 17))
     alone = unit(np.concatenate([model([row]) for row in case.rows]))
     assert np.abs(together - alone).max() <= tolerances.BATCH_INVARIANCE
@@ -168,20 +169,29 @@ def small_answers(tmp_path, torch_says):
     return SimpleNamespace(checkpoint=checkpoint, exactly_max_length=reference[:exact], uneven=reference[exact:])
 
 
-def test_a_batch_for_the_cpu_may_have_more_tokens_than_the_longest_row(tmp_path, small_answers):
-    options = ExportOptions(precision="fp32", target="cpu", max_length=8, golden=False)
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+def test_a_packed_batch_may_have_more_tokens_than_the_longest_row(tmp_path, small_answers, target):
+    options = ExportOptions(precision="fp32", target=target, max_length=8, golden=False)
     export(small_answers.checkpoint, tmp_path / "model", options)
     found = unit(Model(tmp_path / "model")(questions.UNEVEN))
     assert np.abs(found - unit(small_answers.uneven)).max() <= tolerances.fp32(questions.SMALL.layers)
 
 
 @pytest.mark.parametrize("pooler", ["fused", "direct"])
-def test_the_target_cpu_skips_padding_and_in_the_end_tokens_not_pooled(tmp_path, small_spec, pooler):
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+def test_packed_tokens_skip_padding_and_in_the_end_tokens_not_pooled(tmp_path, small_spec, target, pooler):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_spec.but(layers=3))
-    options = ExportOptions(precision="fp32", target="cpu", pooler=pooler, golden=False)
+    options = ExportOptions(precision="fp32", target=target, pooler=pooler, golden=False)
     export(checkpoint, tmp_path / "model", options)
     model = onnx.load(tmp_path / "model" / "model.onnx")
-    products = [node for node in model.graph.node if node.op_type == "MatMul" and "layers." in node.name]
+    weights = {tensor.name for tensor in model.graph.initializer}
+    weights |= {node.output[0] for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights}
+    products = [
+        node
+        for node in model.graph.node
+        if node.op_type == "MatMul" and "layers." in node.name and node.input[1] in weights
+    ]
+    assert len(products) == 3 * 7
     model.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in products)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = [([1, 5, 6, 7, 2], 2), ([1, 9, 2], 0), ([1, 8, 8, 8, 8, 8, 2], 6)]
@@ -189,10 +199,8 @@ def test_the_target_cpu_skips_padding_and_in_the_end_tokens_not_pooled(tmp_path,
     tokens, pooled = (int(inputs[name].sum()) for name in ("attention_mask", "pool_mask"))
     assert (tokens, pooled) == (15, 7)
     found = session.run([node.output[0] for node in products], inputs)
-    for node, value in zip(products, found, strict=True):
-        last = "layers.2" in node.name and (
-            node.name.endswith("self_attn/MatMul_3") or "mlp" in node.name
-        )  # o_proj, MLP
+    for index, (node, value) in enumerate(zip(products, found, strict=True)):
+        last = index >= 2 * 7 + 3  # from the last layer's o_proj on
         assert value.shape[:2] == (1, pooled if last else tokens), node.name
 
 

@@ -74,7 +74,7 @@ impl Host {
             dtype: manifest.output_dtype(),
             has_arena: options.provider == Provider::Cpu && placement.arena,
             score_bytes: stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4)),
-            attention_cost: matches!(manifest.target(), Target::Cpu | Target::Cuda)
+            attention_cost: matches!(manifest.target(), Target::Cpu | Target::Cuda | Target::OpenVino)
                 .then(|| manifest.architecture().attention_cost()),
         })
     }
