@@ -16,7 +16,7 @@ const REMEDIES: [(&str, &str); 10] = [
 const CUDA: &str = "install that version of the CUDA runtime libraries, for example with \
                     `pip install 'onnxruntime-gpu[cuda,cudnn]'` in the virtual environment of the ONNX Runtime library";
 const TENSORRT: &str = "install that version of TensorRT (10 for ONNX Runtime 1.31), for example with \
-                        `pip install 'tensorrt-cu13==10.*'`, and put its folder on LD_LIBRARY_PATH";
+                        `pip install 'tensorrt-cu13>=10.15,<11'`, and put its folder on LD_LIBRARY_PATH";
 
 /// What CUDA, ONNX Runtime and its arena say when memory runs out.
 const NO_MEMORY: [&str; 3] = ["out of memory", "failed to allocate memory", "is smaller than requested bytes"];

@@ -125,7 +125,12 @@ fn unusable(provider: Provider, options: &ModelOptions, library: &Library) -> Op
     if !provider.is_gpu() {
         return None;
     }
-    if let Err(error) = gpu::check_driver() {
+    let checked = gpu::check_driver().and_then(|_| gpu::devices()).and_then(|devices| {
+        let runs_kernels = matches!(provider, Provider::Cuda | Provider::TensorRt);
+        let mut chosen = devices.iter().filter(|device| runs_kernels && options.gpu.device_ids.contains(&device.id));
+        chosen.try_for_each(|device| gpu::check_device(library.version_numbers(), device, None))
+    });
+    if let Err(error) = checked {
         return Some(error.report(flag));
     }
     gpu::preload_libraries(library.path(), provider)

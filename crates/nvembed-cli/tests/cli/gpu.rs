@@ -129,6 +129,9 @@ fn doctor_advises_what_fits_a_gpu() {
         let Some((_, table)) = doctor(&environment, &[]) else { return };
         assert!(table.contains(&format!("export for GPU 0       {wanted}")), "{capability}, {memory}: {table}");
     }
+    let Some((code, table)) = doctor(&[("CUDA_SHIM_CC", "100")], &["--provider", "cpu"]) else { return };
+    assert_eq!(code, 0, "{table}");
+    assert!(table.contains("cuda                   cannot be used: GPU 0"), "{table}");
 }
 
 #[test]
