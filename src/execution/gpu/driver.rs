@@ -139,17 +139,24 @@ impl Device {
         }
         let failed = |error| driver_error(&format!("opening GPU {id} failed"), error);
         let context = CudaContext::new(id).map_err(failed)?;
-        // In CUDA's default mode, calls of this thread would fail while another device's run is recorded, and spoil the
-        // recording.
-        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: reads and writes one mode.
-        unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result().map_err(failed)?;
         let stream = match stream {
             // SAFETY: whoever made the UserStream promised that it is a stream of this device and outlives this.
             Some(stream) => unsafe { context.wrap_borrowed_stream(stream.address() as sys::CUstream) },
             None => context.new_stream().map_err(failed)?,
         };
         Ok(Self { id, context, stream })
+    }
+
+    /// Lets this thread, which must be ours, call CUDA while another thread records a run. In CUDA's default mode those calls
+    /// would fail, and spoil the recording.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] when the driver refuses.
+    pub(super) fn ignore_recordings_of_other_threads(&self) -> Result<()> {
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: reads and writes one mode.
+        let exchanged = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result();
+        exchanged.map_err(|error| self.error("setting the thread's capture mode failed", error))
     }
 
     pub(crate) fn id(&self) -> usize {

@@ -59,6 +59,7 @@ impl GpuSession {
         placement: Placement,
     ) -> Result<Self> {
         let device = Device::open(device_id, options.gpu.stream)?;
+        device.ignore_recordings_of_other_threads()?;
         let placement = Placement { device_id, stream: device.stream_address(), ..placement };
         let attachment = options.provider.attachment(&options.gpu, &options.provider_options, &placement);
         let file = match placement.engines.filter(|_| options.provider.compiles()) {
