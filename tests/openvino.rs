@@ -172,7 +172,7 @@ fn a_graph_for_another_provider_and_a_provider_this_library_is_too_old_for_are_r
         ("fp32", Provider::OpenVino, "export it with --target openvino"),
         ("w8a8", Provider::OpenVino, "export it with --target openvino"),
         ("openvino-fp32", Provider::Cpu, "run it on openvino"),
-        ("openvino-bf16", Provider::Cuda, "export it with --target any"),
+        ("openvino-bf16", Provider::Cuda, "export it with --target cuda"),
         ("fp32", Provider::Cpu, "cpu needs ONNX Runtime 1.31"),
     ] {
         let mut options = options(&library);
