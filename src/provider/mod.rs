@@ -147,6 +147,14 @@ impl Provider {
     /// [`ErrorKind::Provider`] naming the model, the reason and what to do: ONNX Runtime would name some node instead.
     pub(crate) fn check_model(self, manifest: &Manifest) -> Result<()> {
         let (target, precision) = (manifest.target(), manifest.precision());
+        if self == Self::OpenVino && manifest.pooler() == "direct" {
+            let message = format!(
+                "{} has the direct pooler, which OpenVINO 2025 computes wrongly without an error; export the model with --pooler \
+                 fused, which is equivalent",
+                manifest.folder().display()
+            );
+            return Err(Error::new(ErrorKind::Provider, message));
+        }
         match (self.spec().refuses)(
             target,
             precision,
