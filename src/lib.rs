@@ -90,8 +90,8 @@ pub use tokenize::Tokens;
 /// NVIDIA GPUs: options, devices, the libraries they need, and embeddings that stay in their memory.
 pub mod gpu {
     pub use crate::execution::gpu::{
-        DeviceEmbeddings, DeviceInfo, SharedLibrary, check_device, check_driver, devices, driver_version, free_memory,
-        preload_libraries,
+        DeviceEmbeddings, DeviceInfo, KNOWN_LIBRARY, SharedLibrary, check_device, check_driver, devices,
+        driver_version, free_memory, preload_libraries,
     };
     pub use crate::provider::{ArenaStrategy, GpuOptions, TargetGpu, UserStream};
 }

@@ -15,6 +15,19 @@ pub(crate) fn processor_and_instructions() -> Option<String> {
     Some(format!("{name}, instruction sets {}", &sha256(flags)[..16]))
 }
 
+/// Whether this processor sums 8-bit products in 32 bits, which w8a8 needs. x86 before VNNI adds two of them in 16 bits first, and saturates
+/// ([ONNX Runtime, Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html)).
+pub fn has_exact_int8_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
+}
+
 /// The number of processor cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

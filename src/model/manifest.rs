@@ -356,6 +356,10 @@ impl Manifest {
         &self.pooler
     }
 
+    pub(crate) fn has_direct_pooler(&self) -> bool {
+        self.pooler == "direct"
+    }
+
     /// The embedding dimension D.
     pub fn dim(&self) -> usize {
         self.architecture.hidden_size

@@ -15,7 +15,7 @@ pub use plugin_name::PluginName;
 
 pub(crate) use plugin_name::MAX_NAME;
 pub(crate) use settings::{Placement, compile_options, engine_options};
-use spec::ProviderSpec;
+use spec::{Form, ProviderSpec};
 pub(crate) use spec::{MINIMUM_VERSION, OPENVINO_MINIMUM_VERSION, Package, PluginSpec, Prepares, Source};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -146,23 +146,16 @@ impl Provider {
     /// # Errors
     /// [`ErrorKind::Provider`] naming the model, the reason and what to do: ONNX Runtime would name some node instead.
     pub(crate) fn check_model(self, manifest: &Manifest) -> Result<()> {
-        let (target, precision) = (manifest.target(), manifest.precision());
-        if self == Self::OpenVino && manifest.pooler() == "direct" {
-            let message = format!(
-                "{} has the direct pooler, which OpenVINO 2025 computes wrongly without an error; export the model with --pooler \
-                 fused, which is equivalent",
-                manifest.folder().display()
-            );
-            return Err(Error::new(ErrorKind::Provider, message));
-        }
-        match (self.spec().refuses)(
-            target,
-            precision,
-            manifest.quantization().map(|quantization| quantization.activations),
-        ) {
+        let form = Form {
+            target: manifest.target(),
+            precision: manifest.precision(),
+            activations: manifest.quantization().map(|quantization| quantization.activations),
+            direct_pooler: manifest.has_direct_pooler(),
+        };
+        match (self.spec().refuses)(&form) {
             None => Ok(()),
             Some(reason) => {
-                let folder = manifest.folder().display();
+                let (folder, Form { target, precision, .. }) = (manifest.folder().display(), form);
                 let message = format!(
                     "{folder} ({precision}, exported with --target {target}) cannot run on provider {self}: {reason}"
                 );

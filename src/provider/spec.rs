@@ -5,6 +5,7 @@ use ort::memory::DeviceType;
 
 use super::GpuOptions;
 use super::settings::{self, Pairs, Placement};
+use crate::machine::has_exact_int8_products;
 use crate::model::{Activations, Precision, Target};
 
 /// Everything the runtime knows about a provider.
@@ -24,11 +25,21 @@ pub(crate) struct ProviderSpec {
     /// NVIDIA's shared libraries that it is linked to, or opens during a run; each after those it needs itself.
     pub(crate) libraries: &'static [&'static [&'static str]],
     /// Why it cannot run such a graph, and what to do; `None` when it can.
-    pub(crate) refuses: fn(Target, Precision, Option<Activations>) -> Option<&'static str>,
+    pub(crate) refuses: fn(&Form) -> Option<&'static str>,
     /// Its options by ONNX Runtime's names.
     pub(crate) settings: fn(&mut Pairs, &GpuOptions, &Placement),
     /// How it comes.
     pub(crate) source: Source,
+}
+
+/// What a provider may refuse of a graph.
+pub(crate) struct Form {
+    pub(crate) target: Target,
+    pub(crate) precision: Precision,
+    /// Of a quantized graph.
+    pub(crate) activations: Option<Activations>,
+    /// The pooler's formulas as published, instead of folded.
+    pub(crate) direct_pooler: bool,
 }
 
 /// How a provider comes.
@@ -106,7 +117,7 @@ pub(super) static CPU: ProviderSpec = ProviderSpec {
     options: &["intra_threads", "cache", "parallel_prepacking", "low_memory"],
     prepares: Prepares::Graph,
     libraries: &[],
-    refuses: |target, precision, _| match (target, precision) {
+    refuses: |form| match (form.target, form.precision) {
         (Target::OpenVino, _) => Some("export it with --target cpu, or run it on openvino"),
         (Target::TensorRt, _) => Some("export it with --target cpu"),
         (_, Precision::Bf16) => Some(
@@ -148,11 +159,11 @@ pub(super) static CUDA: ProviderSpec = ProviderSpec {
     ],
     prepares: Prepares::Nothing,
     libraries: &[CUDA_LIBRARIES],
-    refuses: |target, precision, activations| match (target, precision) {
+    refuses: |form| match (form.target, form.precision) {
         (_, Precision::W8a8) => {
             Some("w8a8 has kernels for CPUs only; export it with --precision fp16 and --target cuda")
         }
-        (_, Precision::Int8 | Precision::Int4) if activations == Some(Activations::Float32) => Some(
+        (_, Precision::Int8 | Precision::Int4) if form.activations == Some(Activations::Float32) => Some(
             "its activations are float32, so that products would run in float32 and attention unfused; export it with --target \
              cuda, whose activations are float16",
         ),
@@ -185,12 +196,12 @@ pub(super) static TENSORRT: ProviderSpec = ProviderSpec {
     ],
     prepares: Prepares::Engines,
     libraries: &[CUDA_LIBRARIES, &["libnvinfer.so.10", "libnvonnxparser.so.10"]],
-    refuses: |target, precision, _| match (target, precision) {
+    refuses: |form| match (form.target, form.precision) {
         (Target::TensorRt, Precision::Fp16) => Some(
             "this TensorRT may compute the float32 residual stream in fp16, which the model's large activations overflow; \
              export it with --precision bf16 and --target tensorrt, or run it on cuda",
         ),
-        _ => tensorrt_refuses(target, precision, None),
+        _ => tensorrt_refuses(form),
     },
     settings: settings::for_tensorrt,
     source: Source::BuiltIn {
@@ -243,7 +254,7 @@ pub(super) static PLUGIN: ProviderSpec = ProviderSpec {
     options: &["provider_library", "intra_threads", "provider_options"],
     prepares: Prepares::Nothing,
     libraries: &[],
-    refuses: |_, _, _| None,
+    refuses: |_| None,
     settings: |_, _, _| {},
     source: Source::Plugin(PluginSpec {
         ep_name: None,
@@ -261,7 +272,11 @@ pub(super) static OPENVINO: ProviderSpec = ProviderSpec {
     options: &["intra_threads", "provider_options"],
     prepares: Prepares::Nothing,
     libraries: &[],
-    refuses: |target, precision, _| match (target, precision) {
+    refuses: |form| match (form.target, form.precision) {
+        (Target::OpenVino, _) if form.direct_pooler => Some(
+            "OpenVINO 2025 computes the direct pooler wrongly without an error; export it with --pooler fused, which is \
+             equivalent",
+        ),
         (Target::OpenVino, Precision::Bf16) if !has_bf16_products() => {
             Some("this processor has no bf16 products (AVX512_BF16); export it with --precision fp32")
         }
@@ -275,8 +290,8 @@ pub(super) static OPENVINO: ProviderSpec = ProviderSpec {
     },
 };
 
-fn tensorrt_refuses(target: Target, precision: Precision, _: Option<Activations>) -> Option<&'static str> {
-    match (target, precision) {
+fn tensorrt_refuses(form: &Form) -> Option<&'static str> {
+    match (form.target, form.precision) {
         // The parser reads six inputs of an Attention node; the row lengths are the seventh, and it drops them silently.
         (Target::Any, _) => Some("TensorRT ignores the row lengths that hide padding from attention; run it on cuda"),
         (Target::TensorRt, Precision::Fp32) => {
@@ -290,36 +305,19 @@ fn tensorrt_refuses(target: Target, precision: Precision, _: Option<Activations>
     }
 }
 
-fn tensorrt_rtx_refuses(
-    target: Target,
-    precision: Precision,
-    activations: Option<Activations>,
-) -> Option<&'static str> {
-    match (target, precision) {
+fn tensorrt_rtx_refuses(form: &Form) -> Option<&'static str> {
+    match (form.target, form.precision) {
         // With 8 bits an assertion fails in its importer. With 4 bits it ended the process on the CUDA shim, which may be the
         // shim's fault; nobody has seen it on a GPU.
         (Target::TensorRt, Precision::Int8 | Precision::Int4) => {
             Some("TensorRT-RTX ends the process on MatMulNBits; run it on cuda, or export it with --precision fp16")
         }
-        _ => tensorrt_refuses(target, precision, activations),
+        _ => tensorrt_refuses(form),
     }
 }
 
 fn configured<E: ArbitrarilyConfigurableExecutionProvider>(provider: E, pairs: Vec<(String, String)>) -> E {
     pairs.into_iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
-}
-
-/// Whether 8-bit products are summed in 32 bits. x86 before VNNI adds two of them in 16 bits first, and saturates
-/// ([ONNX Runtime, Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html)).
-fn has_exact_int8_products() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        true
-    }
 }
 
 /// Whether the processor has bf16 products of its own. OpenVINO takes bf16 as a hint, and does not say what it made of it.

@@ -322,7 +322,7 @@ fn the_direct_pooler_is_refused_on_openvino() {
     let options = model_options(|options| options.provider = Provider::OpenVino);
     let error = Embedder::open(copy.path(), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Provider);
-    assert!(error.to_string().contains("export the model with --pooler fused"), "{error}");
+    assert!(error.to_string().contains("export it with --pooler fused"), "{error}");
 }
 
 /// Its parser would take the graph, drop the row lengths, and let padding change every shorter row.

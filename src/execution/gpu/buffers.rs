@@ -79,10 +79,11 @@ impl Buffers {
     /// # Errors
     /// [`ErrorKind::Device`] when memory runs out.
     pub(super) fn new(device: &Device, session: &Session, manifest: &Manifest, shape: Shape) -> Result<Self> {
-        let failed = |error: ort::Error| {
+        let out_of_memory = |cause: Box<dyn std::error::Error + Send + Sync>| {
             let message = format!("GPU {}: allocating buffers for {shape} failed", device.id());
-            Error::new(ErrorKind::Device, message).because(error)
+            Error::new(ErrorKind::Device, message).because(cause)
         };
+        let failed = |error: ort::Error| out_of_memory(error.into());
         let allocator = Allocator::new(session, memory_info(device).map_err(failed)?).map_err(failed)?;
         let mut binding = session.create_binding().map_err(failed)?;
         let layout = manifest.layout();
@@ -97,12 +98,8 @@ impl Buffers {
         let (_, outputs) = manifest.contract();
         let (rows, dim) = (shape.rows, manifest.dim());
         let (name, size) = (outputs[0].name.as_str(), [rows, dim]);
-        let allocate = |bytes: usize| {
-            DeviceMemory::new(device, rows * dim * bytes).map_err(|error| {
-                let message = format!("GPU {}: allocating buffers for {shape} failed", device.id());
-                Error::new(ErrorKind::Device, message).because(error)
-            })
-        };
+        let allocate =
+            |bytes: usize| DeviceMemory::new(device, rows * dim * bytes).map_err(|error| out_of_memory(error.into()));
         let output = match manifest.output_dtype() {
             Dtype::F16 => {
                 let memory = allocate(size_of::<f16>())?;

@@ -18,7 +18,7 @@ const NVINFER: &str = "libnvinfer.so.10";
 pub struct SharedLibrary {
     /// The file name, which ends in the version of its interface.
     pub name: &'static str,
-    /// Why it cannot be loaded, with the remedy; `None` when it can.
+    /// Why it cannot be used, with the remedy; `None` when it can.
     pub problem: Option<String>,
     /// Whether a model can run without it.
     pub optional: bool,
@@ -34,7 +34,11 @@ pub struct SharedLibrary {
 pub fn preload_libraries(onnxruntime: &Path, provider: Provider) -> Vec<SharedLibrary> {
     let folders = pip_folders(onnxruntime);
     let looked_for = |name| match load(name, &folders) {
-        None => SharedLibrary { name, problem: None, optional: OPTIONAL.contains(&name), version: version(name) },
+        None => {
+            let version = version(name);
+            let problem = version.as_deref().filter(|version| name == NVINFER && !is_new_enough(version)).map(too_old);
+            SharedLibrary { name, problem, optional: OPTIONAL.contains(&name), version }
+        }
         Some(problem) => SharedLibrary {
             name,
             problem: Some(explain(&problem).unwrap_or(problem)),
@@ -68,18 +72,6 @@ fn version(name: &str) -> Option<String> {
 pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<()> {
     for library in preload_libraries(onnxruntime, provider) {
         tracing::debug!(name = library.name, problem = library.problem, "preloaded a library");
-        if library.name == NVINFER
-            && let Some(version) = library.version.as_deref()
-            && !is_new_enough(version)
-        {
-            return Err(Error::new(
-                ErrorKind::Provider,
-                format!(
-                    "TensorRT {version} is too old: the graph's operators need 10.15 or newer; pip install \
-                     'tensorrt-cu13>=10.15,<11'"
-                ),
-            ));
-        }
         if let (NVINFER, Some(message)) = (library.name, library.problem) {
             return Err(Error::new(
                 ErrorKind::Provider,
@@ -88,6 +80,12 @@ pub(crate) fn preload_checked(onnxruntime: &Path, provider: Provider) -> Result<
         }
     }
     Ok(())
+}
+
+fn too_old(version: &str) -> String {
+    format!(
+        "TensorRT {version} is too old: the graph's operators need 10.15 or newer; pip install 'tensorrt-cu13>=10.15,<11'"
+    )
 }
 
 /// TensorRT's ONNX parser has RotaryEmbedding and RMSNormalization from 10.15 on (onnx-tensorrt, docs/Changelog.md). An

@@ -14,7 +14,7 @@ pub use driver::{DeviceInfo, devices, driver_version, free_memory};
 pub use embeddings::DeviceEmbeddings;
 pub use libraries::{SharedLibrary, preload_libraries};
 
-pub use support::{check_device, check_driver};
+pub use support::{KNOWN_LIBRARY, check_device, check_driver};
 
 pub(super) use libraries::preload_checked;
 pub(crate) use libraries::tensorrt_version;

@@ -69,7 +69,7 @@ impl GpuSession {
         let session = open_graph(&manifest, library, &options, &file, &attachment)?;
         let mut options = options.gpu;
         // Its operators copy tables from host memory in each run, which a graph would read again when they are gone.
-        options.cuda_graphs &= manifest.pooler() != "direct";
+        options.cuda_graphs &= !manifest.has_direct_pooler();
         Ok(Self { buffers: BTreeMap::new(), next_slot: 0, next_graph: 1, session, device, manifest, shapes, options })
     }
 

@@ -145,14 +145,10 @@ impl Shapes {
     /// Of packed tokens, those shapes that are recorded, and of the others the one with the most tokens for each number of rows
     /// and length: the rest need no more memory, and nothing but buffers is made for them.
     pub(crate) fn shapes(&self, max_tokens: usize, max_rows: usize, max_length: usize) -> Vec<Shape> {
+        let longest = at_least(&self.sequence, max_length).unwrap_or(usize::MAX);
         let mut shapes = Vec::new();
         let mut shorter = 0;
-        for length in self
-            .sequence
-            .iter()
-            .copied()
-            .take_while(|length| at_least(&self.sequence, max_length).is_none_or(|longest| *length <= longest))
-        {
+        for length in self.sequence.iter().copied().take_while(|length| *length <= longest) {
             let mut fewer = 0;
             for rows in self.batch.iter().copied() {
                 // The fewest tokens of a batch that needs this many rows and this length, and the most.

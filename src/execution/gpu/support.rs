@@ -17,6 +17,9 @@ enum Code {
     Exactly(i32, i32),
 }
 
+/// The ONNX Runtime whose CUDA code is known, as (major, minor).
+pub const KNOWN_LIBRARY: (u32, u32) = (1, 31);
+
 /// The machine code in the CUDA provider of PyPI's onnxruntime-gpu 1.31 (`cuobjdump --list-elf`). It has no PTX, from which a
 /// driver could make code for others.
 const CODE_OF_1_31: [Code; 6] =
@@ -26,7 +29,7 @@ const CODE_OF_1_31: [Code; 6] =
 /// ([CUDA C++ Programming Guide, Application Compatibility](https://docs.nvidia.com/cuda/cuda-c-programming-guide/)); `None`
 /// for a library whose code is not known. `library` is ONNX Runtime's (major, minor).
 fn has_kernels(library: (u32, u32), (major, minor): (i32, i32)) -> Option<bool> {
-    let code = (library == (1, 31)).then_some(CODE_OF_1_31)?;
+    let code = (library == KNOWN_LIBRARY).then_some(CODE_OF_1_31)?;
     Some(code.iter().any(|code| match *code {
         Code::From(of_major, from_minor) => of_major == major && from_minor <= minor,
         Code::Exactly(of_major, of_minor) => (of_major, of_minor) == (major, minor),

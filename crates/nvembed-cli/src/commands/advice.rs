@@ -12,18 +12,6 @@ const BY_MEMORY: [(usize, &str); 3] = [(18 * GIB, "fp16"), (12 * GIB, "int8"), (
 /// Compute capabilities that TensorRT for RTX compiles for.
 const RTX: [(i32, i32); 4] = [(8, 6), (8, 9), (12, 0), (12, 1)];
 
-/// Whether this processor sums 8-bit products exactly (VNNI, also part of AMX), which w8a8 needs.
-pub(super) fn has_exact_int8_products() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        true
-    }
-}
-
 /// What to export for a CPU.
 pub(super) fn for_cpu(has_exact_int8_products: bool) -> &'static str {
     if has_exact_int8_products {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nvembed::model::Manifest;
 use nvembed::onnxruntime::Library;
-use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt, Provider, gpu};
+use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt, Provider, gpu, machine};
 use serde_json::json;
 
 use super::advice;
@@ -141,11 +141,15 @@ fn unusable(provider: Provider, options: &ModelOptions, library: &Library) -> Op
 
 /// What to export for this machine.
 fn advise(options: &ModelOptions, findings: &mut Vec<Finding>) {
-    let exact = advice::has_exact_int8_products();
-    add(findings, "export for the CPU", Ok(advice::for_cpu(exact).to_owned()));
+    let advised = advice::for_cpu(machine::has_exact_int8_products());
+    add(findings, "export for the CPU", Ok(advised.to_owned()));
     let Ok(library) = Library::load(options.library.as_deref()) else { return };
+    // A library without CUDA says nothing about the one that would run the model.
+    let has_cuda = library.providers().contains(&Provider::Cuda);
+    let version = if has_cuda { library.version_numbers() } else { gpu::KNOWN_LIBRARY };
+    // Without a driver there is no GPU to advise for; the lines of the GPU providers say that it is missing.
     for device in gpu::devices().unwrap_or_default() {
-        let has_kernels = gpu::check_device(library.version_numbers(), &device, None).is_ok();
+        let has_kernels = gpu::check_device(version, &device, None).is_ok();
         let found = advice::for_gpu(&device, has_kernels);
         add(findings, format!("export for GPU {}", device.id), Ok(found));
     }
