@@ -234,6 +234,21 @@ pub fn query_stream() -> c_int {
     unsafe { shim().get::<unsafe extern "C" fn(usize) -> c_int>(b"cuStreamQuery\0").unwrap()(1) }
 }
 
+/// Begins to record a stream, in thread-local mode.
+pub fn begin_capture(stream: &Stream) {
+    type Begin = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
+    // SAFETY: the stream exists.
+    assert_eq!(unsafe { shim().get::<Begin>(b"cuStreamBeginCapture_v2\0").unwrap()(stream.0, 1) }, 0);
+}
+
+/// Ends the recording of a stream; returns CUDA's code.
+pub fn end_capture(stream: &Stream) -> c_int {
+    let mut graph = std::ptr::null_mut::<c_void>();
+    type End = unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int;
+    // SAFETY: the stream exists; one handle is written.
+    unsafe { shim().get::<End>(b"cuStreamEndCapture\0").unwrap()(stream.0, &raw mut graph) }
+}
+
 /// A stream that this test makes and destroys itself.
 pub struct Stream(pub *mut c_void);
 

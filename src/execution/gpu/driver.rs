@@ -107,6 +107,19 @@ fn start_driver() -> Result<()> {
     })
 }
 
+/// Lets this thread, which must be ours, call CUDA while another thread records a run. In CUDA's default mode those calls would
+/// fail, and spoil the recording; to make a context is such a call.
+///
+/// # Errors
+/// [`ErrorKind::Provider`] when there is no driver, or it refuses.
+pub(super) fn ignore_recordings_of_other_threads() -> Result<()> {
+    start_driver()?;
+    let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    // SAFETY: reads and writes one mode.
+    let exchanged = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result();
+    exchanged.map_err(|error| driver_error("setting the thread's capture mode failed", error))
+}
+
 fn device_count() -> Result<usize> {
     start_driver()?;
     let count = result::device::get_count()
@@ -147,18 +160,6 @@ impl Device {
         Ok(Self { id, context, stream })
     }
 
-    /// Lets this thread, which must be ours, call CUDA while another thread records a run. In CUDA's default mode those calls
-    /// would fail, and spoil the recording.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Device`] when the driver refuses.
-    pub(super) fn ignore_recordings_of_other_threads(&self) -> Result<()> {
-        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: reads and writes one mode.
-        let exchanged = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result();
-        exchanged.map_err(|error| self.error("setting the thread's capture mode failed", error))
-    }
-
     pub(crate) fn id(&self) -> usize {
         self.id
     }
@@ -176,22 +177,50 @@ impl Device {
         self.stream.synchronize().map_err(|error| self.error("a run or copy failed", error))
     }
 
+    /// Whether the device can still be used. A stream that is being recorded cannot say, and asking would spoil the recording.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] with the driver's reason when it cannot.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.is_recorded() { Ok(()) } else { self.synchronize() }
+    }
+
+    /// Refuses a stream that is being recorded before a run: what would be put on it would not run. Only a caller's can be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] when it is.
+    pub(super) fn refuse_callers_recording(&self) -> Result<()> {
+        if !self.is_recorded() {
+            return Ok(());
+        }
+        let message = format!(
+            "GPU {}: the stream given as `stream` is being recorded (cuStreamBeginCapture), and runs cannot be part of a \
+             recording; end the recording, or give another stream",
+            self.id
+        );
+        Err(Error::new(ErrorKind::Device, message))
+    }
+
     /// Ends a recording that was left open by a failed run, or was spoilt by another thread. Then the stream can be used again.
     pub(super) fn end_recording(&self) {
-        let stream = self.stream.cu_stream();
-        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-        // SAFETY: the stream is alive; one status is written.
-        let asked = unsafe { sys::cuStreamIsCapturing(stream, &raw mut status) }.result();
-        if asked.is_err() || status == sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+        if !self.is_recorded() {
             return;
         }
         let mut graph = std::ptr::null_mut();
         // SAFETY: the stream is being recorded; one handle is written, which is null when the recording was spoilt.
-        let ended = unsafe { sys::cuStreamEndCapture(stream, &raw mut graph) }.result();
+        let ended = unsafe { sys::cuStreamEndCapture(self.stream.cu_stream(), &raw mut graph) }.result();
         if ended.is_ok() && !graph.is_null() {
             // SAFETY: the graph was just made and nothing else knows it.
             let _ = unsafe { sys::cuGraphDestroy(graph) };
         }
+    }
+
+    fn is_recorded(&self) -> bool {
+        let none = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let mut status = none;
+        // SAFETY: the stream is alive; one status is written.
+        let asked = unsafe { sys::cuStreamIsCapturing(self.stream.cu_stream(), &raw mut status) }.result();
+        asked.is_ok() && status != none
     }
 
     /// An error of this device: what failed, and the driver's reason.

@@ -9,7 +9,7 @@ use ort::session::Session;
 
 use super::Shapes;
 use super::buffers::{Buffers, Location};
-use super::driver::Device;
+use super::driver::{Device, ignore_recordings_of_other_threads};
 use crate::batch::{Batch, Shape};
 use crate::embeddings::Rows;
 use crate::error::{Error, ErrorKind, Result};
@@ -58,8 +58,8 @@ impl GpuSession {
         shapes: Shapes,
         placement: Placement,
     ) -> Result<Self> {
+        ignore_recordings_of_other_threads()?;
         let device = Device::open(device_id, options.gpu.stream)?;
-        device.ignore_recordings_of_other_threads()?;
         let placement = Placement { device_id, stream: device.stream_address(), ..placement };
         let attachment = options.provider.attachment(&options.gpu, &options.provider_options, &placement);
         let file = match placement.engines.filter(|_| options.provider.compiles()) {
@@ -132,7 +132,7 @@ impl GpuSession {
     /// # Errors
     /// [`ErrorKind::Device`] with the driver's reason.
     pub(super) fn check(&self) -> Result<()> {
-        self.device.synchronize()
+        self.device.check()
     }
 
     fn start(&mut self, batch: &Batch) -> Result<Slot> {
@@ -146,6 +146,7 @@ impl GpuSession {
     /// Runs a batch in buffers of that shape. If the run was to be recorded and failed, runs it once more without: another
     /// thread of the process may have spoiled the recording.
     fn run_in(&mut self, shape: Shape, batch: &Batch) -> Result<Slot> {
+        self.device.refuse_callers_recording()?;
         let slot = self.slot(shape)?;
         if !self.will_record(slot, shape) {
             return self.attempt(slot, batch);

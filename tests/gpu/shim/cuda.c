@@ -82,20 +82,25 @@ CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstr
 
 CUresult cuStreamCreate(CUstream *stream, unsigned flags UNUSED) { return (CUresult)cuda_shim_create((void **)stream); }
 CUresult cuStreamDestroy(CUstream stream) { return (CUresult)cuda_shim_destroy(stream); }
-CUresult cuStreamSynchronize(CUstream stream UNUSED) { return (CUresult)cuda_shim_synchronize(); }
+CUresult cuStreamSynchronize(CUstream stream) { return (CUresult)cuda_shim_synchronize_stream(stream); }
 CUresult cuEventCreate(CUevent *event, unsigned flags UNUSED) { return (CUresult)cuda_shim_create((void **)event); }
 CUresult cuEventDestroy(CUevent event) { return (CUresult)cuda_shim_destroy(event); }
-CUresult cuEventSynchronize(CUevent event UNUSED) { return (CUresult)cuda_shim_synchronize(); }
 
-/* The first word of an event counts how often it was recorded. The first word of a stream counts how often it was told
-   to wait for an event, and its second word is the last such event. */
+/* The first word of an event counts how often it was recorded, and its second word is the stream if that was itself being
+   recorded then. The first word of a stream counts how often it was told to wait for an event, and its second word is the
+   last such event. */
 static CUresult count(void *handle) {
   if (handle) __atomic_fetch_add((long *)handle, 1, __ATOMIC_RELAXED);
   return (CUresult)cuda_shim_error();
 }
 CUresult cuEventRecord(CUevent event, CUstream stream) {
   cuda_shim_used(stream);
+  if (event) ((CUstream *)event)[1] = cuda_shim_capturing(stream) ? stream : NULL;
   return count(event);
+}
+CUresult cuEventSynchronize(CUevent event) {
+  CUstream recorded = ((CUstream *)event)[1];
+  return (CUresult)(recorded ? cuda_shim_spoil(recorded, CUDA_ERROR_CAPTURED_EVENT) : cuda_shim_synchronize());
 }
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags UNUSED) {
   if (stream) ((CUevent *)stream)[1] = event;
@@ -107,6 +112,9 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags UNUSED
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode) {
   *mode = (CUstreamCaptureMode)cuda_shim_exchange_mode((enum shim_mode)*mode);
   return CUDA_SUCCESS;
+}
+CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
+  return (CUresult)cuda_shim_begin_capture(stream, (enum shim_mode)mode);
 }
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus *status) {
   *status = (CUstreamCaptureStatus)cuda_shim_capturing(stream);

@@ -217,7 +217,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return (cudaError_t)cuda_shim_
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
   return (cudaError_t)cuda_shim_destroy_graph(executable);
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream UNUSED) { return noted(cuda_shim_synchronize()); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return noted(cuda_shim_synchronize_stream(stream)); }
 cudaError_t cudaEventSynchronize(cudaEvent_t event UNUSED) { return noted(cuda_shim_synchronize()); }
 cudaError_t cudaDeviceSynchronize(void) { return noted(cuda_shim_synchronize()); }
 

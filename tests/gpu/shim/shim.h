@@ -68,6 +68,9 @@ int cuda_shim_instantiate(void *graph, void **executable);
 int cuda_shim_launch_graph(void *executable);
 int cuda_shim_destroy_graph(void *graph);
 int cuda_shim_synchronize(void);
+int cuda_shim_synchronize_stream(const void *stream);
+/* Spoils that stream's recording, if there is one; returns the error. */
+int cuda_shim_spoil(const void *stream, int error);
 /* The error of a sticky fault that has happened, which every call then returns, or 0. */
 int cuda_shim_error(void);
 /* The current thread's device. */

@@ -6,7 +6,7 @@
 
 #include "shim.h"
 
-enum { OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 }; /* the same in cuda.h and driver_types.h */
+enum { OUT_OF_MEMORY = 2, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, ILLEGAL_STATE = 401 }; /* as in cuda.h and driver_types.h */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -271,6 +271,8 @@ int cuda_shim_launch(const char *name) {
 int cuda_shim_begin_capture(const void *stream, enum shim_mode mode) {
   pthread_mutex_lock(&lock);
   int error = poisoned ? poisoned : CAPTURE_UNSUPPORTED;
+  for (int index = 0; index < CAPTURES; index++)
+    if (captures[index].stream == stream) error = ILLEGAL_STATE;
   for (int index = 0; index < CAPTURES && error == CAPTURE_UNSUPPORTED; index++)
     if (!captures[index].stream) {
       captures[index].stream = stream, captures[index].thread = pthread_self(), captures[index].mode = mode;
@@ -373,6 +375,22 @@ int cuda_shim_synchronize(void) {
   if (!error) counts.synchronizations++;
   pthread_mutex_unlock(&lock);
   return error;
+}
+
+/* What a recorded stream does cannot be waited for: the call fails, and spoils the recording. */
+int cuda_shim_spoil(const void *stream, int error) {
+  pthread_mutex_lock(&lock);
+  for (int index = 0; index < CAPTURES; index++)
+    if (captures[index].stream == stream) captures[index].invalid = 1;
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+int cuda_shim_synchronize_stream(const void *stream) {
+  switch (cuda_shim_capturing(stream)) {
+    case SHIM_ACTIVE: return cuda_shim_spoil(stream, CAPTURE_UNSUPPORTED);
+    case SHIM_INVALIDATED: return CAPTURE_INVALIDATED;
+    default: return cuda_shim_synchronize();
+  }
 }
 
 int *cuda_shim_device(void) {
