@@ -73,11 +73,15 @@ class Bar:
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="nvembed-export",
-        description="Turn an NV-Embed checkpoint (a Hugging Face folder) into an ONNX model folder.",
+        description="Turn an NV-Embed checkpoint (a folder of Hugging Face or PaddleNLP) into an ONNX model folder.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("checkpoint", type=Path, help="folder with config.json, safetensors and a tokenizer")
+    result.add_argument(
+        "checkpoint",
+        type=Path,
+        help="folder with config.json, weights (safetensors, pytorch_model.bin or .pdparams) and a tokenizer",
+    )
     result.add_argument("output", type=Path, help="model folder to write")
     result.add_argument(
         "--precision",
@@ -186,6 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     bar.close()
+    for note in summary.notes:  # shown even with --quiet: they are about what the embeddings are
+        say(f"nvembed-export: note: {note}", sys.stderr)
     if not args.quiet:
         say(describe(summary), sys.stderr)
     elif license_note(summary.license):

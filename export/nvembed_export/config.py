@@ -1,7 +1,8 @@
 """config.json, parsed and validated once, so that the rest of the exporter can rely on it.
 
 The fields are those of NVIDIA's NV-Embed configuration (arXiv 2405.17428, model card) and of transformers' Mistral
-configuration.
+configuration. PaddleNLP's configuration of the same model is flat: Mistral's fields alone, from which its code takes
+the pooler's sizes too (paddlenlp/transformers/nv_embed/modeling.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from nvembed_export.errors import ConfigError
 
+PADDLE_LATENTS = 512  # a constant of PaddleNLP's code
 LARGEST_INTEGER = 2**31 - 1  # far beyond any model; products of a few such numbers can still be printed
 
 # Keys that transformers' PretrainedConfig writes into every dump: generation defaults, bookkeeping and training
@@ -22,8 +24,8 @@ HARMLESS_KEYS = frozenset(
     """_attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout auto_map
     begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id diversity_penalty dtype
     early_stopping eos_token_id finetuning_task forced_bos_token_id forced_eos_token_id id2label initializer_range
-    is_decoder label2id length_penalty max_length min_length num_beam_groups num_beams num_return_sequences
-    pad_token_id prefix problem_type repetition_penalty return_dict sep_token_id task_specific_params temperature
+    is_decoder label2id length_penalty max_length min_length num_beam_groups num_beams num_return_sequences pad_token_id
+    paddlenlp_version prefix problem_type repetition_penalty return_dict sep_token_id task_specific_params temperature
     tf_legacy_loss tokenizer_class top_k top_p torch_dtype transformers_version typical_p use_cache""".split()
 )
 
@@ -71,6 +73,7 @@ class LatentAttentionConfig:
     num_latents_value: int
     num_cross_heads: int
     cross_dim_head: int
+    feed_forward_dim: int
     output_normalize: bool
 
 
@@ -164,6 +167,10 @@ def load_config(checkpoint_dir: Path) -> ModelConfig:
 def parse_config(values: Any) -> ModelConfig:
     """Validate decoded JSON. Raises ConfigError as `load_config` does."""
     top = _Section(values, "")
+    if "text_config" not in top.values and "latent_attention_config" not in top.values:
+        mine = top.values.get("model_type") == "nvembed"
+        if not mine and any(key in top.values for key in ("num_hidden_layers", "num_attention_heads")):
+            return _parse_flat(top)
     top.must_be("model_type", "nvembed")
     top.must_be("padding_side", "right")
     top.must_be("mask_type", "b")
@@ -177,15 +184,40 @@ def parse_config(values: Any) -> ModelConfig:
     top.must_be("hidden_size", text.hidden_size)
     latent_values = top.values.get("latent_attention_config")
     latent = _parse_latent(_Section({} if latent_values is None else latent_values, "latent_attention_config"), text)
+    return ModelConfig(_name(top), text, latent)
+
+
+def _name(top: _Section) -> str:
     name = top.values.get("_name_or_path")
     name = name if isinstance(name, str) else ""
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise ConfigError(f"config.json: `_name_or_path` is {name!a}, expected text without lone surrogates")
-    return ModelConfig(name, text, latent)
+    return name
+
+
+def _parse_flat(top: _Section) -> ModelConfig:
+    """PaddleNLP's form. Its pooler has as many cross heads as there are key/value heads, and is as wide as there are
+    positions: so wide are all heads together, and the two halves of the feed-forward layer. The latents are 512.
+    """
+    text = _parse_text(top)
+    width, heads = text.max_position_embeddings, text.num_key_value_heads
+    if width % heads or width % 2:
+        raise ConfigError(
+            f"{top.label('max_position_embeddings')} is {width}, expected an even multiple of num_key_value_heads "
+            f"({heads}): in a configuration without `text_config`, as PaddleNLP writes it, it is the pooler's width too"
+        )
+    latent = LatentAttentionConfig(
+        num_latents_value=PADDLE_LATENTS,
+        num_cross_heads=heads,
+        cross_dim_head=width // heads,
+        feed_forward_dim=width // 2,
+        output_normalize=True,
+    )
+    return ModelConfig(_name(top), text, latent)
 
 
 def _parse_text(section: _Section) -> TextConfig:
-    section.must_be("model_type", "bidir_mistral", "mistral")
+    section.must_be("model_type", "bidir_mistral", "mistral", "")
     section.must_be("hidden_act", "silu")
     section.must_be("attention_bias", False, None)
     section.must_be("tie_word_embeddings", False)
@@ -264,6 +296,7 @@ def _parse_latent(section: _Section, text: TextConfig) -> LatentAttentionConfig:
         num_latents_value=section.integer("num_latents_value", default=512),
         num_cross_heads=section.integer("num_cross_heads", default=8),
         cross_dim_head=section.integer("cross_dim_head", default=4096),
+        feed_forward_dim=4 * text.hidden_size,
         output_normalize=section.boolean("output_normalize", default=True),
     )
 

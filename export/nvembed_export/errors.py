@@ -27,7 +27,7 @@ class ConfigError(ExportError):
 
 
 class CheckpointError(ExportError):
-    """The safetensors files or their index are missing, damaged or inconsistent."""
+    """The files of the weights or their index are missing, damaged or inconsistent, or hold more than tensors."""
 
 
 class TensorError(CheckpointError):

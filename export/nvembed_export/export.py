@@ -48,7 +48,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What was written."""
+    """What was written. `notes` are what the user should know about the checkpoint, a sentence each."""
 
     folder: Path
     name: str
@@ -57,6 +57,7 @@ class ExportSummary:
     max_length: int
     data_bytes: int
     is_whole_model: bool
+    notes: tuple[str, ...] = ()
 
 
 class Progress(Protocol):
@@ -141,7 +142,9 @@ def export(
             config, precision, options.pooler, max_length, model_facts, graph_facts, tokenizer_sha256, golden
         )
         _write_json(folder / MANIFEST_FILE, document)  # last, so that a folder with a manifest is complete
-    return ExportSummary(target, name, license, precision.name, max_length, data.total_bytes, config == whole)
+    return ExportSummary(
+        target, name, license, precision.name, max_length, data.total_bytes, config == whole, tuple(checkpoint.notes)
+    )
 
 
 def _max_length(asked: int | None, config: ModelConfig, name: str, source: str) -> int:

@@ -2,7 +2,7 @@
 
 Shares only the checkpoint reader with the graph and its folded weights, so that neither can hide the other's mistakes.
 Rows are concatenated to [T, D] for T tokens in total, so that each weight is read once; only attention is computed per
-row. Memory: [T, 8D] and a block of one weight.
+row. Memory: [T, 2F] for a feed-forward layer of width F and a block of one weight.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The latent-attention pooler (arXiv 2405.17428, section 3.1.2), fused by default, and the weighted mean.
 
-Letters: B batch, S sequence, D hidden size, R latents, n cross heads, e cross_dim_head, P pooled tokens. x̂ is a row
-minus its mean, divided by its standard deviation: LayerNorm without its affine part.
+Letters: B batch, S sequence, D hidden size, R latents, n cross heads, e cross_dim_head, P pooled tokens, F the width of
+the feed-forward layer (4D in NVIDIA's code). x̂ is a row minus its mean, divided by its standard deviation: LayerNorm
+without its affine part.
 
     h ← h + softmax(LN(h) Wqᵀ kᵀ / √e) v Woᵀ           k, v = LN(latents) Wkvᵀ, per head
     h ← h + (u ⊙ gelu(g)) W2ᵀ + b2                      u, g = halves of LN(h) W1ᵀ + b1
@@ -39,6 +40,7 @@ class Folding:
         self.checkpoint = checkpoint
         self.hidden, self.latents = config.text.hidden_size, latent.num_latents_value
         self.heads, self.head_dim = latent.num_cross_heads, latent.cross_dim_head
+        self.width = latent.feed_forward_dim
         self._biases: dict[str, np.ndarray] = {}
 
     def scores_weight(self) -> Weight:
@@ -54,12 +56,12 @@ class Folding:
         return Weight(f"{CROSS}.values.weight", (self.hidden, self.heads * self.latents), self._values_rows)
 
     def feed_forward_weight(self) -> Weight:
-        """W1 [8D, D] with columns scaled by the norm's γ."""
-        return Weight(f"{FEED_FORWARD}.folded.weight", (8 * self.hidden, self.hidden), self._feed_forward_rows)
+        """W1 [2F, D] with columns scaled by the norm's γ."""
+        return Weight(f"{FEED_FORWARD}.folded.weight", (2 * self.width, self.hidden), self._feed_forward_rows)
 
     def feed_forward_bias(self) -> Weight:
-        """b1 + W1 β [8D]."""
-        return self._bias(f"{FEED_FORWARD}.folded.bias", 8 * self.hidden, self._feed_forward_rows)
+        """b1 + W1 β [2F]."""
+        return self._bias(f"{FEED_FORWARD}.folded.bias", 2 * self.width, self._feed_forward_rows)
 
     def _bias(self, name: str, size: int, rows) -> Weight:
         """A bias is a by-product of the pass over its matrix; if that pass was not made yet, this makes it."""
@@ -135,7 +137,7 @@ class Folding:
 
 
 def geglu(graph: GraphBuilder, x: ir.Value, half: int) -> ir.Value:
-    """u ⊙ gelu(g), [B, S, 8D] -> [B, S, 4D]: value half u first, gate half g second; exact (erf) GELU."""
+    """u ⊙ gelu(g), [B, S, 2F] -> [B, S, F]: value half u first, gate half g second; exact (erf) GELU."""
     u, g = graph.op("Split", x, graph.constant([half, half], np.int64), outputs=2, axis=-1)
     return graph.op("Mul", u, graph.op("Gelu", g, approximate="none"))
 
@@ -146,6 +148,7 @@ class FusedLatentAttention:
     def __init__(self, checkpoint: Checkpoint, precision: Precision, config: ModelConfig):
         self.precision, self.hidden = precision, config.text.hidden_size
         self.heads, self.latents = config.latent_attention.num_cross_heads, config.latent_attention.num_latents_value
+        self.width = config.latent_attention.feed_forward_dim
         folding = Folding(checkpoint, config)
         self.scores_weight, self.scores_bias = folding.scores_weight(), folding.scores_bias()
         self.values_weight = folding.values_weight()
@@ -170,7 +173,7 @@ class FusedLatentAttention:
         with graph.scope("cross_attend_blocks.1"):
             x = p.linear(graph, self._unit_rows(graph, h, ones), self.w1)
             x = graph.op("Add", x, p.narrow_weight(graph, self.b1))
-            activations = p.widened(graph, geglu(graph, x, 4 * self.hidden))
+            activations = p.widened(graph, geglu(graph, x, self.width))
         with graph.scope("mean"):
             mean = tokens.mean(graph)
             pooled = p.narrowed(graph, mean.of_activations(graph, activations))
@@ -194,6 +197,7 @@ class DirectLatentAttention:
             latent.cross_dim_head,
             latent.num_latents_value,
         )
+        self.width = latent.feed_forward_dim
         self.weight = lambda name: Weight.from_checkpoint(checkpoint, name)
 
     def __call__(self, graph: GraphBuilder, h: ir.Value, tokens) -> ir.Value:
@@ -206,7 +210,7 @@ class DirectLatentAttention:
                 graph, self._norm(graph, h, f"{FEED_FORWARD}.norm"), self.weight(f"{FEED_FORWARD}.fn.net.0.weight")
             )
             x = graph.op("Add", x, p.narrow_weight(graph, self.weight(f"{FEED_FORWARD}.fn.net.0.bias")))
-            x = p.linear(graph, geglu(graph, x, 4 * self.hidden), self.weight(f"{FEED_FORWARD}.fn.net.2.weight"))
+            x = p.linear(graph, geglu(graph, x, self.width), self.weight(f"{FEED_FORWARD}.fn.net.2.weight"))
             x = graph.op("Add", x, p.narrow_weight(graph, self.weight(f"{FEED_FORWARD}.fn.net.2.bias")))
             h = graph.op("Add", h, p.widened(graph, x))
         with graph.scope("mean"):

@@ -14,6 +14,7 @@ from nvembed_export.errors import TokenizerError
 from nvembed_export.sentencepiece_bpe import convert
 
 BOS, EOS = "<s>", "</s>"
+SENTENCEPIECE_FILES = ("tokenizer.model", "sentencepiece.bpe.model")  # Hugging Face's name, PaddleNLP's
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,15 @@ def load_tokenizer(checkpoint_dir: Path, config: TextConfig) -> TokenizerFile:
     Raises TokenizerError if there is none, it cannot be read, an id is outside the embedding table, `<s>` and `</s>`
     are not special tokens with the config's ids, or it adds anything but a leading `<s>` to a text.
     """
-    path, spm = checkpoint_dir / "tokenizer.json", checkpoint_dir / "tokenizer.model"
+    path = checkpoint_dir / "tokenizer.json"
+    spm = next((checkpoint_dir / name for name in SENTENCEPIECE_FILES if (checkpoint_dir / name).exists()), None)
     if path.exists():
         content = _read(path)
-    elif spm.exists():
+    elif spm is not None:
         path, content = spm, _dump(convert(spm, config.bos_token_id))
     else:
-        raise TokenizerError(f"{checkpoint_dir}: no tokenizer found, expected tokenizer.json or tokenizer.model")
+        names = " or ".join(("tokenizer.json", *SENTENCEPIECE_FILES))
+        raise TokenizerError(f"{checkpoint_dir}: no tokenizer found, expected {names}")
     try:
         values = json.loads(content)
         if values.get("truncation") is not None or values.get("padding") is not None:

@@ -198,7 +198,7 @@ class PoolMean:
         return graph.op("ReduceSum", graph.op("Mul", h, weights), graph.constant([1], np.int64), keepdims=0)
 
     def of_activations(self, graph: GraphBuilder, a: ir.Value) -> ir.Value:
-        """[B, S, 4D] -> [B, 4D]. A MatMul, because it reads the widest tensor of the graph only once.
+        """[B, S, F] -> [B, F]. A MatMul, because it reads the widest tensor of the graph only once.
 
         The division comes last: zeros, ones and widened fp16 values are exact in TF32, 1/count is not.
         """

@@ -9,6 +9,8 @@ import pytest
 from failing import assert_fails
 from seeded_checkpoint import random_tensors, write_checkpoint, write_safetensors, write_weights
 
+from nvembed_export.checkpoint import Checkpoint
+from nvembed_export.config import load_config
 from nvembed_export.errors import CheckpointError, TensorError, WeightValueError
 from nvembed_export.export import ExportOptions
 
@@ -41,6 +43,23 @@ def test_missing_tensor(small, out, tensors):
 def test_unexpected_tensor(small, out, tensors):
     rewrite(small, tensors | {"lm_head.weight": np.zeros((2, 2), np.float32)})
     assert_fails(small, out, TensorError, "unexpected tensors: `lm_head.weight`", "found 26 tensors", "expected 25")
+
+
+PREFIXES = ["model.", "base_model.model.", "module.", "_orig_mod.", "0.auto_model.", "module._orig_mod."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_that_all_names_have_is_left_out(small, tensors, prefix):
+    rewrite(small, {prefix + name: array for name, array in tensors.items()})
+    checkpoint = Checkpoint.open(small, load_config(small))
+    assert np.array_equal(checkpoint.rows(Q_PROJ), tensors[Q_PROJ].astype("f2"))
+    assert checkpoint.notes == [f"all tensor names begin with `{prefix}`, which was left out"]
+
+
+def test_a_prefix_that_some_names_have_is_an_error(small, out, tensors):
+    renamed = {name if name == NORM else f"model.{name}": array for name, array in tensors.items()}
+    rewrite(small, renamed)
+    assert_fails(small, out, TensorError, "24 tensors have `model.` in front", "1 have not", f"`{NORM}`")
 
 
 def test_long_list_of_missing_tensors_is_shortened(small, out, tensors):
@@ -102,7 +121,7 @@ def test_folded_weight_beyond_the_range_of_fp16(small, out, tensors):
 
 def test_neither_file_nor_index(small, out):
     (small / "model.safetensors").unlink()
-    assert_fails(small, out, CheckpointError, "no weights found", "model.safetensors", INDEX)
+    assert_fails(small, out, CheckpointError, "no weights found", "model.safetensors", "pytorch_model.bin", "index")
 
 
 def test_both_file_and_index(small, out):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from seeded_checkpoint import write_checkpoint
+from seeded_checkpoint import random_tensors, write_checkpoint, write_safetensors
 
 from nvembed_export.cli import EPILOG, main, parser
 
@@ -50,6 +50,13 @@ def test_quiet_prints_only_the_folder_and_a_licence_that_restricts_use(small, ou
     assert main([str(small), str(out), "--no-golden", "--quiet", "--license", license]) == 0
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == (f"{out}\n", told)
+
+
+def test_what_was_decided_about_the_files_is_printed_even_with_quiet(small, out, capsys, small_spec):
+    tensors = random_tensors(small_spec)
+    write_safetensors(small / "model.safetensors", {f"model.{name}": array for name, array in tensors.items()})
+    assert main([str(small), str(out), "--no-golden", "--quiet"]) == 0
+    assert capsys.readouterr().err == "nvembed-export: note: all tensor names begin with `model.`, which was left out\n"
 
 
 def test_name_licence_golden_length_and_pooler_can_be_chosen(small, out):

@@ -75,3 +75,6 @@ BETWEEN_TARGETS = {"fp32": 1e-11, "fp16": 5e-6, "bf16": 3e-4, "int8": 1e-5, "int
 
 # How many times as far from the float64 reference a target may be as the target any in the same precision.
 OF_ANY = 2
+
+# PaddleNLP's embeddings (float32) against ours (float32). Largest difference measured: 2.1e-7.
+PADDLE = 1e-6
