@@ -15,6 +15,7 @@ use crate::options::{EmbedOptions, ModelOptions};
 use crate::pipeline::Pipeline;
 use crate::prompt::Prompt;
 use crate::provider::Provider;
+use crate::self_check::SelfCheck;
 use crate::stream::EmbedIter;
 use crate::tokenize::{Encoding, Tokenizer, Tokens};
 
@@ -37,7 +38,8 @@ impl Embedder {
     /// # Errors
     /// [`ErrorKind::Model`] when the folder, manifest, tokenizer or graph is missing, damaged or not of the kind this version
     /// implements; [`ErrorKind::Library`] and [`ErrorKind::Provider`] when ONNX Runtime or the provider cannot be used;
-    /// [`ErrorKind::Option`] when an option is out of range or the provider ignores it.
+    /// [`ErrorKind::Option`] when an option is out of range or the provider ignores it. [`ErrorKind::Provider`] also when the
+    /// golden rows are not what they should be; see [`ModelOptions::self_check`].
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
         if options.gpu.target_gpu.is_some() {
             let message = "`target_gpu` is for nvembed prepare; a model opens on the GPUs of `device_ids`";
@@ -45,7 +47,10 @@ impl Embedder {
         }
         let opening = Opening::new(folder, options)?;
         let entry = Place::of(&opening).and_then(|place| place.find(options.verify_hashes));
-        Self::assemble(&opening, entry.as_ref())
+        let check = SelfCheck::new(&opening, entry.as_ref());
+        let embedder = Self::assemble(&opening, entry.as_ref())?;
+        check.run(&embedder.pipeline)?;
+        Ok(embedder)
     }
 
     /// Opens tokenizer and graph, with what was prepared if there is an entry.

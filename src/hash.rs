@@ -1,4 +1,4 @@
-//! SHA-256 of files and bytes, in lower-case hex.
+//! SHA-256 of files and bytes, in lower-case hex; and what shows that a file was written to.
 
 use std::fs::File;
 use std::io::Read;
@@ -23,6 +23,20 @@ pub(crate) fn sha256_of_file(path: &Path) -> std::io::Result<String> {
         }
         hasher.update(&buffer[..read]);
     }
+}
+
+/// The size of a file and the times of its last changes. Nobody can write to a file without a change of it: on Unix, the time of
+/// the last status change cannot be set back.
+pub(crate) fn fingerprint(path: &Path) -> std::io::Result<String> {
+    let facts = std::fs::metadata(path)?;
+    #[cfg(unix)]
+    let changed = {
+        use std::os::unix::fs::MetadataExt;
+        format!("{}.{:09}", facts.ctime(), facts.ctime_nsec())
+    };
+    #[cfg(not(unix))]
+    let changed = "";
+    Ok(format!("{} bytes, modified {:?}, changed {changed}", facts.len(), facts.modified()?))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -34,18 +34,19 @@ use crate::provider::{Attachment, Placement, Prepares, compile_options};
 ///
 /// # Errors
 /// [`ErrorKind::Option`] when there is nothing to prepare for the provider; [`ErrorKind::Cache`] when the cache cannot be
-/// written; [`ErrorKind::Inference`] when the embeddings differ; and as [`Embedder::open`].
+/// written; [`ErrorKind::Inference`] when the embeddings differ; and as [`Embedder::open`], which runs the self-check of what
+/// was prepared.
 pub fn prepare(folder: impl AsRef<Path>, options: &ModelOptions, started: impl FnOnce(&Path)) -> Result<PathBuf> {
     if options.provider.spec().prepares == Prepares::Nothing {
         return Err(nothing_to_prepare(options));
     }
-    let opening = Opening::new(folder, options)?;
+    let opening = Opening::new(&folder, options)?;
     if options.provider.builds_engines() && options.gpu.target_gpu.is_none() {
         // Without devices the entry would have no name; their error says why there are none.
         gpu::devices()?;
     }
     let Some(place) = Place::of(&opening) else { return Err(nothing_to_prepare(options)) };
-    place.make(|into| {
+    let entry = place.make(|into| {
         started(into);
         if options.provider.compiles() {
             return compile(&opening, into);
@@ -62,7 +63,12 @@ pub fn prepare(folder: impl AsRef<Path>, options: &ModelOptions, started: impl F
             return Err(Error::new(ErrorKind::Inference, message));
         }
         Ok(())
-    })
+    })?;
+    if options.gpu.target_gpu.is_none() {
+        // For its self-check, which the first user then need not wait for.
+        Embedder::open(folder, &ModelOptions { verify_hashes: false, ..options.clone() })?;
+    }
+    Ok(entry)
 }
 
 /// Compiles the graph into the entry. If it is for this machine's GPU, some embeddings are computed with it: that it loads and

@@ -1,4 +1,5 @@
-//! Where the work of opening a model is kept: the key of an entry, and what it is for each kind of provider.
+//! Where the work of opening a model is kept: the key of an entry, and what it is for each kind of provider. And where it is
+//! remembered that an open model was checked.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +7,7 @@ use super::store::{Cache, Key};
 use crate::error::Result;
 use crate::execution::Opening;
 use crate::execution::gpu::{DeviceInfo, Shapes, devices, driver_version, tensorrt_version};
-use crate::hash::sha256_of_file;
+use crate::hash::{fingerprint, sha256_of_file};
 use crate::machine::processor_and_instructions;
 use crate::provider::{Placement, Prepares, TargetGpu, engine_options};
 
@@ -43,7 +44,6 @@ impl Place {
     /// The place for this model, library, machine and options; `None` where nothing can be prepared.
     pub(crate) fn of(opening: &Opening) -> Option<Self> {
         let Opening { manifest, library, options, shapes } = opening;
-        let folder = options.cache.clone().unwrap_or_else(|| manifest.folder().join(FOLDER));
         let format = ("format", FORMAT.to_owned());
         let model = ("manifest_sha256", manifest.digest().to_owned());
         let runtime = ("onnxruntime", format!("{} {}", library.version(), library.build_info()));
@@ -62,7 +62,36 @@ impl Place {
             }
             _ => return None,
         };
-        Some(Self { cache: Cache::new(folder), key })
+        Some(Self { cache: cache(opening), key })
+    }
+
+    /// The place where it is remembered that this model, with what was prepared for it, was checked with this library, machine
+    /// and options; `None` where the system does not say what the machine is. Files that are written to have another place.
+    pub(crate) fn of_check(opening: &Opening, entry: Option<&Entry>) -> Option<Self> {
+        let Opening { manifest, library, options, .. } = opening;
+        let mut files: Vec<PathBuf> = manifest.paths().collect();
+        files.extend(library.plugin(options).ok()?.map(|plugin| plugin.path().to_owned()));
+        if let Some(entry) = entry {
+            let of_entry = std::fs::read_dir(entry.folder()).ok()?;
+            files.extend(of_entry.map(|file| Some(file.ok()?.path())).collect::<Option<Vec<_>>>()?);
+        }
+        files.sort();
+        let facts = files.iter().map(|file| {
+            let name = file.file_name()?.to_string_lossy();
+            Some(format!("{name}: {}\n", fingerprint(file).ok()?))
+        });
+        let gpus = if options.provider.is_gpu() { gpus(opening)?.1 } else { "none".to_owned() };
+        let parts = [
+            ("format", FORMAT.to_owned()),
+            ("manifest_sha256", manifest.digest().to_owned()),
+            ("onnxruntime", format!("{} {}", library.version(), library.build_info())),
+            tensorrt(),
+            ("processor", processor_and_instructions()?),
+            ("gpus", gpus),
+            ("options", format!("{:?}", options.of_computation())),
+            ("files", facts.collect::<Option<String>>()?),
+        ];
+        Some(Self { cache: cache(opening), key: Key::new("checked", parts) })
     }
 
     /// The entry, if it is there.
@@ -77,6 +106,11 @@ impl Place {
     pub(crate) fn make(&self, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         self.cache.make(&self.key, make)
     }
+}
+
+fn cache(opening: &Opening) -> Cache {
+    let Opening { manifest, options, .. } = opening;
+    Cache::new(options.cache.clone().unwrap_or_else(|| manifest.folder().join(FOLDER)))
 }
 
 fn engines(opening: &Opening, shapes: &Shapes) -> (&'static str, String) {

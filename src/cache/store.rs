@@ -2,7 +2,8 @@
 //!
 //! An entry is a folder `<kind>-<digest>` with its files and `entry.json`, which lists them with sizes and hashes and spells out
 //! what the digest stands for. It is made under another name and renamed when it is complete. Makers of the same entry take
-//! turns by locking a file beside it; the system releases the lock of one that dies.
+//! turns by locking a file beside it; the system releases the lock of one that dies. Another file beside it says when its bytes
+//! were last read and found right.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hash::{sha256, sha256_of_file};
+use crate::hash::{fingerprint, sha256, sha256_of_file};
 
 /// The file that makes a folder an entry.
 const ENTRY_FILE: &str = "entry.json";
@@ -64,8 +65,8 @@ impl Cache {
         Self { folder }
     }
 
-    /// The entry's folder, if it exists and its files have the sizes they were made with, and the same bytes if
-    /// `verify_hashes`.
+    /// The entry's folder, if it exists and its files have the bytes they were made with. They are read, which takes a second
+    /// for each gigabyte or so, when one of them was written to since they were read last, or if `verify_hashes`.
     ///
     /// A damaged entry counts as missing, with a warning in the log: everything here can be made again.
     pub(crate) fn find(&self, key: &Key, verify_hashes: bool) -> Option<PathBuf> {
@@ -112,6 +113,9 @@ impl Cache {
             }
             return Err(error);
         }
+        if let Ok(found) = contents(&entry).and_then(|contents| fingerprints(&entry, &contents)) {
+            note_seen(&entry, &found);
+        }
         Ok(entry)
     }
 }
@@ -148,19 +152,47 @@ fn seal(folder: &Path, key: &Key) -> std::io::Result<()> {
 }
 
 fn check(entry: &Path, verify_hashes: bool) -> std::result::Result<(), String> {
-    let text = fs::read_to_string(entry.join(ENTRY_FILE)).map_err(|error| format!("{ENTRY_FILE}: {error}"))?;
-    let contents: Contents = serde_json::from_str(&text).map_err(|error| format!("{ENTRY_FILE}: {error}"))?;
+    let contents = contents(entry)?;
+    let found = fingerprints(entry, &contents)?;
+    if !verify_hashes && fs::read_to_string(seen_file(entry)).is_ok_and(|seen| seen == found) {
+        return Ok(());
+    }
     for (name, wanted) in contents.files {
         let file = entry.join(&name);
         let bytes = fs::metadata(&file).map_err(|error| format!("{name}: {error}"))?.len();
         if bytes != wanted.bytes {
             return Err(format!("{name} has {bytes} bytes, not {}", wanted.bytes));
         }
-        if verify_hashes && sha256_of_file(&file).map_err(|error| format!("{name}: {error}"))? != wanted.sha256 {
+        if sha256_of_file(&file).map_err(|error| format!("{name}: {error}"))? != wanted.sha256 {
             return Err(format!("{name} was changed: its sha256 is not {}", wanted.sha256));
         }
     }
+    note_seen(entry, &found);
     Ok(())
+}
+
+fn contents(entry: &Path) -> std::result::Result<Contents, String> {
+    let text = fs::read_to_string(entry.join(ENTRY_FILE)).map_err(|error| format!("{ENTRY_FILE}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{ENTRY_FILE}: {error}"))
+}
+
+/// What shows that a file of the entry was written to.
+fn fingerprints(entry: &Path, contents: &Contents) -> std::result::Result<String, String> {
+    let files = contents.files.keys().map(String::as_str).chain([ENTRY_FILE]);
+    let of_file = |name| fingerprint(&entry.join(name)).map(|found| format!("{name}: {found}\n"));
+    files.map(|name| of_file(name).map_err(|error| format!("{name}: {error}"))).collect()
+}
+
+/// The file that holds the fingerprints of an entry when its bytes were right. It lies beside the entry.
+fn seen_file(entry: &Path) -> PathBuf {
+    entry.with_extension("seen")
+}
+
+fn note_seen(entry: &Path, fingerprints: &str) {
+    let file = seen_file(entry);
+    if let Err(error) = fs::write(&file, fingerprints) {
+        tracing::info!(file = %file.display(), %error, "cannot be written: the entry is read whenever it is opened");
+    }
 }
 
 fn remove(folder: &Path) -> std::io::Result<()> {
@@ -264,11 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_shows_in_the_hash() {
+    fn a_changed_byte_is_seen_and_bytes_are_read_only_after_a_change() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().to_owned());
         let entry = cache.make(&key("a"), write("content")).unwrap();
+        let modified = fs::metadata(entry.join("file")).unwrap().modified().unwrap();
         fs::write(entry.join("file"), "cOntent").unwrap();
+        // As a copy does that keeps the times.
+        File::options().write(true).open(entry.join("file")).unwrap().set_modified(modified).unwrap();
+        assert_eq!(cache.find(&key("a"), false), None);
+        // Only what was noted says that nothing changed since the bytes were read.
+        note_seen(&entry, &fingerprints(&entry, &contents(&entry).unwrap()).unwrap());
         assert_eq!(cache.find(&key("a"), false), Some(entry.clone()));
         assert_eq!(cache.find(&key("a"), true), None);
         cache.make(&key("a"), write("content")).unwrap();

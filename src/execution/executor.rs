@@ -133,6 +133,21 @@ impl Executor {
         }
     }
 
+    /// Runs the same batch on the host, or on every GPU as often as it takes to run it without a CUDA graph, to record one and to
+    /// replay it. The rows of each run, in their order.
+    ///
+    /// # Errors
+    /// Of the first run that fails; those of `stop`.
+    pub(crate) fn run_everywhere(&self, batch: impl Fn() -> Batch, stop: &Stop) -> Result<Vec<Rows>> {
+        match self {
+            Self::Host(host) => Ok(vec![host.run(&batch(), stop.cancel.as_ref(), Arena::Keep)?]),
+            Self::Gpu { workers, .. } => {
+                let runs = workers.iter().flat_map(|worker| std::iter::repeat_n(worker, 3));
+                runs.map(|worker| worker.submit(batch(), stop)?.wait()).collect()
+            }
+        }
+    }
+
     /// The least loaded GPU's worker; `None` on the host.
     ///
     /// # Errors

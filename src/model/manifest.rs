@@ -281,6 +281,11 @@ impl Manifest {
         [self.graph.file.as_str(), &self.graph.data_file, &self.tokenizer.file].into_iter().chain(golden)
     }
 
+    /// The paths of all files of the folder.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files().map(|file| self.folder.join(file))
+    }
+
     /// Compares the SHA-256 of every file in the folder with the manifest. Reads the whole model.
     ///
     /// # Errors

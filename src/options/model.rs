@@ -19,7 +19,7 @@ const MAX_THREADS: usize = 1024;
 /// options.provider = Provider::Cuda;
 /// options.gpu.device_ids = vec![0, 1];
 /// ```
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ModelOptions {
     /// Where the model runs. Default: the CPU. A provider that cannot be used is an error, never a silent run on the CPU.
@@ -39,8 +39,13 @@ pub struct ModelOptions {
     pub intra_threads: Option<usize>,
     /// Compare the SHA-256 of every file with the manifest. Default: false, since it reads the whole model.
     pub verify_hashes: bool,
-    /// Where [`prepare`](crate::prepare) writes and [`Embedder::open`](crate::Embedder::open) looks. `None`: the folder
-    /// `cache` in the model folder. CPU and TensorRT only.
+    /// Run the golden rows of the model folder when it opens, alone and in one batch, on every device, and refuse to open when
+    /// an embedding differs from its reference by more than the precision's [tolerance](crate::model::Precision::tolerance).
+    /// That takes some seconds with a model of 7B on a processor, and is done once: [`ModelOptions::cache`] remembers the
+    /// model's files, the library's build, the machine and the options. Default: true.
+    pub self_check: bool,
+    /// Where [`prepare`](crate::prepare) writes and [`Embedder::open`](crate::Embedder::open) looks, and where it is remembered
+    /// that a model was checked. `None`: the folder `cache` in the model folder.
     pub cache: Option<PathBuf>,
     /// Rearrange the weights for the processor with all threads instead of one, when the model opens. That is faster, but
     /// until it is done the pages of the weights file stay mapped beside the rearranged copy: resident memory shows twice the
@@ -56,6 +61,24 @@ pub struct ModelOptions {
     pub provider_options: Vec<(String, String)>,
 }
 
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            provider: Provider::default(),
+            gpu: GpuOptions::default(),
+            library: None,
+            provider_library: None,
+            intra_threads: None,
+            verify_hashes: false,
+            self_check: true,
+            cache: None,
+            parallel_prepacking: false,
+            low_memory: false,
+            provider_options: Vec::new(),
+        }
+    }
+}
+
 impl ModelOptions {
     /// The names of all options except those of [`ModelOptions::gpu`], which are [`GpuOptions::NAMES`].
     pub const NAMES: &'static [&'static str] = &[
@@ -64,6 +87,7 @@ impl ModelOptions {
         "provider_library",
         "intra_threads",
         "verify_hashes",
+        "self_check",
         "cache",
         "parallel_prepacking",
         "low_memory",
@@ -72,15 +96,16 @@ impl ModelOptions {
 
     /// The options that do not have their default and that the provider ignores, by name.
     pub fn ignored(&self) -> Vec<&'static str> {
-        // Without `..`, so that a new option cannot be forgotten here. All providers read the first three.
+        // Without `..`, so that a new option cannot be forgotten here. All providers read the first five.
         let Self {
             provider: _,
             library: _,
             verify_hashes: _,
+            self_check: _,
+            cache: _,
             gpu,
             provider_library,
             intra_threads,
-            cache,
             parallel_prepacking,
             low_memory,
             provider_options,
@@ -88,7 +113,6 @@ impl ModelOptions {
         let changed = [
             ("provider_library", provider_library.is_some()),
             ("intra_threads", intra_threads.is_some()),
-            ("cache", cache.is_some()),
             ("parallel_prepacking", *parallel_prepacking),
             ("low_memory", *low_memory),
             ("provider_options", !provider_options.is_empty()),
@@ -105,11 +129,17 @@ impl ModelOptions {
         options.gpu = self.gpu.only(reads);
         options.provider_library = options.provider_library.filter(|_| reads("provider_library"));
         options.intra_threads = options.intra_threads.filter(|_| reads("intra_threads"));
-        options.cache = options.cache.filter(|_| reads("cache"));
         options.parallel_prepacking &= reads("parallel_prepacking");
         options.low_memory &= reads("low_memory");
         options.provider_options.retain(|_| reads("provider_options"));
         options
+    }
+
+    /// The same options without those that have no influence on what is computed.
+    pub(crate) fn of_computation(&self) -> Self {
+        let (cache, library, provider_library) = (None, None, None);
+        let gpu = GpuOptions { device_ids: Vec::new(), stream: None, ..self.gpu.clone() };
+        Self { cache, library, provider_library, verify_hashes: false, gpu, ..self.clone() }
     }
 
     /// Checks every range that does not depend on the model, and that the provider reads what was set.
@@ -138,10 +168,9 @@ mod tests {
     #[test]
     fn an_option_that_the_provider_ignores_is_refused_by_name() {
         type Change = (&'static str, fn(&mut ModelOptions));
-        let change: [Change; 6] = [
+        let change: [Change; 5] = [
             ("intra_threads", |options| options.intra_threads = Some(2)),
             ("low_memory", |options| options.low_memory = true),
-            ("cache", |options| options.cache = Some("here".into())),
             ("provider_options", |options| options.provider_options = vec![("a".to_owned(), "b".to_owned())]),
             ("tf32", |options| options.gpu.tf32 = true),
             ("workspace", |options| options.gpu.workspace = Some(1)),
@@ -161,17 +190,16 @@ mod tests {
             };
             change.iter().filter_map(accepted).collect()
         };
-        assert_eq!(reads(Provider::Cpu), ["intra_threads", "low_memory", "cache"]);
+        assert_eq!(reads(Provider::Cpu), ["intra_threads", "low_memory"]);
         assert_eq!(reads(Provider::OpenVino), ["intra_threads", "provider_options"]);
         assert_eq!(reads(Provider::Cuda), ["provider_options", "tf32"]);
-        assert_eq!(reads(Provider::TensorRt), ["cache", "provider_options", "workspace"]);
+        assert_eq!(reads(Provider::TensorRt), ["provider_options", "workspace"]);
     }
 
     #[test]
     fn for_a_provider_only_what_it_reads_is_kept() {
         let mut all = ModelOptions { intra_threads: Some(2), low_memory: true, ..ModelOptions::default() };
         all.parallel_prepacking = true;
-        all.cache = Some("here".into());
         all.provider_options = vec![("a".to_owned(), "b".to_owned())];
         all.gpu.tf32 = true;
         all.gpu.sequence_buckets = vec![16];

@@ -114,7 +114,7 @@ pub(super) static CPU: ProviderSpec = ProviderSpec {
     is_gpu: false,
     minimum_version: MINIMUM_VERSION,
     remedy: "the library of PyPI's onnxruntime",
-    options: &["intra_threads", "cache", "parallel_prepacking", "low_memory"],
+    options: &["intra_threads", "parallel_prepacking", "low_memory"],
     prepares: Prepares::Graph,
     libraries: &[],
     refuses: |form| match (form.target, form.precision) {
@@ -183,7 +183,6 @@ pub(super) static TENSORRT: ProviderSpec = ProviderSpec {
     minimum_version: MINIMUM_VERSION,
     remedy: "the library of PyPI's onnxruntime-gpu",
     options: &[
-        "cache",
         "provider_options",
         "device_ids",
         "stream",
@@ -217,7 +216,6 @@ pub(super) static NV_TENSORRT_RTX: ProviderSpec = ProviderSpec {
     remedy: "the plugin of PyPI's onnxruntime-ep-nv-tensorrt-rtx-cu13",
     options: &[
         "provider_library",
-        "cache",
         "provider_options",
         "device_ids",
         "stream",

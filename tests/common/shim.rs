@@ -40,6 +40,8 @@ pub const FINITE: (&str, &str) = ("CUDA_SHIM_FRESH", "60");
 pub fn options(change: impl FnOnce(&mut GpuOptions)) -> ModelOptions {
     model_options(|options| {
         options.provider = Provider::Cuda;
+        // Nothing is computed on the shim.
+        options.self_check = false;
         change(&mut options.gpu);
     })
 }

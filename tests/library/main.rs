@@ -8,4 +8,5 @@ mod embedder;
 mod model_folder;
 mod numerics;
 mod prepare;
+mod self_check;
 mod tokens;

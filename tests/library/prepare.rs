@@ -95,6 +95,7 @@ fn a_damaged_prepared_graph_is_passed_over_and_made_again() {
     let middle = changed.len() / 2;
     changed[middle] ^= 1;
     fs::write(&data, changed).unwrap();
+    assert!(!opens(false), "its size is as before");
     assert!(!opens(true));
     assert_eq!(make(), entry);
     assert!(opens(true));

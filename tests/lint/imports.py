@@ -30,7 +30,7 @@ FLOORS = [
     ["execution"],
     ["cache"],
     ["pipeline"],
-    ["stream"],
+    ["self_check", "stream"],
     ["embedder"],
     ["prepare", "steps"],
     ["lib"],

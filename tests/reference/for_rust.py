@@ -5,7 +5,8 @@
 OUT/tokens.jsonl has one padded batch per line: {"max_length", "rows": [[instruction, text], ...], "input_ids",
 "attention_mask", "pool_mask"}. OUT/numerics/NAME, for each random model of the exporter's tests, has a model folder for
 each of FORMS, and rows.json with texts, PyTorch's embeddings and the bounds that the runtime's tests apply. Checkpoints
-are generated from their seeds; one that differs from the checkpoint PyTorch embedded with is an error.
+are generated from their seeds; one that differs from the checkpoint PyTorch embedded with is an error. OUT/unmasked is
+the mini model with its golden rows and attention to padding: what a provider computes that drops the row lengths.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "tests"))
 
+import onnx
 import questions
 import tolerances
 from committed import answer
 from nvembed_export.export import ExportOptions, export
 from packing import pack
 
+ROOT = Path(__file__).parents[2]
 TOKENS = Path(__file__).with_name("tokens.jsonl.xz")
 FORMS = {
     "fp32": {"precision": "fp32"},
@@ -69,6 +72,16 @@ def write_model(question: questions.Question, out: Path) -> None:
     (out / "rows.json").write_text(json.dumps(expected))
 
 
+def write_unmasked(out: Path) -> None:
+    """Write the mini model as a provider runs it that drops the last input of Attention, `nonpad_kv_seqlen`."""
+    export(ROOT / "models/nv-embed-mini", out, ExportOptions(precision="fp32"))
+    model = onnx.load(out / "model.onnx", load_external_data=False)
+    for node in model.graph.node:
+        if node.op_type == "Attention":
+            del node.input[3:]
+    onnx.save(model, out / "model.onnx")
+
+
 def main() -> None:
     """Write everything again."""
     out = Path(sys.argv[1])
@@ -78,6 +91,7 @@ def main() -> None:
     for question in [*questions.RANDOM.values(), questions.MISTRAL]:
         write_model(question, out / "numerics" / question.name)
     print(f"{len(questions.RANDOM) + 1} random models exported", file=sys.stderr)
+    write_unmasked(out / "unmasked")
 
 
 if __name__ == "__main__":

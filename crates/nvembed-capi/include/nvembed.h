@@ -13,7 +13,7 @@
 /// The version of the interface in this header; compare it with nvembed_abi_version().
 ///
 /// Each addition raises it by one. Nothing is removed or changed as long as the shared library is libnvembed.so.0.
-#define NVEMBED_ABI_VERSION 2
+#define NVEMBED_ABI_VERSION 3
 
 /// Success.
 #define NVEMBED_OK 0
@@ -302,8 +302,16 @@ nvembed_code nvembed_model_options_set_verify_hashes(struct nvembed_model_option
                                                      int32_t verify_hashes,
                                                      struct nvembed_error **error);
 
+/// Whether (not 0) to run the golden rows of the model folder when a model opens, alone and in one batch, and to refuse to open
+/// when an embedding is wrong. That is done once for each model, library, machine and options. Default: 1.
+///
+/// Thread-safe.
+nvembed_code nvembed_model_options_set_self_check(struct nvembed_model_options *options,
+                                                  int32_t self_check,
+                                                  struct nvembed_error **error);
+
 /// The folder where the command `nvembed prepare` stores optimized graphs and TensorRT engines, and where nvembed_model_open()
-/// looks for them. Not set, or of length 0: the folder `cache` in the model folder. CPU and TensorRT only.
+/// looks for them and remembers that it checked a model. Not set, or of length 0: the folder `cache` in the model folder.
 ///
 /// Thread-safe.
 nvembed_code nvembed_model_options_set_cache(struct nvembed_model_options *options,

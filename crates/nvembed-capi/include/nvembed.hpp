@@ -176,6 +176,7 @@ struct ModelOptions {
     std::string library;
     std::size_t intra_threads = 0;
     bool verify_hashes = false;
+    bool self_check = true;
     std::string cache;
     bool parallel_prepacking = false;
     bool low_memory = false;
@@ -342,6 +343,7 @@ public:
         then(nvembed_model_options_set_provider_library, options.provider_library.data(), options.provider_library.size());
         then(nvembed_model_options_set_intra_threads, options.intra_threads);
         then(nvembed_model_options_set_verify_hashes, std::int32_t{options.verify_hashes});
+        then(nvembed_model_options_set_self_check, std::int32_t{options.self_check});
         then(nvembed_model_options_set_cache, options.cache.data(), options.cache.size());
         then(nvembed_model_options_set_parallel_prepacking, std::int32_t{options.parallel_prepacking});
         then(nvembed_model_options_set_low_memory, std::int32_t{options.low_memory});

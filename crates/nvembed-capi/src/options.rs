@@ -225,8 +225,22 @@ pub unsafe extern "C" fn nvembed_model_options_set_verify_hashes(
     unsafe { set(options, error, |options| &mut options.verify_hashes, || Ok(verify_hashes != 0)) }
 }
 
+/// Whether (not 0) to run the golden rows of the model folder when a model opens, alone and in one batch, and to refuse to open
+/// when an embedding is wrong. That is done once for each model, library, machine and options. Default: 1.
+///
+/// Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvembed_model_options_set_self_check(
+    options: *mut nvembed_model_options,
+    self_check: i32,
+    error: *mut *mut nvembed_error,
+) -> nvembed_code {
+    // SAFETY: `error` is NULL or may be written.
+    unsafe { set(options, error, |options| &mut options.self_check, || Ok(self_check != 0)) }
+}
+
 /// The folder where the command `nvembed prepare` stores optimized graphs and TensorRT engines, and where nvembed_model_open()
-/// looks for them. Not set, or of length 0: the folder `cache` in the model folder. CPU and TensorRT only.
+/// looks for them and remembers that it checked a model. Not set, or of length 0: the folder `cache` in the model folder.
 ///
 /// Thread-safe.
 #[unsafe(no_mangle)]

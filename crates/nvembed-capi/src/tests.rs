@@ -127,6 +127,9 @@ fn every_setter_of_model_options_sets_its_field() {
         assert_eq!((provider, intra_threads), (Provider::TensorRt, Some(3)));
         assert_eq!((library, cache), (Some("lib".into()), Some("here".into())));
         assert!(verify_hashes && parallel_prepacking);
+        assert!(read().self_check);
+        assert_eq!(nvembed_model_options_set_self_check(options, 0, none), NVEMBED_OK);
+        assert!(!read().self_check);
         assert_eq!(read().provider_library, Some("plug".into()));
 
         assert_eq!(nvembed_model_options_set_provider_library(options, std::ptr::null(), 0, none), NVEMBED_OK);

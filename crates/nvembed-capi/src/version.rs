@@ -5,7 +5,7 @@ use std::ffi::c_char;
 /// The version of the interface in this header; compare it with nvembed_abi_version().
 ///
 /// Each addition raises it by one. Nothing is removed or changed as long as the shared library is libnvembed.so.0.
-pub const NVEMBED_ABI_VERSION: u32 = 2;
+pub const NVEMBED_ABI_VERSION: u32 = 3;
 
 /// Returns the interface version of the library. The library implements all headers of this version and older.
 ///

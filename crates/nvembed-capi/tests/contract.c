@@ -99,6 +99,7 @@ static void opening(const char *folder, const char *damaged) {
            "nvembed_model_options_set_intra_threads() must be 1 to 1024, got 1025");
     OK(nvembed_model_options_set_intra_threads(options, 1, &error));
     OK(nvembed_model_options_set_verify_hashes(options, 1, &error));
+    OK(nvembed_model_options_set_self_check(options, 1, &error));
     OK(nvembed_model_options_set_parallel_prepacking(options, 1, &error));
     OK(nvembed_model_options_set_low_memory(options, 1, &error));
     OK(nvembed_model_options_set_cache(options, "/no/such/cache", 14, &error));

@@ -113,6 +113,10 @@ class Machine:
     def on_shim(self) -> bool:
         return SHIM_NAME in self.gpu
 
+    def opening(self, *options: str) -> list[str]:
+        """Options that open a model: on the shim without the self-check, since nothing is computed there."""
+        return [*options, *(["--no-self-check"] if self.on_shim and "cpu" not in options else [])]
+
     def run(self, *command: object, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
         arguments = [str(part) for part in command]
         return subprocess.run(arguments, env=self.environment, capture_output=True, text=True, timeout=timeout)
@@ -153,7 +157,7 @@ def embeddings(machine: Machine, model: Path, *options: str) -> np.ndarray:
     scratch.mkdir(parents=True, exist_ok=True)
     source, out = scratch / "texts.jsonl", scratch / "out.npy"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts()))
-    machine.must(machine.nvembed, "embed", "--model", model, "--quiet", "-o", out, *options, source)
+    machine.must(machine.nvembed, "embed", "--model", model, "--quiet", "-o", out, *machine.opening(*options), source)
     return np.load(out)
 
 
@@ -209,7 +213,7 @@ def timing(machine: Machine, report: Report, model: Path, reference: Path, *opti
         if "--no-cuda-graphs" in options:
             machine.needs_cuda_graphs()
         must_exist(model)
-        command = [machine.nvembed, "bench", "--quiet", "--model", model, *machine.shapes, *options]
+        command = [machine.nvembed, "bench", "--quiet", "--model", model, *machine.shapes, *machine.opening(*options)]
         if machine.on_shim and machine.provider != "cpu":
             lines = machine.must(*command, "--dry-run").splitlines()
             raise Skipped(f"{ON_SHIM}; {len(lines)} shapes ran and were not timed")

@@ -47,7 +47,11 @@ pub(crate) struct OpenArguments {
     /// Compare every file's SHA-256 with the manifest first.
     #[arg(long)]
     verify_hashes: bool,
-    /// Where `nvembed prepare` keeps what it makes (cpu, tensorrt). Default: the folder cache in the model folder.
+    /// Open the model without running its golden rows, which is done once for each model, library, machine and options.
+    #[arg(long)]
+    no_self_check: bool,
+    /// Where `nvembed prepare` keeps what it makes, and where it is remembered that a model was checked. Default: the folder
+    /// cache in the model folder.
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Open faster, with all threads (cpu). Resident memory then shows up to twice the model until it is open.
@@ -87,6 +91,7 @@ impl OpenArguments {
         options.provider_library = self.provider_library.clone();
         options.intra_threads = self.intra_threads;
         options.verify_hashes = self.verify_hashes;
+        options.self_check = !self.no_self_check;
         options.cache = self.cache.clone();
         options.parallel_prepacking = self.parallel_prepacking;
         options.low_memory = self.low_memory;
@@ -140,7 +145,7 @@ pub(crate) fn keep_flags(command: &clap::Command) {
 /// What the command line calls an option of the library: its flag, or its plain name where the command has no such flag.
 pub(crate) fn flag(option: &str) -> String {
     let flag = match option {
-        "cuda_graphs" => "--no-cuda-graphs".to_owned(),
+        "cuda_graphs" | "self_check" => format!("--no-{}", option.replace('_', "-")),
         "provider_options" => "--provider-option".to_owned(),
         _ => format!("--{}", option.replace('_', "-")),
     };

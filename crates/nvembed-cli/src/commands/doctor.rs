@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// Execution provider: cpu, cuda, tensorrt, nv-tensorrt-rtx or openvino.
     #[arg(long, default_value_t = Provider::Cuda, value_name = "NAME", value_parser = parse::<Provider>)]
     provider: Provider,
+    /// Open the model without running its golden rows.
+    #[arg(long)]
+    no_self_check: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -47,6 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     options.provider = arguments.provider;
     options.library = arguments.library.library.clone();
     options.gpu = arguments.gpu.options();
+    options.self_check = !arguments.no_self_check;
     let mut findings = Vec::new();
     check_library(&options, &mut findings);
     if options.provider.is_gpu() {

@@ -156,6 +156,27 @@ fn verify_accepts_the_golden_embeddings_and_refuses_changed_ones() {
 }
 
 #[test]
+fn a_model_with_wrong_golden_rows_is_refused_and_one_without_any_is_warned_about() {
+    let model = crate::common::mini_copy();
+    let path = model.path().join("golden.json");
+    let mut golden: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    golden["rows"][0]["embedding"][0] = 1.0.into();
+    std::fs::write(&path, golden.to_string()).unwrap();
+    let embed = |switch: &[&str]| {
+        let output = run(nvembed().args(["embed", "-m"]).arg(model.path()).args(switch), b"a text\n");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = embed(&[]);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("the self-check failed") && said.contains("--no-self-check"), "{said}");
+    assert_eq!(embed(&["--no-self-check"]).0, Some(0));
+    crate::common::change_manifest(model.path(), "/golden", Value::Null);
+    let (code, said) = embed(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the folder has no golden rows"), "{said}");
+}
+
+#[test]
 fn the_model_card_is_compared_only_where_scores_were_published() {
     let output = nvembed().args(["verify", "--model-card", "-m"]).arg(mini("fp32")).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
