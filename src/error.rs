@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result type of this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -18,6 +19,7 @@ pub struct Error {
     /// Options are named in backticks, which [`Error::report`] replaces.
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    retry_after: Option<Duration>,
 }
 
 /// The class of an [`Error`]. Each has its own remedy and its own [code](ErrorKind::code).
@@ -46,8 +48,13 @@ pub enum ErrorKind {
     Device,
     /// The caller's [`CancelToken`](crate::CancelToken) ended the call.
     Cancelled,
-    /// The call's deadline passed before it finished.
+    /// The call's deadline passed before it finished, or will pass before it can.
     DeadlineExceeded,
+    /// A queue has no room for the request, or too much waits before it to meet its deadline. [`Error::retry_after`] estimates
+    /// when there is room.
+    Overloaded,
+    /// A queue was closed: it takes no more requests, or ended before this one ran.
+    Closed,
 }
 
 impl ErrorKind {
@@ -64,6 +71,8 @@ impl ErrorKind {
         Self::Cache,
         Self::Device,
         Self::DeadlineExceeded,
+        Self::Overloaded,
+        Self::Closed,
     ];
 
     /// The number of this kind outside of Rust, for example in the C interface. Never changed and never reused.
@@ -80,13 +89,15 @@ impl ErrorKind {
             Self::Cache => 9,
             Self::Device => 10,
             Self::DeadlineExceeded => 11,
+            Self::Overloaded => 12,
+            Self::Closed => 13,
         }
     }
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), source: None, retry_after: None }
     }
 
     /// The same error with its cause.
@@ -102,6 +113,11 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// When another attempt may succeed: an estimate, with [`ErrorKind::Overloaded`] only.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// The text and all of its causes in one line, with the names of options as the reader knows them.
@@ -212,6 +228,6 @@ mod tests {
     #[test]
     fn every_kind_has_a_code_of_its_own() {
         let codes: Vec<_> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
-        assert_eq!(codes, (1..=11).collect::<Vec<_>>());
+        assert_eq!(codes, (1..=13).collect::<Vec<_>>());
     }
 }

@@ -29,6 +29,10 @@ pub const NVEMBED_CACHE: i32 = 9;
 pub const NVEMBED_DEVICE: i32 = 10;
 /// The call's deadline passed before it finished.
 pub const NVEMBED_DEADLINE_EXCEEDED: i32 = 11;
+/// A queue has no room for the request, or too much waits before it to meet its deadline.
+pub const NVEMBED_OVERLOADED: i32 = 12;
+/// A queue was closed: it takes no more requests, or ended before this one ran.
+pub const NVEMBED_CLOSED: i32 = 13;
 /// The handle is NULL, closed, of another type, or not a handle at all.
 pub const NVEMBED_INVALID_HANDLE: i32 = 100;
 /// A required pointer is NULL.
@@ -64,6 +68,8 @@ pub extern "C" fn nvembed_code_name(code: nvembed_code) -> *const c_char {
         NVEMBED_CACHE => c"NVEMBED_CACHE",
         NVEMBED_DEVICE => c"NVEMBED_DEVICE",
         NVEMBED_DEADLINE_EXCEEDED => c"NVEMBED_DEADLINE_EXCEEDED",
+        NVEMBED_OVERLOADED => c"NVEMBED_OVERLOADED",
+        NVEMBED_CLOSED => c"NVEMBED_CLOSED",
         NVEMBED_INVALID_HANDLE => c"NVEMBED_INVALID_HANDLE",
         NVEMBED_NULL_POINTER => c"NVEMBED_NULL_POINTER",
         NVEMBED_INVALID_ARGUMENT => c"NVEMBED_INVALID_ARGUMENT",

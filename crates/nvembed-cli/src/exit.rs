@@ -99,7 +99,12 @@ fn code(kind: ErrorKind) -> u8 {
         ErrorKind::Input | ErrorKind::TooLong => 3,
         ErrorKind::Model => 4,
         ErrorKind::Library | ErrorKind::Provider => 5,
-        ErrorKind::Inference | ErrorKind::Device | ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => 6,
+        ErrorKind::Inference
+        | ErrorKind::Device
+        | ErrorKind::Cancelled
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::Overloaded
+        | ErrorKind::Closed => 6,
         ErrorKind::Cache => 7,
         _ => 1,
     }
