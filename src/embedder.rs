@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::batch::Shape;
 use crate::cache::{Entry, Place};
-use crate::embeddings::Embeddings;
+use crate::embeddings::{Dtype, Embeddings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::gpu::DeviceEmbeddings;
 use crate::execution::{Executor, Opening};
@@ -117,6 +117,11 @@ impl Embedder {
                 "the model is open on {provider}: open it with a GPU `provider` to keep rows on a GPU"
             ));
         };
+        if options.dimensions.is_some() || !matches!(options.dtype, Dtype::F32 | Dtype::F16) {
+            return refuse(
+                "rows on a GPU are as the graph returns them: leave `dimensions` and `dtype` out".to_owned(),
+            );
+        }
         let encodings = self.pipeline.encode_all(prompts, options)?;
         let lengths = encodings.iter().map(|encoding| encoding.ids().len());
         let (rows, length, tokens) = (encodings.len(), lengths.clone().max().unwrap_or(0), lengths.sum());
@@ -155,7 +160,7 @@ impl Embedder {
     /// # fn all(embedder: &Embedder, lines: impl Iterator<Item = String>) -> nvembed::Result<()> {
     /// let prompts = lines.map(Prompt::passage).enumerate();
     /// for (number, embedding) in embedder.embed_iter(prompts, &EmbedOptions::default())? {
-    ///     println!("{number}: {:?}", embedding?.values);
+    ///     println!("{number}: {:?}", embedding?.values.to_f32());
     /// }
     /// # Ok(())
     /// # }

@@ -79,7 +79,7 @@ pub use half;
 pub use ndarray;
 
 pub use embedder::Embedder;
-pub use embeddings::{Dtype, Embedding, Embeddings, Rows, Stats};
+pub use embeddings::{Dtype, Embedding, Embeddings, Row, Rows, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use options::{CancelToken, EmbedOptions, ModelOptions, SpecialTokens, Truncation};
 pub use prepare::prepare;

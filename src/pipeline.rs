@@ -28,7 +28,7 @@ impl Pipeline {
     /// # Errors
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an option out of range.
     pub(crate) fn check(&self, options: &EmbedOptions) -> Result<usize> {
-        options.resolve(self.max_length)
+        options.resolve(self.max_length, self.dim)
     }
 
     /// Tokenizes. The outer error is of the options, each inner one of its prompt.
@@ -52,7 +52,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Call::start`].
     pub(crate) fn start(&self, encodings: Vec<Encoding>, options: &EmbedOptions, start: Instant) -> Result<Call<'_>> {
-        Call::start(&self.executor, encodings, self.dim, options, start)
+        Call::start(&self.executor, encodings, options.form(self.dim), options, start)
     }
 
     /// Whether runs go on by themselves while the caller tokenizes.

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use crate::batch::{Batch, Shape};
 use crate::cache::{Entry, Place};
-use crate::embeddings::Rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::Opening;
 use crate::model::{Deviation, Golden, GoldenRow, Precision, Tolerance};
@@ -103,10 +102,7 @@ impl<'o> SelfCheck<'o> {
         let encodings: Vec<&Encoding> = rows.iter().map(|(_, encoding)| encoding).collect();
         let stop = EmbedOptions::default().stop();
         for output in pipeline.executor.run_everywhere(|| Batch::new(&encodings), &stop)? {
-            let found = match output {
-                Rows::F32(rows) => rows,
-                Rows::F16(rows) => rows.mapv(f32::from),
-            };
+            let found = output.to_f32();
             if found.dim() != (rows.len(), pipeline.dim) {
                 let message =
                     format!("the graph returned shape {:?}, expected {:?}", found.dim(), (rows.len(), pipeline.dim));

@@ -2,7 +2,7 @@
 
 use crate::batch::{Batch, Plan, RUN_COST_ON_CPU, Shape};
 use crate::embedder::Embedder;
-use crate::embeddings::{Dtype, Embeddings, Rows};
+use crate::embeddings::{Dtype, Embeddings, Form, Rows};
 use crate::error::Result;
 use crate::model::Layout;
 use crate::options::EmbedOptions;
@@ -48,7 +48,7 @@ pub fn plan(lengths: &[usize], max_tokens: usize, max_rows: usize) -> usize {
 /// [`ErrorKind::Inference`](crate::ErrorKind::Inference) for a number that is not finite.
 pub fn collect(output: &Rows, wanted: Dtype) -> Result<Embeddings> {
     let (rows, dim) = output.shape();
-    let mut embeddings = Embeddings::with_shape(rows, dim, wanted);
+    let mut embeddings = Embeddings::new(rows, Form { dtype: wanted, graph_dim: dim, dim });
     embeddings.set(&(0..rows).collect::<Vec<_>>(), output)?;
     Ok(embeddings)
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::executor::{Executor, Submitted};
 use super::host::Arena;
 use crate::batch::{BATCH_TOKENS_ON_CPU, Batch, Plan};
-use crate::embeddings::{Embeddings, Stats};
+use crate::embeddings::{Embeddings, Form, Stats};
 use crate::error::Result;
 use crate::options::{EmbedOptions, Stop};
 use crate::tokenize::Encoding;
@@ -34,7 +34,7 @@ impl<'e> Call<'e> {
     pub(crate) fn start(
         executor: &'e Executor,
         encodings: Vec<Encoding>,
-        dim: usize,
+        form: Form,
         options: &EmbedOptions,
         start: Instant,
     ) -> Result<Self> {
@@ -44,7 +44,7 @@ impl<'e> Call<'e> {
         let stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
         let mut call = Self {
             executor,
-            embeddings: Embeddings::with_shape(encodings.len(), dim, options.dtype),
+            embeddings: Embeddings::new(encodings.len(), form),
             encodings,
             batches: plan.into_batches().into_iter(),
             has_long_row: lengths.iter().any(|length| *length > BATCH_TOKENS_ON_CPU),

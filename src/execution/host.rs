@@ -163,7 +163,8 @@ impl Host {
             outcome.map_err(|error| cancel.and_then(|token| token.check().err()).unwrap_or_else(|| failed(error)))?;
         match self.dtype {
             Dtype::F16 => rows::<f16>(&outputs[0]).map(Rows::F16),
-            Dtype::F32 => rows::<f32>(&outputs[0]).map(Rows::F32),
+            // Graphs return floats of either kind.
+            _ => rows::<f32>(&outputs[0]).map(Rows::F32),
         }
         .map_err(failed)
     }

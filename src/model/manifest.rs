@@ -255,7 +255,7 @@ impl Manifest {
         let dim = Dim::Fixed(i64::try_from(self.dim()).unwrap_or(i64::MAX));
         let dtype = match self.output_dtype() {
             Dtype::F16 => "float16",
-            Dtype::F32 => "float32",
+            _ => "float32",
         };
         (inputs, vec![spec("embeddings", dtype, vec![free(&Axis::Batch), dim])])
     }
@@ -268,7 +268,7 @@ impl Manifest {
         }
     }
 
-    /// The dtype of the graph's output.
+    /// The dtype of the graph's output: [`Dtype::F32`] or [`Dtype::F16`].
     pub fn output_dtype(&self) -> Dtype {
         match (self.precision, self.quantization.map(|quantization| quantization.activations)) {
             (Precision::Fp16, _) | (_, Some(Activations::Float16)) => Dtype::F16,

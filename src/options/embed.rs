@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use super::cancel::{CancelToken, Stop};
-use crate::embeddings::Dtype;
+use crate::embeddings::{Dtype, Form};
 use crate::error::{Error, Result, by_name, in_range};
 
 /// The most padded tokens per batch that a call may ask for: 2²⁰.
@@ -44,8 +44,11 @@ pub struct EmbedOptions {
     /// When to give up. Checked before each batch, and during a run on a GPU; a run on the CPU that has started finishes
     /// first. Default: never.
     pub deadline: Option<Instant>,
-    /// Element type of the returned embeddings. A stream always yields 32-bit floats, rounded to this type.
+    /// Element type of the returned embeddings.
     pub dtype: Dtype,
+    /// How many of the embedding's numbers are returned: the first ones, brought back to unit length. `None`: all D. NV-Embed
+    /// was not trained for it (it is no "Matryoshka" model), so measure what it costs on your texts.
+    pub dimensions: Option<usize>,
     /// Ends the call early, from another thread. A stream then yields the error for every remaining prompt.
     pub cancel: Option<CancelToken>,
 }
@@ -61,6 +64,7 @@ impl Default for EmbedOptions {
             window: 1024,
             deadline: None,
             dtype: Dtype::default(),
+            dimensions: None,
             cancel: None,
         }
     }
@@ -77,14 +81,15 @@ impl EmbedOptions {
         "window",
         "deadline",
         "dtype",
+        "dimensions",
         "cancel",
     ];
 
-    /// Checks every range and returns the row limit in force, in token ids.
+    /// Checks every range and returns the row limit in force, in token ids. `dim` is the model's D.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) naming the value and its limits.
-    pub(crate) fn resolve(&self, model_max_length: usize) -> Result<usize> {
+    pub(crate) fn resolve(&self, model_max_length: usize, dim: usize) -> Result<usize> {
         let max_length = self.max_length.unwrap_or(model_max_length);
         in_range("`max_length`", max_length, 1, model_max_length)?;
         if let Some(max_batch_tokens) = self.max_batch_tokens {
@@ -92,7 +97,15 @@ impl EmbedOptions {
         }
         in_range("`max_batch_size`", self.max_batch_size, 1, MAX_BATCH_SIZE)?;
         in_range("`window`", self.window, 1, MAX_BATCH_TOKENS)?;
+        if let Some(dimensions) = self.dimensions {
+            in_range("`dimensions`", dimensions, 1, dim)?;
+        }
         Ok(max_length)
+    }
+
+    /// What becomes of the graph's rows of `graph_dim` numbers.
+    pub(crate) fn form(&self, graph_dim: usize) -> Form {
+        Form { dtype: self.dtype, graph_dim, dim: self.dimensions.unwrap_or(graph_dim) }
     }
 
     /// When the call has to end before it is done.
@@ -110,6 +123,8 @@ pub enum Truncation {
     Reference,
     /// Cut it on the right, and make the last id `</s>`.
     KeepEos,
+    /// Leave out the start of the text. `<s>`, the instruction, the end of the text and the closing `</s>` are kept.
+    Start,
     /// Refuse it with [`ErrorKind::TooLong`](crate::ErrorKind::TooLong).
     Error,
 }
@@ -127,13 +142,14 @@ pub enum SpecialTokens {
 
 impl Truncation {
     /// Every policy.
-    pub const ALL: &'static [Self] = &[Self::Reference, Self::KeepEos, Self::Error];
+    pub const ALL: &'static [Self] = &[Self::Reference, Self::KeepEos, Self::Start, Self::Error];
 
-    /// `reference`, `keep-eos` or `error`.
+    /// `reference`, `keep-eos`, `start` or `error`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reference => "reference",
             Self::KeepEos => "keep-eos",
+            Self::Start => "start",
             Self::Error => "error",
         }
     }
@@ -198,7 +214,7 @@ mod tests {
         }
         let error = "left".parse::<Truncation>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Option);
-        assert_eq!(error.to_string(), "`truncation` must be one of reference, keep-eos, error, got \"left\"");
+        assert_eq!(error.to_string(), "`truncation` must be one of reference, keep-eos, start, error, got \"left\"");
     }
 
     #[test]

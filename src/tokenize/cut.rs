@@ -19,6 +19,8 @@ pub(super) struct Cutter {
     /// Characters that are next to each other in a piece of the vocabulary, or in a special token: special tokens are found
     /// before anything else, and must not be cut in two either.
     neighbours: HashSet<(char, char)>,
+    /// The bytes of the longest special token.
+    longest_special: usize,
 }
 
 impl Cutter {
@@ -49,7 +51,16 @@ impl Cutter {
         }
         let pairs = |piece: &String| -> Vec<_> { piece.chars().zip(piece.chars().skip(1)).collect() };
         let neighbours = vocabulary.keys().flat_map(pairs).map(|(left, right)| (spaced(left), spaced(right))).collect();
-        Some(Self { neighbours })
+        let longest_special = added.values().map(|token| token.content.len()).max().unwrap_or(0);
+        Some(Self { neighbours, longest_special })
+    }
+
+    /// The text just before a boundary: at least one character, and room for a special token, which the tokenizer starts anew
+    /// after.
+    pub(super) fn before<'t>(&self, text: &'t str, boundary: usize) -> &'t str {
+        let from = boundary.saturating_sub(self.longest_special.max(1));
+        let from = (0..=from).rev().find(|index| text.is_char_boundary(*index)).unwrap_or(0);
+        &text[from..boundary]
     }
 
     /// The first place at or after byte `from` where `text` can be cut, as a byte index inside the text; `None` if there is

@@ -59,7 +59,7 @@ fn the_start_of_a_long_text_has_the_ids_of_the_whole() {
         for instruction in ["", "Instruct: find\nQuery: "] {
             let prompt = Prompt::with_instruction(instruction, &*text);
             for max_length in [1, 2, 3, 17, 64, 100, 255, 256, 1000, 3000] {
-                let (ids, truncated) = tokenizer.ids(&prompt, limits(max_length)).unwrap();
+                let (ids, truncated) = tokenizer.ids(&prompt, 0, limits(max_length)).unwrap();
                 assert!(ids == whole(&tokenizer, &prompt, max_length), "max_length {max_length}: {:?}", &text[..20]);
                 assert_eq!(ids.len(), max_length);
                 assert!(truncated);
@@ -96,7 +96,7 @@ fn a_cut_text_that_almost_fits_is_not_called_truncated() {
         let prompt = Prompt::passage(&*text);
         let length = whole(&tokenizer, &prompt, usize::MAX).len();
         for (max_length, expected) in [(length - 1, true), (length, false), (length + 1, false)] {
-            let (ids, truncated) = tokenizer.ids(&prompt, limits(max_length)).unwrap();
+            let (ids, truncated) = tokenizer.ids(&prompt, 0, limits(max_length)).unwrap();
             assert_eq!((ids.len(), truncated), (length.min(max_length), expected));
         }
     }
@@ -108,12 +108,59 @@ fn a_text_of_50_megabytes_costs_no_more_than_what_is_kept() {
     let text = "Sphinx of black quartz, judge my vow; 漢字 too. ".repeat(1 << 20);
     assert!(text.len() > 50_000_000);
     TOKENIZED_BYTES.set(0);
-    let (ids, truncated) = tokenizer.ids(&Prompt::passage(&*text), limits(512)).unwrap();
+    let (ids, truncated) = tokenizer.ids(&Prompt::passage(&*text), 0, limits(512)).unwrap();
     assert!(truncated);
     let kept = tokenizer.parsing.decode(&ids, true).unwrap().len();
-    let tokenized = TOKENIZED_BYTES.get();
+    let tokenized = TOKENIZED_BYTES.replace(0);
     assert!(tokenized <= 4 * kept, "tokenized {tokenized} bytes to keep {kept}");
+    let from_the_end = Limits { truncation: Truncation::Start, ..limits(512) };
+    assert!(tokenizer.ids(&Prompt::passage(&*text), 0, from_the_end).unwrap().1);
+    let tokenized = TOKENIZED_BYTES.get();
+    assert!(tokenized <= 8 * kept, "tokenized {tokenized} bytes to keep {kept} of the end");
     assert_eq!(ids, whole(&tokenizer, &Prompt::passage(&text[..100_000]), 512));
+}
+
+#[test]
+fn without_their_start_long_texts_have_the_last_ids_of_the_whole() {
+    let tokenizer = tokenizer();
+    for text in long_texts() {
+        for instruction in ["", "Instruct: find\nQuery: "] {
+            let prompt = Prompt::with_instruction(instruction, &*text);
+            let n = tokenizer.instruction_tokens(instruction, limits(4000)).unwrap();
+            for special_tokens in [SpecialTokens::Parse, SpecialTokens::Literal] {
+                let whole = tokenizer.ids_of_whole(&prompt, special_tokens).unwrap();
+                for max_length in [n + 1, n + 2, n + 17, 64, 100, 256, 1000, 3000, whole.len() - 1] {
+                    let limits = Limits { max_length, truncation: Truncation::Start, special_tokens };
+                    let (ids, truncated) = tokenizer.ids(&prompt, n, limits).unwrap();
+                    let kept = n.max(1);
+                    assert!(truncated);
+                    assert_eq!(ids.len(), max_length);
+                    assert_eq!(ids[..kept], whole[..kept]);
+                    let end = &whole[whole.len() - (max_length - kept)..];
+                    assert!(ids[kept..] == *end, "max_length {max_length}: {:?}", &text[text.len() - 20..]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn at_every_boundary_the_ids_behind_it_are_the_last_ids_of_the_whole() {
+    let tokenizer = tokenizer();
+    let cutter = tokenizer.cutter.as_ref().unwrap();
+    let ids = |text: &str| tokenizer.parsing.encode_fast(text, true).unwrap().get_ids().to_vec();
+    let specials = "in <unk> and<unk>, or k>x <unk>or </s>\u{2581}x</s> y".to_owned();
+    for text in long_texts().into_iter().map(|text| text.chars().take(1500).collect()).chain([specials]) {
+        let text: String = text;
+        let whole = ids(&text);
+        let mut from = 1;
+        while let Some(start) = cutter.boundary(&text, from) {
+            let before = cutter.before(&text, start);
+            let end = ids(&text[start - before.len()..]).split_off(ids(before).len());
+            assert!(whole.ends_with(&end), "cut at {start} of {:?}", &text[..start.min(80)]);
+            from = start + 1;
+        }
+    }
 }
 
 #[test]
@@ -122,7 +169,7 @@ fn a_stretch_without_a_safe_place_is_tokenized_whole() {
     let text = "a".repeat(100_000);
     let prompt = Prompt::passage(&*text);
     assert!(tokenizer.ids_of_start(&prompt, limits(512)).unwrap().is_none());
-    assert_eq!(tokenizer.ids(&prompt, limits(512)).unwrap().0, whole(&tokenizer, &prompt, 512));
+    assert_eq!(tokenizer.ids(&prompt, 0, limits(512)).unwrap().0, whole(&tokenizer, &prompt, 512));
 }
 
 #[test]
@@ -136,6 +183,10 @@ fn truncation_policies_differ_only_in_the_end() {
     assert_ne!(reference.ids()[5], 2);
     assert_eq!(keep_eos.ids()[5], 2);
     assert_eq!(reference.ids()[..5], keep_eos.ids()[..5]);
+    let start = with(Truncation::Start).unwrap();
+    let whole = encode_one(&tokenizer, &prompt, limits(99)).unwrap();
+    assert!(start.truncated());
+    assert_eq!(start.ids(), [&whole.ids()[..1], &whole.ids()[whole.ids().len() - 5..]].concat());
     let error = with(Truncation::Error).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLong);
     assert!(error.to_string().contains("more than 6 tokens"), "{error}");

@@ -77,7 +77,7 @@ impl Tokenizer {
         let one = |prompt: &Prompt<'_>| -> Result<Encoding> {
             let counts = counts.as_ref().map_err(Error::clone)?;
             let instruction_tokens = counts.get(prompt.instruction()).copied().unwrap_or(0);
-            let (ids, truncated) = self.ids(prompt, limits)?;
+            let (ids, truncated) = self.ids(prompt, instruction_tokens, limits)?;
             Encoding::new(ids, instruction_tokens, truncated)
         };
         if in_parallel { prompts.par_iter().map(one).collect() } else { prompts.iter().map(one).collect() }
@@ -97,32 +97,48 @@ impl Tokenizer {
         Ok(ids.len() - 1)
     }
 
-    /// The ids of one prompt, at most `max_length`, and whether some were cut off.
-    fn ids(&self, prompt: &Prompt<'_>, limits: Limits) -> Result<(Vec<u32>, bool)> {
+    /// The ids of one prompt, at most `max_length`, and whether some were cut off. `instruction_tokens` ids at the start are the
+    /// instruction's.
+    fn ids(&self, prompt: &Prompt<'_>, instruction_tokens: usize, limits: Limits) -> Result<(Vec<u32>, bool)> {
         let Limits { max_length, truncation, special_tokens } = limits;
-        let mut ids = match self.ids_of_start(prompt, limits)? {
+        let start = self.ids_of_start(prompt, limits)?;
+        let is_whole = start.is_none();
+        let mut ids = match start {
             Some(ids) => ids,
             None => self.ids_of_whole(prompt, special_tokens)?,
         };
-        let truncated = ids.len() > max_length;
-        if truncated {
-            match truncation {
-                Truncation::Reference => ids.truncate(max_length),
-                Truncation::KeepEos => {
-                    ids.truncate(max_length);
-                    if let Some(last) = ids.last_mut() {
-                        *last = self.eos;
-                    }
-                }
-                Truncation::Error => {
-                    return Err(Error::new(
-                        ErrorKind::TooLong,
-                        format!("the text has more than {max_length} tokens, the limit (`max_length`)"),
-                    ));
+        if ids.len() <= max_length {
+            return Ok((ids, false));
+        }
+        match truncation {
+            Truncation::Reference => ids.truncate(max_length),
+            Truncation::KeepEos => {
+                ids.truncate(max_length);
+                if let Some(last) = ids.last_mut() {
+                    *last = self.eos;
                 }
             }
+            Truncation::Start => {
+                // The instruction's length does not count `<s>`, which stays too where there is no instruction.
+                let kept = instruction_tokens.max(1).min(max_length);
+                let wanted = max_length - kept;
+                let end = if is_whole { None } else { self.ids_of_end(prompt, wanted, special_tokens)? };
+                let mut end = match end {
+                    Some(ids) => ids,
+                    None if is_whole => ids.split_off(kept),
+                    None => self.ids_of_whole(prompt, special_tokens)?.split_off(kept),
+                };
+                ids.truncate(kept);
+                ids.extend(end.drain(end.len() - wanted..));
+            }
+            Truncation::Error => {
+                return Err(Error::new(
+                    ErrorKind::TooLong,
+                    format!("the text has more than {max_length} tokens, the limit (`max_length`)"),
+                ));
+            }
         }
-        Ok((ids, truncated))
+        Ok((ids, true))
     }
 
     fn ids_of_whole(&self, prompt: &Prompt<'_>, special_tokens: SpecialTokens) -> Result<Vec<u32>> {
@@ -134,6 +150,33 @@ impl Tokenizer {
                 ids.push(self.eos);
                 Ok(ids)
             }
+        }
+    }
+
+    /// At least the last `wanted` ids of a long text, from only its end; `None` when the whole has to be tokenized.
+    ///
+    /// The mirror image of [`Self::ids_of_start`]: at a safe place, what is behind is tokenized as if what is before were not
+    /// there. Except for the marker of a space that the tokenizer puts in front of everything: so what is tokenized begins a
+    /// little before that place, and its ids are left out again.
+    fn ids_of_end(
+        &self,
+        prompt: &Prompt<'_>,
+        wanted: usize,
+        special_tokens: SpecialTokens,
+    ) -> Result<Option<Vec<u32>>> {
+        let (Some(cutter), text) = (&self.cutter, prompt.text()) else { return Ok(None) };
+        let mut bytes = wanted.saturating_mul(BYTES_PER_ID);
+        loop {
+            let from = text.len().checked_sub(bytes).filter(|from| *from > 0);
+            let Some(start) = from.and_then(|from| cutter.boundary(text, from)) else { return Ok(None) };
+            let before = cutter.before(text, start);
+            let end = Prompt::passage(&text[start - before.len()..]);
+            let of_end =
+                self.ids_of_whole(&end, special_tokens)?.split_off(self.raw_ids(before, special_tokens)?.len());
+            if of_end.len() >= wanted {
+                return Ok(Some(of_end));
+            }
+            bytes = bytes.saturating_mul(2).max(BYTES_PER_ID);
         }
     }
 

@@ -204,6 +204,9 @@ fn rows_stay_on_the_device_until_they_are_dropped() {
         assert_ne!(first.device_pointer(), second.device_pointer());
         let error = hold(&["a text", "another"]).unwrap_err();
         assert!(error.kind() == ErrorKind::Device && error.to_string().contains("buffer_sets"), "{error}");
+        for refused in [embed_options(|o| o.dimensions = Some(3)), embed_options(|o| o.dtype = Dtype::Int8)] {
+            assert_eq!(embedder.embed_on_device(&passages(&["x"]), &refused).unwrap_err().kind(), ErrorKind::Option);
+        }
         embed(&embedder, &["one"]).unwrap();
         let address = first.device_pointer();
         drop(first);

@@ -129,6 +129,44 @@ fn truncated_texts_are_reported_row_by_row() {
 }
 
 #[test]
+fn a_stream_and_a_call_return_the_same_rows_in_every_type_and_width() {
+    let (embedder, prompts) = (open("fp32"), prompts());
+    let whole = embed(&embedder, &prompts, &EmbedOptions::default());
+    for &dtype in Dtype::ALL {
+        for dimensions in [None, Some(1), Some(37), Some(256)] {
+            let options = embed_options(|options| (options.dtype, options.dimensions) = (dtype, dimensions));
+            let embeddings = embedder.embed(&prompts, &options).unwrap();
+            let dim = dimensions.unwrap_or(256);
+            assert_eq!((embeddings.rows().shape(), embeddings.dim()), ((60, dim), dim));
+            assert_eq!(embeddings.rows().dtype(), dtype);
+            let stream = embedder.embed_iter(prompts.iter().cloned().enumerate(), &options).unwrap();
+            for (index, row) in stream {
+                assert_eq!(row.unwrap().values, embeddings.rows().row(index), "{dtype}, {dimensions:?}, row {index}");
+            }
+            // Half a step of the largest number's 127th, or the eleven bits of a half; a sign says only which way.
+            let found = embeddings.to_f32();
+            for (row, wide) in found.rows().into_iter().zip(whole.rows()) {
+                let cut = wide.slice(ndarray::s![..dim]).to_owned();
+                let cut = &cut / cut.dot(&cut).sqrt();
+                let largest = cut.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+                for (found, value) in row.iter().zip(&cut) {
+                    match dtype {
+                        Dtype::Int8 => assert!((found - value).abs() <= 0.501 * largest / 127.0),
+                        Dtype::Binary => assert_eq!(*found > 0.0, *value > 0.0),
+                        _ => assert!((found - value).abs() <= 5e-4 * value.abs() + 1e-7, "{found} for {value}"),
+                    }
+                }
+            }
+        }
+    }
+    for dimensions in [0, 257] {
+        let options = embed_options(|options| options.dimensions = Some(dimensions));
+        let error = embedder.embed(&prompts, &options).unwrap_err();
+        assert_eq!(error.to_string(), format!("`dimensions` must be 1 to 256, got {dimensions}"));
+    }
+}
+
+#[test]
 fn half_precision_output_is_the_rounded_one() {
     let prompts = prompts();
     for precision in ["fp32", "fp16"] {
@@ -204,7 +242,8 @@ fn an_endless_stream_is_embedded_with_bounded_reading_ahead() {
         assert_eq!(*number, index);
         let row = row.as_ref().unwrap();
         let gap = |(one, other): (&f32, &f32)| (one - other).abs();
-        let worst = row.values.iter().zip(&rows[index % 7].1.as_ref().unwrap().values).map(gap).fold(0.0, f32::max);
+        let (row, first) = (row.values.to_f32(), rows[index % 7].1.as_ref().unwrap().values.to_f32());
+        let worst = row.iter().zip(&first).map(gap).fold(0.0, f32::max);
         assert!(worst <= BATCH_INVARIANCE, "row {index}: {worst}");
     }
 }

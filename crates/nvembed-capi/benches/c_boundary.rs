@@ -56,6 +56,7 @@ fn embed_in_c(model: *const nvembed_model, texts: &[String], rows: &mut [f32]) {
         memory: NVEMBED_MEMORY_HOST,
         token_counts: std::ptr::null_mut(),
         truncated: std::ptr::null_mut(),
+        scales: std::ptr::null_mut(),
     };
     let (none, no_error) = (std::ptr::null(), std::ptr::null_mut());
     // SAFETY: the prompts and the output describe memory that lives during the call.

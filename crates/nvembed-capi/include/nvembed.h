@@ -51,6 +51,12 @@
 /// The call's deadline passed before it finished.
 #define NVEMBED_DEADLINE_EXCEEDED 11
 
+/// A queue has no room for the request, or too much waits before it to meet its deadline.
+#define NVEMBED_OVERLOADED 12
+
+/// A queue was closed: it takes no more requests, or ended before this one ran.
+#define NVEMBED_CLOSED 13
+
 /// The handle is NULL, closed, of another type, or not a handle at all.
 #define NVEMBED_INVALID_HANDLE 100
 
@@ -84,6 +90,9 @@
 /// Refuse a text that is too long with NVEMBED_TOO_LONG.
 #define NVEMBED_TRUNCATION_ERROR 2
 
+/// Leave out the start of a text that is too long. `<s>`, the instruction, the end of the text and the closing `</s>` are kept.
+#define NVEMBED_TRUNCATION_START 3
+
 /// Read a literal `<s>`, `</s>` or `<unk>` in a prompt as the special token. NVIDIA's code does the same.
 #define NVEMBED_SPECIAL_TOKENS_PARSE 0
 
@@ -116,6 +125,14 @@
 
 /// Elements are 16-bit floats (IEEE half precision): `data` is a uint16_t *.
 #define NVEMBED_F16 1
+
+/// Elements are 8-bit integers, -127 to 127: `data` is an int8_t *. `scales` gets what each row has to be multiplied by; cosine
+/// similarity does not need it, a dot product does.
+#define NVEMBED_INT8 2
+
+/// Elements are bytes of eight bits, 1 for a number greater than 0, the first number in the most significant bit: `data` is a
+/// uint8_t *. A row has ⌈dimension / 8⌉ elements; the last one is filled up with zeros.
+#define NVEMBED_BINARY 3
 
 /// `data` is host memory. nvembed_embed_on_device() leaves rows on a GPU.
 #define NVEMBED_MEMORY_HOST 0
@@ -187,12 +204,13 @@ typedef struct nvembed_output {
   size_t struct_size;
   /// Row i of the result starts at element i * row_stride. Aligned to an element.
   void *data;
-  /// The number of elements that `data` has room for: at least (rows - 1) * row_stride + dimension.
+  /// The number of elements that `data` has room for: at least (rows - 1) * row_stride + the elements of a row. A row has as
+  /// many elements as the dimension, or as nvembed_embed_options_set_dimensions() says; of NVEMBED_BINARY, an eighth of them.
   size_t capacity;
-  /// Elements from the start of one row to the next, at least the dimension; 0 means the dimension. The gap between rows is
+  /// Elements from the start of one row to the next, at least those of a row; 0 means those of a row. The gap between rows is
   /// not written.
   size_t row_stride;
-  /// NVEMBED_F32 or NVEMBED_F16.
+  /// NVEMBED_F32, NVEMBED_F16, NVEMBED_INT8 or NVEMBED_BINARY.
   int32_t dtype;
   /// NVEMBED_MEMORY_HOST.
   int32_t memory;
@@ -200,6 +218,8 @@ typedef struct nvembed_output {
   size_t *token_counts;
   /// NULL, or an array with one number per row: 1 if tokens were cut off, else 0.
   uint8_t *truncated;
+  /// NULL, or with NVEMBED_INT8 an array with one number per row: what the row has to be multiplied by.
+  float *scales;
 } nvembed_output;
 
 /// Receives a log message: its NVEMBED_LOG_... level, its target ("nvembed...", or "ort..." for ONNX Runtime) and its text.
@@ -381,6 +401,15 @@ nvembed_code nvembed_embed_options_set_max_batch_tokens(struct nvembed_embed_opt
 nvembed_code nvembed_embed_options_set_max_batch_size(struct nvembed_embed_options *options,
                                                       size_t max_batch_size,
                                                       struct nvembed_error **error);
+
+/// How many of the embedding's numbers are returned: the first ones, brought back to unit length. 1 to nvembed_model_dimension();
+/// 0, the default: all. It takes the place of the dimension in nvembed_output. NV-Embed was not trained for it, so measure what
+/// it costs on your texts.
+///
+/// Thread-safe.
+nvembed_code nvembed_embed_options_set_dimensions(struct nvembed_embed_options *options,
+                                                  size_t dimensions,
+                                                  struct nvembed_error **error);
 
 /// The most time that a call may take, in milliseconds from its start; it then fails with NVEMBED_DEADLINE_EXCEEDED. 0, the
 /// default: no deadline. It is checked where cancellation is, except that a run on the CPU that has started finishes first.

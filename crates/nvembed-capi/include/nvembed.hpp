@@ -207,6 +207,7 @@ struct EmbedOptions {
     std::size_t max_batch_tokens = 0;
     std::size_t max_batch_size = 0;
     std::uint64_t deadline_milliseconds = 0;
+    std::size_t dimensions = 0;
 };
 
 /// A text and the literal instruction before it: empty for passages, query_instruction() for queries.
@@ -385,7 +386,10 @@ public:
 
     Result<Embeddings> embed(span<const Prompt> prompts, const EmbedOptions &options = {},
                              const Cancel *cancel = nullptr) const {
-        Embeddings result(prompts.size(), dimension_);
+        const std::size_t dimension = options.dimensions > 0 ? options.dimensions : dimension_;
+        // More than the model has is refused by the call.
+        if (dimension > dimension_) return embed_into(span<float>(), prompts, 0, options, cancel).error();
+        Embeddings result(prompts.size(), dimension);
         nvembed_output output = host_output(result.values_.data(), result.values_.size(), NVEMBED_F32, 0);
         output.token_counts = result.token_counts_.data();
         output.truncated = result.truncated_.data();
@@ -403,6 +407,24 @@ public:
     Result<void> embed_into(span<std::uint16_t> values, span<const Prompt> prompts, std::size_t row_stride = 0,
                             const EmbedOptions &options = {}, const Cancel *cancel = nullptr) const {
         return embed(prompts, options, host_output(values.data(), values.size(), NVEMBED_F16, row_stride), cancel);
+    }
+
+    /// The same in 8-bit integers (NVEMBED_INT8), with one scale per row; `scales` may be empty.
+    Result<void> embed_into(span<std::int8_t> values, span<float> scales, span<const Prompt> prompts,
+                            std::size_t row_stride = 0, const EmbedOptions &options = {},
+                            const Cancel *cancel = nullptr) const {
+        nvembed_output output = host_output(values.data(), values.size(), NVEMBED_INT8, row_stride);
+        if (!scales.empty() && scales.size() < prompts.size()) {
+            return Error(NVEMBED_BUFFER_TOO_SMALL, "scales must have one element per prompt");
+        }
+        output.scales = scales.data();
+        return embed(prompts, options, output, cancel);
+    }
+
+    /// The same in bits (NVEMBED_BINARY), eight numbers a byte.
+    Result<void> embed_into(span<std::uint8_t> values, span<const Prompt> prompts, std::size_t row_stride = 0,
+                            const EmbedOptions &options = {}, const Cancel *cancel = nullptr) const {
+        return embed(prompts, options, host_output(values.data(), values.size(), NVEMBED_BINARY, row_stride), cancel);
     }
 
     /// Embeds on a GPU and leaves the rows there. They may outlive this model.
@@ -482,6 +504,7 @@ private:
         set(options.max_batch_tokens > 0, nvembed_embed_options_set_max_batch_tokens, options.max_batch_tokens);
         set(options.max_batch_size > 0, nvembed_embed_options_set_max_batch_size, options.max_batch_size);
         set(true, nvembed_embed_options_set_deadline, options.deadline_milliseconds);
+        set(true, nvembed_embed_options_set_dimensions, options.dimensions);
         if (code == NVEMBED_OK) {
             const auto *constant = static_cast<const nvembed_embed_options *>(handle.get());
             code = call(static_cast<const nvembed_prompt *>(list.data()), constant, &error);

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 
 use half::f16;
 use ndarray::ArrayView2;
-use nvembed::{Dtype, EmbedOptions, Prompt, Rows};
+use nvembed::{Dtype, EmbedOptions, Embeddings, Prompt, Rows};
 
 use crate::cancel::nvembed_cancel;
 use crate::codes::{
@@ -44,6 +44,13 @@ pub const NVEMBED_F32: i32 = 0;
 /// Elements are 16-bit floats (IEEE half precision): `data` is a uint16_t *.
 pub const NVEMBED_F16: i32 = 1;
 
+/// Elements are 8-bit integers, -127 to 127: `data` is an int8_t *. `scales` gets what each row has to be multiplied by; cosine
+/// similarity does not need it, a dot product does.
+pub const NVEMBED_INT8: i32 = 2;
+/// Elements are bytes of eight bits, 1 for a number greater than 0, the first number in the most significant bit: `data` is a
+/// uint8_t *. A row has ⌈dimension / 8⌉ elements; the last one is filled up with zeros.
+pub const NVEMBED_BINARY: i32 = 3;
+
 /// `data` is host memory. nvembed_embed_on_device() leaves rows on a GPU.
 pub const NVEMBED_MEMORY_HOST: i32 = 0;
 
@@ -58,12 +65,13 @@ pub struct nvembed_output {
     pub struct_size: usize,
     /// Row i of the result starts at element i * row_stride. Aligned to an element.
     pub data: *mut c_void,
-    /// The number of elements that `data` has room for: at least (rows - 1) * row_stride + dimension.
+    /// The number of elements that `data` has room for: at least (rows - 1) * row_stride + the elements of a row. A row has as
+    /// many elements as the dimension, or as nvembed_embed_options_set_dimensions() says; of NVEMBED_BINARY, an eighth of them.
     pub capacity: usize,
-    /// Elements from the start of one row to the next, at least the dimension; 0 means the dimension. The gap between rows is
+    /// Elements from the start of one row to the next, at least those of a row; 0 means those of a row. The gap between rows is
     /// not written.
     pub row_stride: usize,
-    /// NVEMBED_F32 or NVEMBED_F16.
+    /// NVEMBED_F32, NVEMBED_F16, NVEMBED_INT8 or NVEMBED_BINARY.
     pub dtype: i32,
     /// NVEMBED_MEMORY_HOST.
     pub memory: i32,
@@ -71,10 +79,20 @@ pub struct nvembed_output {
     pub token_counts: *mut usize,
     /// NULL, or an array with one number per row: 1 if tokens were cut off, else 0.
     pub truncated: *mut u8,
+    /// NULL, or with NVEMBED_INT8 an array with one number per row: what the row has to be multiplied by.
+    pub scales: *mut f32,
 }
 
+/// The size of the struct before `scales`.
+const SIZE_WITHOUT_SCALES: usize = std::mem::offset_of!(nvembed_output, scales);
+
 /// The element types by their numbers in C.
-const DTYPES: [(i32, Dtype); 2] = [(NVEMBED_F32, Dtype::F32), (NVEMBED_F16, Dtype::F16)];
+const DTYPES: [(i32, Dtype); 4] = [
+    (NVEMBED_F32, Dtype::F32),
+    (NVEMBED_F16, Dtype::F16),
+    (NVEMBED_INT8, Dtype::Int8),
+    (NVEMBED_BINARY, Dtype::Binary),
+];
 
 /// Embeds `count` prompts: row i of the output belongs to prompt i. `options` and `cancel` may be NULL. A call that fails
 /// writes nothing to the output.
@@ -168,19 +186,42 @@ unsafe fn embed(
     let model = handle::get(model)?;
     // SAFETY: as this function's.
     let output = unsafe { read_output(output)? };
-    let (dtype, stride) = check_output(&output, prompts.len(), model.dim())?;
+    let dim = options.dimensions.unwrap_or(model.dim()).min(model.dim());
+    let (dtype, stride) = check_output(&output, prompts.len(), dim)?;
     let arrays = PerRow::new(output.token_counts, output.truncated)?;
     options.dtype = dtype;
 
     let embeddings = model.embed(prompts, &options)?;
-    // SAFETY: each arm writes elements of the type that `dtype` names; alignment and capacity were checked for it, and the
-    // rest is the caller's promise.
+    // SAFETY: alignment and capacity were checked for the element type, and the rest is the caller's promise.
+    unsafe { write_output(&embeddings, &output, stride, &arrays) }
+}
+
+/// Writes all rows.
+///
+/// # Safety
+/// `output` was checked for this many rows of this element type; the rest is as the contract says.
+unsafe fn write_output(
+    embeddings: &Embeddings,
+    output: &nvembed_output,
+    stride: usize,
+    arrays: &PerRow,
+) -> Result<(), Failure> {
+    // SAFETY: as this function's; each arm writes elements of the type that was checked.
     unsafe {
-        match (dtype, embeddings.rows()) {
-            (Dtype::F32, Rows::F32(rows)) => copy_rows::<f32>(rows.view(), output.data.cast(), stride),
-            (Dtype::F16, Rows::F16(rows)) => copy_rows::<f16>(rows.view(), output.data.cast(), stride),
-            (wanted, rows) => {
-                let message = format!("a bug in nvembed: {wanted} rows were requested, got {}", rows.dtype());
+        match embeddings.rows() {
+            Rows::F32(rows) => copy_rows::<f32>(rows.view(), output.data.cast(), stride),
+            Rows::F16(rows) => copy_rows::<f16>(rows.view(), output.data.cast(), stride),
+            Rows::Int8 { values, scales, .. } => {
+                copy_rows::<i8>(values.view(), output.data.cast(), stride);
+                if !output.scales.is_null() {
+                    for (index, scale) in scales.iter().enumerate() {
+                        output.scales.add(index).write(*scale);
+                    }
+                }
+            }
+            Rows::Binary { bytes, .. } => copy_rows::<u8>(bytes.view(), output.data.cast(), stride),
+            rows => {
+                let message = format!("a bug in nvembed: C has no rows of type {}", rows.dtype());
                 return Err(Failure::new(NVEMBED_INTERNAL, message));
             }
         }
@@ -216,16 +257,35 @@ unsafe fn read_output(output: *const nvembed_output) -> Result<nvembed_output, F
     memory::check("output", output)?;
     // SAFETY: not NULL and aligned; every version of the struct starts with its size.
     let size = unsafe { output.cast::<usize>().read() };
-    if size != size_of::<nvembed_output>() {
-        let message = format!(
-            "the struct_size of output must be {}, got {size}; set it to sizeof(nvembed_output), and use a library that is \
-             at least as new as the header",
-            size_of::<nvembed_output>()
-        );
-        return Err(Failure::new(NVEMBED_STRUCT_SIZE, message));
+    match size {
+        // SAFETY: it has the size of this version.
+        size if size == size_of::<nvembed_output>() => Ok(unsafe { output.read() }),
+        SIZE_WITHOUT_SCALES => {
+            let scales = std::ptr::null_mut();
+            let mut whole = nvembed_output {
+                struct_size: size,
+                data: std::ptr::null_mut(),
+                capacity: 0,
+                row_stride: 0,
+                dtype: 0,
+                memory: 0,
+                token_counts: std::ptr::null_mut(),
+                truncated: std::ptr::null_mut(),
+                scales,
+            };
+            // SAFETY: the caller's struct has this many bytes, which are the first ones of this version's.
+            unsafe { std::ptr::copy_nonoverlapping(output.cast::<u8>(), (&raw mut whole).cast(), SIZE_WITHOUT_SCALES) };
+            Ok(whole)
+        }
+        size => {
+            let message = format!(
+                "the struct_size of output must be {}, got {size}; set it to sizeof(nvembed_output), and use a library that is \
+                 at least as new as the header",
+                size_of::<nvembed_output>()
+            );
+            Err(Failure::new(NVEMBED_STRUCT_SIZE, message))
+        }
     }
-    // SAFETY: it has the size of this version.
-    Ok(unsafe { output.read() })
 }
 
 /// Checks an output for `count` rows. Returns its element type and the stride in force, in elements.
@@ -235,15 +295,22 @@ fn check_output(output: &nvembed_output, count: usize, dim: usize) -> Result<(Dt
     if output.memory != NVEMBED_MEMORY_HOST {
         return Err(invalid(format!("the output's memory must be NVEMBED_MEMORY_HOST (0), got {}", output.memory)));
     }
-    let stride = if row_stride == 0 { dim } else { row_stride };
-    if stride < dim {
+    let Some((_, dtype)) = DTYPES.into_iter().find(|(number, _)| *number == output.dtype) else {
         return Err(invalid(format!(
-            "the output's row_stride must be 0 or at least the dimension, {dim}, got {stride}"
+            "the output's dtype must be NVEMBED_F32 (0), NVEMBED_F16 (1), NVEMBED_INT8 (2) or NVEMBED_BINARY (3), got {}",
+            output.dtype
+        )));
+    };
+    let width = dtype.elements(dim);
+    let stride = if row_stride == 0 { width } else { row_stride };
+    if stride < width {
+        return Err(invalid(format!(
+            "the output's row_stride must be 0 or at least the elements of a row, {width}, got {stride}"
         )));
     }
     let needed = match count.checked_sub(1) {
         None => Some(0),
-        Some(before_last) => before_last.checked_mul(stride).and_then(|elements| elements.checked_add(dim)),
+        Some(before_last) => before_last.checked_mul(stride).and_then(|elements| elements.checked_add(width)),
     };
     let needed = needed
         .ok_or_else(|| invalid(format!("{count} rows do not fit any memory with the output's row_stride, {stride}")))?;
@@ -252,16 +319,17 @@ fn check_output(output: &nvembed_output, count: usize, dim: usize) -> Result<(Dt
             format!("the output's capacity must be at least {needed} elements for {count} rows, got {capacity}");
         return Err(Failure::new(NVEMBED_BUFFER_TOO_SMALL, message));
     }
-    let Some((_, dtype)) = DTYPES.into_iter().find(|(number, _)| *number == output.dtype) else {
-        return Err(invalid(format!(
-            "the output's dtype must be NVEMBED_F32 (0) or NVEMBED_F16 (1), got {}",
-            output.dtype
-        )));
-    };
+    if !output.scales.is_null() {
+        if dtype != Dtype::Int8 {
+            return Err(invalid("the output's scales must be NULL unless its dtype is NVEMBED_INT8".to_owned()));
+        }
+        memory::check("the output's scales", output.scales)?;
+    }
     match dtype {
         _ if count == 0 => {}
+        Dtype::F32 => memory::check("the output's data", output.data.cast::<f32>())?,
         Dtype::F16 => memory::check("the output's data", output.data.cast::<f16>())?,
-        _ => memory::check("the output's data", output.data.cast::<f32>())?,
+        _ => memory::check("the output's data", output.data.cast::<u8>())?,
     }
     Ok((dtype, stride))
 }

@@ -26,6 +26,8 @@ pub const NVEMBED_TRUNCATION_REFERENCE: i32 = 0;
 pub const NVEMBED_TRUNCATION_KEEP_EOS: i32 = 1;
 /// Refuse a text that is too long with NVEMBED_TOO_LONG.
 pub const NVEMBED_TRUNCATION_ERROR: i32 = 2;
+/// Leave out the start of a text that is too long. `<s>`, the instruction, the end of the text and the closing `</s>` are kept.
+pub const NVEMBED_TRUNCATION_START: i32 = 3;
 
 /// Read a literal `<s>`, `</s>` or `<unk>` in a prompt as the special token. NVIDIA's code does the same.
 pub const NVEMBED_SPECIAL_TOKENS_PARSE: i32 = 0;
@@ -338,6 +340,7 @@ pub unsafe extern "C" fn nvembed_embed_options_set_truncation(
         NVEMBED_TRUNCATION_REFERENCE => Ok(Truncation::Reference),
         NVEMBED_TRUNCATION_KEEP_EOS => Ok(Truncation::KeepEos),
         NVEMBED_TRUNCATION_ERROR => Ok(Truncation::Error),
+        NVEMBED_TRUNCATION_START => Ok(Truncation::Start),
         other => Err(unknown("truncation", "NVEMBED_TRUNCATION", other)),
     };
     // SAFETY: `error` is NULL or may be written.
@@ -387,6 +390,21 @@ pub unsafe extern "C" fn nvembed_embed_options_set_max_batch_size(
 ) -> nvembed_code {
     // SAFETY: `error` is NULL or may be written.
     unsafe { set(options, error, |options| &mut options.embed.max_batch_size, || Ok(max_batch_size)) }
+}
+
+/// How many of the embedding's numbers are returned: the first ones, brought back to unit length. 1 to nvembed_model_dimension();
+/// 0, the default: all. It takes the place of the dimension in nvembed_output. NV-Embed was not trained for it, so measure what
+/// it costs on your texts.
+///
+/// Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvembed_embed_options_set_dimensions(
+    options: *mut nvembed_embed_options,
+    dimensions: usize,
+    error: *mut *mut nvembed_error,
+) -> nvembed_code {
+    // SAFETY: `error` is NULL or may be written.
+    unsafe { set(options, error, |options| &mut options.embed.dimensions, || Ok(unless_0(dimensions))) }
 }
 
 /// The most time that a call may take, in milliseconds from its start; it then fails with NVEMBED_DEADLINE_EXCEEDED. 0, the

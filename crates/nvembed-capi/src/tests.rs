@@ -53,7 +53,7 @@ fn every_kind_of_error_has_the_code_that_is_named_after_it() {
 #[test]
 fn every_element_type_has_a_number() {
     let dtypes: Vec<_> = Dtype::ALL.iter().map(|dtype| embed::dtype_in_c(*dtype).unwrap()).collect();
-    assert_eq!(dtypes, [NVEMBED_F32, NVEMBED_F16]);
+    assert_eq!(dtypes, [NVEMBED_F32, NVEMBED_F16, NVEMBED_INT8, NVEMBED_BINARY]);
 }
 
 #[test]

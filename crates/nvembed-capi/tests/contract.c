@@ -147,6 +147,9 @@ static void metadata(nvembed_model *model) {
 static void outputs(nvembed_model *model) {
     static float values[ROWS * STRIDE], again[ROWS * DIMENSION];
     static uint16_t halves[ROWS * DIMENSION];
+    static int8_t integers[ROWS * DIMENSION];
+    static uint8_t bits[ROWS * DIMENSION / 8 + 1];
+    float scales[ROWS + 1] = {GUARD, GUARD, GUARD, GUARD};
     nvembed_prompt prompts[ROWS] = {passage("Homer."), passage(""), passage("rain falls on the plain")};
     nvembed_string texts[ROWS];
     size_t counts[ROWS + 1] = {GUARD, GUARD, GUARD, GUARD}, counted[ROWS];
@@ -165,9 +168,9 @@ static void outputs(nvembed_model *model) {
     EXPECT(nvembed_embed(model, NULL, ROWS, NULL, &output, NULL, &error), NVEMBED_NULL_POINTER, "prompts is NULL");
     EXPECT(nvembed_embed(model, prompts, SIZE_MAX, NULL, &output, NULL, &error), NVEMBED_INVALID_ARGUMENT, "must be at most");
     bad = output, bad.struct_size = sizeof bad - 1;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "must be 56, got 55");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "must be 64, got 63");
     bad = output, bad.struct_size = 0;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "must be 56, got 0");
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "must be 64, got 0");
     bad = output, bad.struct_size = SIZE_MAX;
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_STRUCT_SIZE, "");
     bad = output, bad.capacity -= 1;
@@ -183,8 +186,12 @@ static void outputs(nvembed_model *model) {
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "aligned");
     bad = output, bad.token_counts = (size_t *)(void *)((char *)counts + 4);
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "token_counts");
-    bad = output, bad.dtype = 2;
-    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "(1), got 2");
+    bad = output, bad.dtype = 4;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "(3), got 4");
+    bad = output, bad.scales = scales;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "must be NULL unless");
+    bad = host_output(integers, ROWS * DIMENSION, NVEMBED_INT8), bad.scales = (float *)(void *)((char *)scales + 1);
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "the output's scales");
     bad = output, bad.memory = 1;
     EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_INVALID_ARGUMENT, "(0), got 1");
     prompts[1].text.length = SIZE_MAX;
@@ -230,6 +237,27 @@ static void outputs(nvembed_model *model) {
         CHECK((halves[index] >> 15) == (values[index] < 0));
         CHECK(((halves[index] & 0x7fff) != 0) == (fabsf(values[index]) > 2.9e-8f));
     }
+    bad = host_output(integers, ROWS * DIMENSION, NVEMBED_INT8);
+    bad.scales = scales;
+    OK(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error));
+    CHECK(scales[ROWS] == GUARD);
+    bad = host_output(bits, ROWS * DIMENSION / 8, NVEMBED_BINARY);
+    bits[ROWS * DIMENSION / 8] = 77;
+    OK(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error));
+    CHECK(bits[ROWS * DIMENSION / 8] == 77);
+    for (index = 0; index < ROWS * DIMENSION; ++index) {
+        float value = values[index / DIMENSION * STRIDE + index % DIMENSION], scale = scales[index / DIMENSION];
+        CHECK(fabsf((float)integers[index] * scale - value) <= 0.501f * scale);
+        CHECK((bits[index / 8] >> (7 - index % 8) & 1) == (value > 0));
+    }
+    bad.capacity -= 1;
+    EXPECT(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error), NVEMBED_BUFFER_TOO_SMALL, "96 elements");
+    /* A program that was compiled before there were scales: nothing behind its struct is read. */
+    bad = host_output(again, ROWS * DIMENSION, NVEMBED_F32);
+    bad.struct_size = offsetof(nvembed_output, scales);
+    bad.scales = (float *)1;
+    OK(nvembed_embed(model, prompts, ROWS, NULL, &bad, NULL, &error));
+    CHECK(memcmp(again, values, DIMENSION * sizeof(float)) == 0);
     OK(nvembed_count_tokens(model, prompts, ROWS, NULL, counted, NULL, &error));
     CHECK(memcmp(counted, counts, sizeof counted) == 0);
     OK(nvembed_count_tokens(model, prompts, ROWS, NULL, NULL, NULL, &error));
@@ -254,7 +282,20 @@ static void call_options(nvembed_model *model) {
     OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_ERROR, &error));
     EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_TOO_LONG, "prompt 0");
     EXPECT(nvembed_count_tokens(model, &prompt, 1, options, &count, NULL, &error), NVEMBED_TOO_LONG, "prompt 0");
-    EXPECT(nvembed_embed_options_set_truncation(options, 3, &error), NVEMBED_INVALID_ARGUMENT, "constant, got 3");
+    EXPECT(nvembed_embed_options_set_truncation(options, 4, &error), NVEMBED_INVALID_ARGUMENT, "constant, got 4");
+    OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_START, &error));
+    OK(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error));
+    CHECK(truncated == 1 && count == 8);
+    OK(nvembed_embed_options_set_dimensions(options, DIMENSION + 1, &error));
+    EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION,
+           "nvembed_embed_options_set_dimensions() must be 1 to 256, got 257");
+    OK(nvembed_embed_options_set_dimensions(options, 2, &error));
+    output.capacity = 2;
+    values[2] = 5;
+    OK(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error));
+    CHECK(fabsf(values[0] * values[0] + values[1] * values[1] - 1) < 1e-6f && values[2] == 5);
+    output.capacity = DIMENSION;
+    OK(nvembed_embed_options_set_dimensions(options, 0, &error));
     OK(nvembed_embed_options_set_truncation(options, NVEMBED_TRUNCATION_KEEP_EOS, &error));
     OK(nvembed_embed_options_set_max_length(options, SIZE_MAX, &error));
     EXPECT(nvembed_embed(model, &prompt, 1, options, &output, NULL, &error), NVEMBED_OPTION,

@@ -1,6 +1,6 @@
 /* Embeds the lines of stdin. Writes the raw rows to stdout, and their token counts and truncation flags to stderr.
  *
- * dump MODEL f32|f16 [TASK]
+ * dump MODEL f32|f16|int8|binary [TASK]
  *
  * Returns from main with everything open, as a service that is told to stop might do. */
 #include "check.h"
@@ -15,10 +15,19 @@ int main(int argument_count, char **arguments) {
     nvembed_output output;
     nvembed_model *model;
     nvembed_error *error = NULL;
-    int half;
+    const struct {
+        const char *name;
+        int32_t dtype;
+        size_t width;
+        size_t numbers;
+    } types[] = {{"f32", NVEMBED_F32, 4, 1}, {"f16", NVEMBED_F16, 2, 1}, {"int8", NVEMBED_INT8, 1, 1},
+                 {"binary", NVEMBED_BINARY, 1, 8}};
+    size_t type = 0;
     if (argument_count < 3) return 2;
-    half = strcmp(arguments[2], "f16") == 0;
-    width = half ? sizeof(uint16_t) : sizeof(float);
+    while (strcmp(arguments[2], types[type].name) != 0) {
+        if (++type == sizeof types / sizeof *types) return 2;
+    }
+    width = types[type].width;
     if (argument_count > 3 && nvembed_query_instruction(arguments[3], strlen(arguments[3]), instruction, sizeof instruction,
                                                         &instruction_length, &error) != NVEMBED_OK) {
         return 3;
@@ -35,7 +44,8 @@ int main(int argument_count, char **arguments) {
     }
     model = open_model(arguments[1]);
     if (nvembed_model_dimension(model, &dimension, &error) != NVEMBED_OK) return 4;
-    output = host_output(malloc(count * dimension * width), count * dimension, half ? NVEMBED_F16 : NVEMBED_F32);
+    dimension /= types[type].numbers;
+    output = host_output(malloc(count * dimension * width), count * dimension, types[type].dtype);
     output.token_counts = token_counts = malloc(count * sizeof *token_counts);
     output.truncated = truncated = malloc(count);
     if (nvembed_embed(model, prompts, count, NULL, &output, NULL, &error) != NVEMBED_OK) {

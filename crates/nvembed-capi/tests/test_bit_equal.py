@@ -39,17 +39,32 @@ def test_rows_have_the_same_bits(precision, task, compiled, program, environment
     assert rows.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["f16", "int8", "binary"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_rows_in_half_precision_have_the_same_bits(precision, compiled, program, environment, tmp_path):
+def test_rows_of_other_types_have_the_same_bits_and_are_those_of_numpy(
+    precision, dtype, compiled, program, environment, tmp_path
+):
     model = ROOT / f"build/models/nv-embed-mini-{precision}"
     text = "\n".join(texts()).encode() + b"\n"
-    in_rust = tmp_path / "rust.npy"
-    command = [program, "embed", "-m", model, "-o", in_rust, "--quiet", "--dtype", "f16"]
-    run([*command, "--format", "lines"], env=environment, input=text)
-    in_c = run([compiled("dump", "-O2"), model, "f16"], env=environment, input=text)
-    expected = np.load(in_rust)
-    assert expected.dtype == np.float16
+
+    def embed(dtype):
+        out = tmp_path / f"{dtype}.npy"
+        command = [program, "embed", "-m", model, "-o", out, "--quiet", "--dtype", dtype]
+        run([*command, "--format", "lines"], env=environment, input=text)
+        return np.load(out)
+
+    expected, wide = embed(dtype), embed("f32")
+    in_c = run([compiled("dump", "-O2"), model, dtype], env=environment, input=text)
     assert in_c.stdout == expected.tobytes()
+    if dtype == "f16":
+        assert expected.dtype == np.float16
+        assert np.array_equal(expected, wide.astype(np.float16))
+    elif dtype == "int8":
+        largest = np.abs(wide).max(axis=1, keepdims=True)
+        assert np.array_equal(expected, np.round(wide / largest * np.float32(127)).astype(np.int8))
+        assert np.array_equal(np.load(tmp_path / "int8.scales.npy"), largest[:, 0] / np.float32(127))
+    else:
+        assert np.array_equal(expected, np.packbits(wide > 0, axis=1))
 
 
 def test_token_counts_and_truncation_are_those_of_the_program(compiled, program, environment):

@@ -106,7 +106,8 @@ impl Buffers {
                 bind_output::<f16>(&mut binding, device, name, &memory, size).map_err(failed)?;
                 Output::F16(memory, pinned(device, rows * dim, 0)?)
             }
-            Dtype::F32 => {
+            // Graphs return floats of either kind.
+            _ => {
                 let memory = allocate(size_of::<f32>())?;
                 bind_output::<f32>(&mut binding, device, name, &memory, size).map_err(failed)?;
                 Output::F32(memory, pinned(device, rows * dim, 0)?)

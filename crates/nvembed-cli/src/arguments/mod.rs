@@ -107,7 +107,7 @@ pub(crate) struct EmbedArguments {
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
     /// What to do with longer texts: reference cuts on the right and loses </s>, as NVIDIA's code does; keep-eos cuts and
-    /// ends with </s>; error fails.
+    /// ends with </s>; start leaves out the start of the text; error fails.
     #[arg(long, value_name = "POLICY", default_value_t, value_parser = parse::<Truncation>)]
     truncation: Truncation,
     /// How <s>, </s> and <unk> in texts are read: parse as special tokens, as NVIDIA's code does; literal as plain text.
@@ -119,6 +119,10 @@ pub(crate) struct EmbedArguments {
     /// Rows per batch.
     #[arg(long, value_name = "N", default_value_t = EmbedOptions::default().max_batch_size)]
     max_batch_size: usize,
+    /// Keep only the first N numbers of each embedding, brought back to unit length. NV-Embed was not trained for it. Default:
+    /// all.
+    #[arg(long, value_name = "N")]
+    dimensions: Option<usize>,
 }
 
 impl EmbedArguments {
@@ -129,6 +133,7 @@ impl EmbedArguments {
         options.special_tokens = self.special_tokens;
         options.max_batch_tokens = self.max_batch_tokens;
         options.max_batch_size = self.max_batch_size;
+        options.dimensions = self.dimensions;
         options
     }
 }
@@ -205,7 +210,7 @@ mod tests {
                      --tf32 --fpa-intb-gemm --no-cuda-graphs --max-cuda-graphs 7 --arena-strategy next-power-of-two \
                      --sequence-buckets 16,32 --batch-buckets 1 --workspace 512MiB --build-on-open --provider-option a=b=c \
                      --provider-library p.so \
-                     --max-length 9 --truncation keep-eos --special-tokens literal";
+                     --max-length 9 --truncation keep-eos --special-tokens literal --dimensions 5";
         let all = All::try_parse_from(words.split_whitespace()).unwrap();
         let (_, options) = all.model.resolve();
         assert_eq!((options.provider, options.intra_threads, options.low_memory), (Provider::Cuda, Some(3), true));
@@ -220,6 +225,6 @@ mod tests {
         assert_eq!((options.gpu.workspace, options.gpu.build_on_open), (Some(512 << 20), true));
         let embed = all.embed.options();
         assert_eq!((embed.max_length, embed.truncation), (Some(9), Truncation::KeepEos));
-        assert_eq!(embed.special_tokens, SpecialTokens::Literal);
+        assert_eq!((embed.special_tokens, embed.dimensions), (SpecialTokens::Literal, Some(5)));
     }
 }

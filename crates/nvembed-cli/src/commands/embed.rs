@@ -40,9 +40,10 @@ pub(crate) struct Arguments {
     /// How embeddings are written.
     #[arg(long, value_enum, default_value = "auto")]
     output_format: OutputFormat,
-    /// Element type of .npy files: f32 or f16. Default: f32.
-    #[arg(long, value_name = "TYPE", value_parser = parse::<Dtype>)]
-    dtype: Option<Dtype>,
+    /// Element type: f32; f16; int8, with a scale per row; or binary, eight signs a byte, the first in the most significant
+    /// bit.
+    #[arg(long, value_name = "TYPE", default_value_t, value_parser = parse::<Dtype>)]
+    dtype: Dtype,
     /// Texts read at a time: a larger window fills batches better, a smaller one returns results sooner.
     #[arg(long, value_name = "N", default_value_t = EmbedOptions::default().window)]
     window: usize,
@@ -67,6 +68,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         arguments;
     let mut options = embed.options();
     options.window = window;
+    options.dtype = dtype;
     interrupt::watch()?;
     check_output_is_no_input(&files, output.as_deref())?;
     let embedder = model.open()?;
@@ -74,7 +76,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let bar = if quiet { ProgressBar::hidden() } else { progress_bar(&files) };
     let instruction = task.map(|task| Prompt::instruction_for(&task)).or(instruction).unwrap_or_default();
     let reader = Reader::new(files, format, instruction);
-    let mut writer = Writer::open(output.as_deref(), output_format, dtype, embedder.dim())?;
+    let dim = options.dimensions.unwrap_or(embedder.dim());
+    let mut writer = Writer::open(output.as_deref(), output_format, dtype, dim)?;
     let result = embed_all(&embedder, reader, &options, &mut writer, &bar);
     bar.finish_and_clear();
     let (summary, stats) = result?;

@@ -1,15 +1,15 @@
 //! Embeddings to a file or stdout, as JSON lines or .npy.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use half::f16;
-use nvembed::{Dtype, Embedding};
+use nvembed::{Dtype, Embedding, Row};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::atomic::AtomicFile;
+use super::atomic::{AtomicFile, write_file};
 use super::interrupt;
 use crate::exit::CliError;
 
@@ -18,9 +18,9 @@ use crate::exit::CliError;
 pub(crate) enum OutputFormat {
     /// .npy for files named so, otherwise JSON lines.
     Auto,
-    /// One JSON object per text: index, id if the input had one, tokens, truncated, embedding.
+    /// One JSON object per text: index, id if the input had one, tokens, truncated, embedding, and scale with --dtype int8.
     Jsonl,
-    /// A NumPy array [N, D]; only to a file.
+    /// A NumPy array [N, D]; only to a file. With --dtype int8, the scales [N] go to a second file, .scales.npy.
     Npy,
 }
 
@@ -32,6 +32,8 @@ pub(crate) struct Writer {
     target: Target,
     format: RowFormat,
     rows: usize,
+    /// Those of int8 rows, for their file.
+    scales: Vec<f32>,
 }
 
 enum Target {
@@ -39,10 +41,18 @@ enum Target {
     File(AtomicFile),
 }
 
-#[derive(Clone, Copy)]
 enum RowFormat {
     Jsonl,
-    Npy { dim: usize, dtype: Dtype },
+    Npy { dim: usize, dtype: Dtype, scales: PathBuf },
+}
+
+/// The elements of a row, as JSON has them: numbers, or the bytes of bits.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Elements<'a> {
+    Floats(Cow<'a, [f32]>),
+    Integers(&'a [i8]),
+    Bytes(&'a [u8]),
 }
 
 #[derive(Serialize)]
@@ -52,34 +62,28 @@ struct JsonRow<'a> {
     id: Option<&'a RawValue>,
     tokens: usize,
     truncated: bool,
-    embedding: &'a [f32],
+    embedding: Elements<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale: Option<f32>,
 }
 
 impl Writer {
-    /// Opens the output for rows of `dim` numbers.
+    /// Opens the output for rows of `dim` numbers of an element type.
     ///
     /// # Errors
-    /// [`CliError::Usage`] for .npy on stdout or an element type of JSON lines, [`CliError::Output`] when the file cannot be
-    /// created.
-    pub(crate) fn open(
-        path: Option<&Path>,
-        format: OutputFormat,
-        dtype: Option<Dtype>,
-        dim: usize,
-    ) -> Result<Self, CliError> {
+    /// [`CliError::Usage`] for .npy on stdout, [`CliError::Output`] when the file cannot be created.
+    pub(crate) fn open(path: Option<&Path>, format: OutputFormat, dtype: Dtype, dim: usize) -> Result<Self, CliError> {
         let path = path.filter(|path| *path != Path::new("-"));
         let is_npy = match format {
             OutputFormat::Npy => true,
             OutputFormat::Jsonl => false,
             OutputFormat::Auto => path.and_then(Path::extension).is_some_and(|extension| extension == "npy"),
         };
-        let format = match (is_npy, dtype) {
-            (true, dtype) => RowFormat::Npy { dim, dtype: dtype.unwrap_or_default() },
-            (false, None) => RowFormat::Jsonl,
-            (false, Some(_)) => {
-                let message = "--dtype is for .npy files only: JSON lines hold decimal numbers";
-                return Err(CliError::Usage(message.to_owned()));
-            }
+        let format = if is_npy {
+            let scales = path.map(|path| path.with_extension("scales.npy")).unwrap_or_default();
+            RowFormat::Npy { dim: dtype.elements(dim), dtype, scales }
+        } else {
+            RowFormat::Jsonl
         };
         let target = match path {
             None if is_npy => {
@@ -90,8 +94,8 @@ impl Writer {
             None => Target::Stdout(BufWriter::new(io::stdout())),
             Some(path) => Target::File(AtomicFile::create(path)?),
         };
-        let mut writer = Self { target, format, rows: 0 };
-        if let RowFormat::Npy { .. } = format {
+        let mut writer = Self { target, format, rows: 0, scales: Vec::new() };
+        if is_npy {
             writer.write(&[0; NPY_HEADER_BYTES])?;
         }
         Ok(writer)
@@ -103,17 +107,19 @@ impl Writer {
     /// [`CliError::Output`].
     pub(crate) fn row(&mut self, embedding: &Embedding, id: Option<&RawValue>) -> Result<(), CliError> {
         let Embedding { values, tokens, truncated, .. } = embedding;
+        let scale = if let Row::Int8 { scale, .. } = values { Some(*scale) } else { None };
         let bytes = match self.format {
             RowFormat::Jsonl => {
-                let row = JsonRow { index: self.rows, id, tokens: *tokens, truncated: *truncated, embedding: values };
+                let (index, tokens, truncated) = (self.rows, *tokens, *truncated);
+                let row = JsonRow { index, id, tokens, truncated, embedding: in_json(values), scale };
                 let mut line = serde_json::to_vec(&row).map_err(|error| CliError::stdout(error.into()))?;
                 line.push(b'\n');
                 line
             }
-            RowFormat::Npy { dtype: Dtype::F16, .. } => {
-                values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
+            RowFormat::Npy { .. } => {
+                self.scales.extend(scale);
+                little_endian(values)
             }
-            RowFormat::Npy { .. } => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         };
         let _whole_row = interrupt::row();
         self.write(&bytes)?;
@@ -142,7 +148,15 @@ impl Writer {
         match (self.target, self.format) {
             (Target::Stdout(_), _) => Ok(()),
             (Target::File(file), RowFormat::Jsonl) => file.finish(&[]),
-            (Target::File(file), RowFormat::Npy { dim, dtype }) => file.finish(&npy_header(self.rows, dim, dtype)),
+            (Target::File(file), RowFormat::Npy { dim, dtype, scales }) => {
+                if dtype == Dtype::Int8 {
+                    // Before the rows, which are complete only with them.
+                    let numbers = self.scales.iter().flat_map(|scale| scale.to_le_bytes());
+                    let header = npy_header(&format!("{},", self.rows), "<f4");
+                    write_file(&scales, &header.into_iter().chain(numbers).collect::<Vec<_>>())?;
+                }
+                file.finish(&npy_header(&format!("{}, {dim}", self.rows), descr(dtype)))
+            }
         }
     }
 
@@ -154,11 +168,38 @@ impl Writer {
     }
 }
 
+fn in_json(row: &Row) -> Elements<'_> {
+    match row {
+        Row::F32(values) => Elements::Floats(values.into()),
+        Row::Int8 { values, .. } => Elements::Integers(values),
+        Row::Binary { bytes, .. } => Elements::Bytes(bytes),
+        other => Elements::Floats(other.to_f32().into()),
+    }
+}
+
+fn little_endian(row: &Row) -> Vec<u8> {
+    match row {
+        Row::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Row::Int8 { values, .. } => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Row::Binary { bytes, .. } => bytes.clone(),
+        other => other.to_f32().iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
+}
+
+/// What NumPy calls the elements of rows of this type.
+fn descr(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "<f2",
+        Dtype::Int8 => "|i1",
+        Dtype::Binary => "|u1",
+        _ => "<f4",
+    }
+}
+
 /// The header of a .npy file, version 1.0, padded with spaces to its fixed size
 /// (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
-fn npy_header(rows: usize, dim: usize, dtype: Dtype) -> Vec<u8> {
-    let descr = if dtype == Dtype::F16 { "<f2" } else { "<f4" };
-    let dictionary = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
+fn npy_header(shape: &str, descr: &str) -> Vec<u8> {
+    let dictionary = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend(((NPY_HEADER_BYTES - 10) as u16).to_le_bytes());
     header.extend(dictionary.bytes());

@@ -88,6 +88,64 @@ fn files_become_one_npy_array_in_order() {
 }
 
 #[test]
+fn rows_are_written_in_every_element_type_and_width() {
+    let folder = tempfile::tempdir().unwrap();
+    let embed = |arguments: &[&str]| {
+        let out = folder.path().join("out.npy");
+        let command = |arguments: &[&str]| {
+            let mut command = nvembed();
+            command.args(["embed", "--quiet", "--dimensions", "10", "-m"]).arg(mini("fp32")).args(arguments);
+            command
+        };
+        let output = run(command(arguments).arg("-o").arg(&out), b"one\ntwo\n");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let array = std::fs::read(out).unwrap();
+        let header = String::from_utf8_lossy(&array[..128]).into_owned();
+        (header, array[128..].to_vec(), json_lines(&run(&mut command(arguments), b"one\ntwo\n").stdout))
+    };
+    let (_, bytes, _) = embed(&[]);
+    let floats: Vec<f32> = bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    assert_eq!(floats.len(), 20);
+    for row in floats.chunks(10) {
+        assert!((row.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-6, "{row:?}");
+    }
+
+    let (header, bytes, lines) = embed(&["--dtype", "int8"]);
+    assert!(header.contains("'|i1', 'fortran_order': False, 'shape': (2, 10)"), "{header}");
+    let scales = std::fs::read(folder.path().join("out.scales.npy")).unwrap();
+    assert!(String::from_utf8_lossy(&scales[..128]).contains("'<f4', 'fortran_order': False, 'shape': (2,)"));
+    for (index, byte) in bytes.iter().enumerate() {
+        let (row, column) = (index / 10, index % 10);
+        let scale = f32::from_le_bytes(scales[128 + 4 * row..][..4].try_into().unwrap());
+        let value = f32::from(byte.cast_signed());
+        assert!((value * scale - floats[index]).abs() <= 0.501 * scale, "{value} * {scale} for {}", floats[index]);
+        assert_eq!(lines[row]["embedding"][column], byte.cast_signed());
+        assert_eq!(lines[row]["scale"].as_f64().unwrap() as f32, scale);
+    }
+
+    let (header, bytes, lines) = embed(&["--dtype", "binary"]);
+    assert!(header.contains("'|u1', 'fortran_order': False, 'shape': (2, 2)"), "{header}");
+    for (index, value) in floats.iter().enumerate() {
+        let (row, column) = (index / 10, index % 10);
+        let byte = bytes[2 * row + column / 8];
+        assert_eq!(byte >> (7 - column % 8) & 1 == 1, *value > 0.0, "{row}, {column}");
+        assert_eq!(lines[row]["embedding"][column / 8], byte);
+    }
+
+    let (header, bytes, lines) = embed(&["--dtype", "f16"]);
+    assert!(header.contains("'<f2', 'fortran_order': False, 'shape': (2, 10)"), "{header}");
+    for (index, two) in bytes.chunks_exact(2).enumerate() {
+        let value = half::f16::from_le_bytes(two.try_into().unwrap()).to_f32();
+        assert!((value - floats[index]).abs() <= 5e-4, "{value} for {}", floats[index]);
+        assert_eq!(lines[index / 10]["embedding"][index % 10].as_f64().unwrap() as f32, value);
+    }
+
+    let output = run(nvembed().args(["embed", "--dimensions", "257", "-m"]).arg(mini("fp32")), b"x\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--dimensions must be 1 to 256, got 257"));
+}
+
+#[test]
 fn the_model_cards_right_pairs_score_highest() {
     for precision in precisions_on_this_cpu() {
         let mut command = nvembed();
