@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from nvembed_export.adapter import Adapter
 from nvembed_export.config import ModelConfig
 from nvembed_export.errors import TensorError
 from nvembed_export.layout import (
@@ -80,8 +81,9 @@ class Checkpoint:
         self._tensors, self.notes = tensors, notes
 
     @classmethod
-    def open(cls, directory: Path, config: ModelConfig) -> Checkpoint:
+    def open(cls, directory: Path, config: ModelConfig, adapter: Path | None = None) -> Checkpoint:
         """Open the checkpoint in `directory`: a single file, or shards with an index; see `weight_files` and `layout`.
+        `adapter` is the folder of a LoRA adapter to merge.
 
         Raises CheckpointError if files are damaged or inconsistent, and TensorError unless the tensors are exactly
         those of `expected_tensors`, in F16, BF16 or F32.
@@ -103,11 +105,16 @@ class Checkpoint:
         notes = list(files.notes)
         if named.prefix:
             notes.append(f"all tensor names begin with `{named.prefix}`, which was left out")
-        if not transposed:
-            return cls(found, notes)
-        kept = KeptArrays()
-        matrices = {name for name, shape in expected.items() if len(shape) == 2 and name != EMBEDDINGS}
-        return cls({n: TransposedTensor(t, kept) if n in matrices else t for n, t in found.items()}, notes)
+        tensors: dict[str, Tensor] = dict(found)
+        if transposed:
+            kept = KeptArrays()
+            matrices = [name for name, shape in expected.items() if len(shape) == 2 and name != EMBEDDINGS]
+            tensors |= {name: TransposedTensor(found[name], kept) for name in matrices}
+        if adapter is not None:
+            merged = Adapter.open(adapter, expected)
+            tensors = merged.apply(tensors)
+            notes.append(merged.describe())
+        return cls(tensors, notes)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._tensors[name].shape

@@ -106,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
         "bf16 (int4 on TensorRT-RTX)",
     )
     result.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="folder of a LoRA adapter of PEFT, to be merged into the weights"
+    )
+    result.add_argument(
         "--max-length",
         type=int,
         metavar="N",
@@ -167,6 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         accuracy_level=args.accuracy_level,
         pooler=args.pooler,
         target=args.target,
+        adapter=args.adapter,
         layers=args.layers,
         max_length=args.max_length,
         name=args.name,

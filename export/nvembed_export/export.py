@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ GOLDEN_NUMBER_BYTES, GOLDEN_ROWS, MANIFEST_BYTES = 16, 8, 65536  # to estimate t
 class ExportOptions:
     """The caller's choices. None takes the checkpoint's value, or the default that depends on it.
 
-    `layers` keeps only the first layers of the backbone, for tests at full width; the model's name then says so.
+    `adapter` is the folder of a LoRA adapter of PEFT that is merged into the weights. `layers` keeps only the first
+    layers of the backbone, for tests at full width. The model's name says so in both cases.
     """
 
     precision: str = "fp16"
@@ -38,6 +40,7 @@ class ExportOptions:
     accuracy_level: int | None = None
     pooler: str = "fused"
     target: str = "any"
+    adapter: Path | None = None
     layers: int | None = None
     max_length: int | None = None
     name: str | None = None
@@ -104,10 +107,12 @@ def export(
     config = load_config(checkpoint_dir)
     tokenizer = load_tokenizer(checkpoint_dir, config.text)
     # The whole checkpoint is checked even if only some layers are exported, so that unexpected tensors are found.
-    checkpoint = Checkpoint.open(checkpoint_dir, config)
+    checkpoint = Checkpoint.open(checkpoint_dir, config, options.adapter)
 
     source = config.name_or_path or checkpoint_dir.resolve().name
     name = options.name or source.rstrip("/").rsplit("/", 1)[-1]
+    if options.adapter is not None and options.name is None:  # nobody shall take it for the base model
+        name = f"{name}+{Path(os.path.abspath(options.adapter)).name}"
     license = (options.license or read_license(checkpoint_dir) or NV_EMBED_LICENSE).lower()
     max_length = _max_length(options.max_length, config, name, source)
     whole = config
