@@ -22,20 +22,19 @@ import ml_dtypes
 import numpy as np
 
 from nvembed_export.errors import CheckpointError, ConfigError, TensorError, WeightValueError
+from nvembed_export.files import is_there, read_json, refuse_pointer
 from nvembed_export.layout import BACKBONE, EMBEDDINGS, POOLER, KeptArrays
 from nvembed_export.weight_files import DTYPE_BYTES, StoredTensor, read_pytorch, read_safetensors
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = {"adapter_model.safetensors": read_safetensors, "adapter_model.bin": read_pytorch}
-# Files that say that a folder has an adapter; the last two are PaddleNLP's.
-ADAPTER_FILES = (CONFIG_FILE, *WEIGHT_FILES, "lora_config.json", "lora_model_state.pdparams")
 KEPT_FACTORS = 4  # A, B and norms of the weight that is being read and of the one before
 
 # Keys that do not change the merged weights, whatever their value. All others must be neutral or are read below.
 HARMLESS_KEYS = frozenset(
     """auto_mapping base_model_name_or_path ensure_weight_tying exclude_modules fan_in_fan_out inference_mode
-    layers_pattern layers_to_transform lora_dropout megatron_core modules_to_save peft_version qalora_group_size revision
-    target_modules task_type""".split()
+    layers_pattern layers_to_transform lora_dropout megatron_core modules_to_save peft_version qalora_group_size
+    revision target_modules task_type""".split()
 )
 READ_KEYS = frozenset(
     "alpha_pattern bias init_lora_weights lora_alpha peft_type r rank_pattern use_dora use_rslora".split()
@@ -68,9 +67,10 @@ class Adapter:
     def open(cls, folder: Path, expected: dict[str, tuple[int, ...]]) -> Adapter:
         """Read an adapter for a model of these tensors. Raises ConfigError, CheckpointError or TensorError."""
         config = _read_config(folder)
-        present = [name for name in WEIGHT_FILES if (folder / name).exists()]
+        present = [name for name in WEIGHT_FILES if is_there(folder / name, CheckpointError)]
         if not present:
             raise CheckpointError(f"{folder}: no weights of an adapter, expected {' or '.join(WEIGHT_FILES)}")
+        refuse_pointer(folder / present[0], CheckpointError)
         tensors = WEIGHT_FILES[present[0]](folder / present[0])
         factors: dict[str, _Factors] = {}
         replaced: dict[str, StoredTensor] = {}
@@ -138,8 +138,8 @@ class Adapter:
             needed["lora_magnitude_vector"] = (shape[0],)
         if found.parts.keys() != needed.keys():
             raise TensorError(
-                f"adapter has {sorted(found.parts)} for `{found.module}`, expected {sorted(needed)}: incomplete, or of a "
-                "kind that cannot be merged"
+                f"adapter has {sorted(found.parts)} for `{found.module}`, expected {sorted(needed)}: incomplete, or "
+                "of a kind that cannot be merged"
             )
         for part, expected in needed.items():
             if found.parts[part].shape != expected:
@@ -222,16 +222,9 @@ def _resolve(name: str, expected: dict[str, tuple[int, ...]]) -> str | None:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, expected the folder of an adapter of PEFT") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid JSON ({error}), expected an object") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: not an object, expected the configuration of an adapter of PEFT")
+    if not is_there(path, ConfigError):
+        raise ConfigError(f"{path}: no such file, expected the folder of an adapter of PEFT")
+    values = read_json(path, ConfigError)
     advice = "merge it with PEFT (merge_and_unload) and export the saved model"
     if values.get("peft_type") != "LORA":
         raise ConfigError(f"{path}: `peft_type` is {values.get('peft_type')!r}, supported: 'LORA'; {advice}")
@@ -239,15 +232,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: `bias` is {values['bias']!r}, supported: 'none'; {advice}")
     if values.get("init_lora_weights", True) not in UNCHANGED_BASE:
         raise ConfigError(
-            f"{path}: `init_lora_weights` is {values['init_lora_weights']!r}, which changes the base model's weights too; "
-            f"{advice}"
+            f"{path}: `init_lora_weights` is {values['init_lora_weights']!r}, which changes the base model's weights "
+            f"too; {advice}"
         )
     for key, value in values.items():
         if key not in HARMLESS_KEYS | READ_KEYS and value not in (None, False, 0, "", [], {}):
             raise ConfigError(f"{path}: `{key}` is {json.dumps(value)[:80]}, but this key is unknown; {advice}")
     for key in ("r", "lora_alpha"):
         patterns = values.get({"r": "rank_pattern", "lora_alpha": "alpha_pattern"}[key]) or {}
-        if not isinstance(patterns, dict) or not all(_is_positive(value) for value in (values.get(key), *patterns.values())):
+        if not isinstance(patterns, dict) or not all(
+            _is_positive(value) for value in (values.get(key), *patterns.values())
+        ):
             raise ConfigError(f"{path}: `{key}` and its patterns must be positive numbers, got {values.get(key)!r}")
         for pattern in patterns:
             try:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nvembed_export.adapter import Adapter
 from nvembed_export.config import ModelConfig
-from nvembed_export.errors import TensorError
+from nvembed_export.errors import CheckpointError, TensorError
 from nvembed_export.layout import (
     BACKBONE,
     EMBEDDINGS,
@@ -21,6 +21,7 @@ from nvembed_export.layout import (
     is_transposed,
     name_tensors,
 )
+from nvembed_export.missing import ADAPTER_FILES
 from nvembed_export.weight_files import DTYPE_BYTES, StoredTensor, read_folder
 
 BLOCK_BYTES = 32 << 20  # limit of a block of rows, as float64, in any loop over a weight
@@ -89,6 +90,7 @@ class Checkpoint:
         those of `expected_tensors`, in F16, BF16 or F32.
         """
         files = read_folder(directory)
+        _check_no_adapter(directory, adapter)
         named = name_tensors(files.tensors)
         found = named.tensors
         _check_layers(found, config.text.num_hidden_layers)
@@ -138,6 +140,16 @@ class Checkpoint:
             yield self.rows(name, start, min(start + step, shape[0]))
 
 
+def _check_no_adapter(directory: Path, merged: Path | None) -> None:
+    """An adapter beside the weights is what transformers would add to them."""
+    found = [name for name in ADAPTER_FILES if (directory / name).exists()]
+    if found and (merged is None or not merged.exists() or not merged.samefile(directory)):
+        raise CheckpointError(
+            f"{directory}: {found[0]} is there, so this model has an adapter, which transformers would load too: add "
+            f"`--adapter {directory}` to merge it, or move the adapter's files away to export the model without it"
+        )
+
+
 def _check_layers(found: dict[str, StoredTensor], configured: int) -> None:
     """Reject a layer count larger than the files have, before `expected_tensors` builds a table of that size."""
     prefix = f"{BACKBONE}.layers."
@@ -150,9 +162,19 @@ def _check_layers(found: dict[str, StoredTensor], configured: int) -> None:
 
 
 def _check_names(found: dict[str, StoredTensor], expected: dict[str, tuple[int, ...]]) -> None:
+    if unmerged := next((name for name in found if ".base_layer." in name or ".lora_" in name), None):
+        raise TensorError(
+            f"tensor `{found[unmerged].name}` belongs to an adapter that was not merged: save the model again after "
+            "merge_and_unload()"
+        )
     missing = sorted(expected.keys() - found)
     unexpected = sorted(found[name].name for name in found.keys() - expected)
     figures = f"found {len(found)} tensors, expected {len(expected)}"
+    if missing and not any(name.startswith(f"{POOLER}.") for name in found):
+        raise TensorError(
+            f"no tensor begins with `{POOLER}.`: this is the backbone or another model, not NV-Embed with its pooler; "
+            f"{_tensor_list('missing', missing, figures)}"
+        )
     if missing:
         raise TensorError(_tensor_list("missing", missing, figures))
     if unexpected:

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -34,7 +35,8 @@ exit codes:
     4  the model folder cannot be written (it exists, disk full, no permission)
   130  interrupted
 
-The folder's path is printed on stdout, everything else on stderr. A failed export leaves no folder behind.
+The folder's path is printed on stdout, everything else on stderr. A failed export leaves no folder behind; a complete
+folder that cannot be put in place is kept, and the message says where.
 """
 
 
@@ -109,11 +111,21 @@ def parser() -> argparse.ArgumentParser:
         "--adapter", type=Path, metavar="DIR", help="folder of a LoRA adapter of PEFT, to be merged into the weights"
     )
     result.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="take the tokenizer of this folder instead of the checkpoint's"
+    )
+    result.add_argument(
+        "--ignore-config-key",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="a key of config.json that is unknown and does not change the embeddings; may be repeated",
+    )
+    result.add_argument(
         "--max-length",
         type=int,
         metavar="N",
-        help="maximum tokens per text (default: 32768 for NV-Embed-v2, otherwise 4096; at most "
-        "max_position_embeddings)",
+        help="maximum tokens per text (default: max_seq_length of sentence-transformers, else 32768 for NV-Embed-v2, "
+        "else 4096; at most max_position_embeddings)",
     )
     result.add_argument(
         "--layers",
@@ -145,7 +157,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="lowest precision a product may use: 0 the kernel's choice, 1 fp32, 2 fp16, 3 bf16, 4 int8 (default)",
     )
-    result.add_argument("--name", help="the model's name in the manifest (default: the checkpoint's name)")
+    result.add_argument(
+        "--name", help="the model's name in the manifest (default: the name of the checkpoint's folder)"
+    )
     result.add_argument(
         "--license",
         help="SPDX id of the weights' licence (default: from the checkpoint's README.md, else cc-by-nc-4.0)",
@@ -171,6 +185,8 @@ def main(arguments: list[str] | None = None) -> int:
         pooler=args.pooler,
         target=args.target,
         adapter=args.adapter,
+        tokenizer=args.tokenizer,
+        ignore_config_keys=tuple(args.ignore_config_key),
         layers=args.layers,
         max_length=args.max_length,
         name=args.name,
@@ -205,14 +221,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Print a line and flush. A closed pipe is ignored: the export itself has succeeded."""
+    """Print a line and flush. That it cannot be printed is ignored: it is no failure of the export."""
     try:
-        print(text, file=stream, flush=True)
-    except BrokenPipeError:
+        try:
+            print(text, file=stream, flush=True)
+        except UnicodeEncodeError:  # the terminal's encoding has not all characters
+            encoding = stream.encoding or "ascii"
+            print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except (OSError, ValueError):  # a closed pipe, a full disk, a closed stream
         # The interpreter flushes the stream again at exit and would report the error then.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def describe(summary: ExportSummary) -> str:

@@ -9,29 +9,35 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nvembed_export.errors import ConfigError
+from nvembed_export.errors import ConfigError, UsageError
+from nvembed_export.files import is_there, read_json
+from nvembed_export.missing import explain
 
 PADDLE_LATENTS = 512  # a constant of PaddleNLP's code
 LARGEST_INTEGER = 2**31 - 1  # far beyond any model; products of a few such numbers can still be printed
 
 # Keys that transformers' PretrainedConfig writes into every dump: generation defaults, bookkeeping and training
-# options. None of them changes this model's forward pass. A key that is neither here nor read below must be neutral.
+# options. None of them changes this model's forward pass; `tie_word_embeddings` is about an output layer, which this
+# model has not. A key that is neither here nor read below must be neutral.
 HARMLESS_KEYS = frozenset(
-    """_attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout auto_map
-    begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id diversity_penalty dtype
-    early_stopping eos_token_id finetuning_task forced_bos_token_id forced_eos_token_id id2label initializer_range
-    is_decoder label2id length_penalty max_length min_length num_beam_groups num_beams num_return_sequences pad_token_id
+    """_attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout
+    attn_implementation auto_map begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id
+    diversity_penalty dtype early_stopping eos_token_id finetuning_task forced_bos_token_id forced_eos_token_id
+    gradient_checkpointing id2label initializer_range is_decoder label2id length_penalty max_length min_length
+    num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states pad_token_id
     paddlenlp_version prefix problem_type repetition_penalty return_dict sep_token_id task_specific_params temperature
-    tf_legacy_loss tokenizer_class top_k top_p torch_dtype transformers_version typical_p use_cache""".split()
+    tf_legacy_loss tie_word_embeddings tokenizer_class top_k top_p torch_dtype transformers_version typical_p
+    unsloth_fixed unsloth_version use_cache""".split()
 )
 
 TOP_KEYS = frozenset(
     """model_type hidden_size text_config latent_attention_config padding_side is_mask_instruction add_eos
-    add_pad_token mask_type""".split()
+    add_pad_token mask_type vocab_size""".split()
 )
 
 # `sliding_window` is accepted and ignored: NVIDIA's bidirectional mask does not use it. The real model says 4096, yet
@@ -39,12 +45,11 @@ TOP_KEYS = frozenset(
 TEXT_KEYS = frozenset(
     """model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
     head_dim hidden_act max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters sliding_window
-    attention_bias tie_word_embeddings""".split()
+    attention_bias""".split()
 )
 
 LATENT_KEYS = frozenset(
-    """model_type num_latents_value num_cross_heads output_normalize hidden_dim latent_dim cross_dim_head
-    tie_word_embeddings""".split()
+    """model_type num_latents_value num_cross_heads output_normalize hidden_dim latent_dim cross_dim_head""".split()
 )
 
 
@@ -84,15 +89,40 @@ class ModelConfig:
     name_or_path: str
     text: TextConfig
     latent_attention: LatentAttentionConfig
+    notes: tuple[str, ...] = ()
+
+
+class _Ignored:
+    """Keys that the user declared to be without effect: `key`, or `section.key`."""
+
+    def __init__(self, keys: Iterable[str]):
+        self.keys, self.used, self.notes = tuple(keys), set[str](), list[str]()
+
+    def has(self, section: _Section, key: str, value: Any) -> bool:
+        """Whether this unknown key is one of them."""
+        full = f"{section.path}.{key}" if section.path else key
+        names = {name for name in (key, full) if name in self.keys}
+        if names:
+            self.used |= names
+            self.notes.append(f"config.json: `{full}` is {_show(value)}, which was ignored as asked")
+        return bool(names)
+
+    def check(self) -> None:
+        """Raise UsageError for a key that was not met: a spelling mistake, or a key whose value does matter."""
+        if rest := [key for key in self.keys if key not in self.used]:
+            raise UsageError(
+                f"--ignore-config-key is {rest[0]}, but config.json has no unknown key of that name with a value that "
+                "is not neutral; keys that nvembed reads cannot be ignored"
+            )
 
 
 class _Section:
     """One JSON object of config.json; `path` identifies it in messages."""
 
-    def __init__(self, values: Any, path: str):
+    def __init__(self, values: Any, path: str, ignored: _Ignored):
         if not isinstance(values, dict):
             raise ConfigError(f"config.json: `{path}` is {_show(values)}, expected an object")
-        self.values, self.path = values, path
+        self.values, self.path, self.ignored = values, path, ignored
 
     def label(self, key: str) -> str:
         return f"config.json: `{self.path}.{key}`" if self.path else f"config.json: `{key}`"
@@ -140,33 +170,40 @@ class _Section:
     def reject_unknown(self, known: frozenset[str]) -> None:
         for key, value in self.values.items():
             neutral = value is None or value is False or value in (0, "", [], {})
-            if key not in known and key not in HARMLESS_KEYS and not neutral:
-                raise ConfigError(
-                    f"{self.label(key)} is {_show(value)}, but this key is unknown: only a neutral value (null, false, "
-                    "0 or empty) is accepted"
-                )
+            if key in known or key in HARMLESS_KEYS or neutral or self.ignored.has(self, key, value):
+                continue
+            if key == "layer_types" and isinstance(value, list) and set(map(str, value)) == {"full_attention"}:
+                continue
+            raise ConfigError(
+                f"{self.label(key)} is {_show(value)}, but this key is unknown: only a neutral value (null, false, 0 "
+                "or empty) is accepted; if it does not change the embeddings, add `--ignore-config-key "
+                f"{self.path + '.' if self.path else ''}{key}`"
+            )
 
 
-def load_config(checkpoint_dir: Path) -> ModelConfig:
+def load_config(checkpoint_dir: Path, ignored: Iterable[str] = ()) -> ModelConfig:
     """Read and validate the config.json of a checkpoint folder.
+
+    Keys in `ignored` may have any value, if they are keys that would otherwise be refused as unknown.
 
     Raises ConfigError if it is missing or not JSON, or describes a model the graph does not implement.
     """
     path = checkpoint_dir / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, expected a checkpoint folder with a config.json") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer too long, brackets too deep
-        raise ConfigError(f"{path}: not valid JSON ({error}), expected an object") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_config(values)
+    if not is_there(path, ConfigError):
+        raise ConfigError(f"{path}: no such file, expected the folder of a checkpoint; {explain(checkpoint_dir)}")
+    return parse_config(read_json(path, ConfigError), ignored)
 
 
-def parse_config(values: Any) -> ModelConfig:
+def parse_config(values: Any, ignored: Iterable[str] = ()) -> ModelConfig:
     """Validate decoded JSON. Raises ConfigError as `load_config` does."""
-    top = _Section(values, "")
+    ignore = _Ignored(ignored)
+    top = _Section(values, "", ignore)
+    config = _parse(top)
+    ignore.check()
+    return replace(config, notes=tuple(ignore.notes))
+
+
+def _parse(top: _Section) -> ModelConfig:
     if "text_config" not in top.values and "latent_attention_config" not in top.values:
         mine = top.values.get("model_type") == "nvembed"
         if not mine and any(key in top.values for key in ("num_hidden_layers", "num_attention_heads")):
@@ -180,10 +217,13 @@ def parse_config(values: Any) -> ModelConfig:
     top.reject_unknown(TOP_KEYS)
     if "text_config" not in top.values:
         raise ConfigError("config.json: `text_config` is missing, expected an object")
-    text = _parse_text(_Section(top.values["text_config"], "text_config"))
+    text = _parse_text(_Section(top.values["text_config"], "text_config", top.ignored))
     top.must_be("hidden_size", text.hidden_size)
+    top.must_be("vocab_size", text.vocab_size, None)
     latent_values = top.values.get("latent_attention_config")
-    latent = _parse_latent(_Section({} if latent_values is None else latent_values, "latent_attention_config"), text)
+    latent = _parse_latent(
+        _Section({} if latent_values is None else latent_values, "latent_attention_config", top.ignored), text
+    )
     return ModelConfig(_name(top), text, latent)
 
 
@@ -220,7 +260,6 @@ def _parse_text(section: _Section) -> TextConfig:
     section.must_be("model_type", "bidir_mistral", "mistral", "")
     section.must_be("hidden_act", "silu")
     section.must_be("attention_bias", False, None)
-    section.must_be("tie_word_embeddings", False)
     section.reject_unknown(TEXT_KEYS)
     hidden, heads = section.integer("hidden_size"), section.integer("num_attention_heads")
     kv_heads = section.integer("num_key_value_heads")
@@ -266,14 +305,14 @@ def _rope_theta(section: _Section) -> float:
         value = section.values.get(key)
         if value is None:
             continue
-        inner = _Section(value, f"{section.path}.{key}")
+        inner = _Section(value, f"{section.path}.{key}", section.ignored)
         inner.must_be("rope_type", "default")
         inner.must_be("type", "default")
         inner.reject_unknown(frozenset({"rope_type", "type", "rope_theta"}))
     parameters = section.values.get("rope_parameters") or {}
     if "rope_theta" not in parameters:
         return section.positive_float("rope_theta")
-    inside = _Section(parameters, f"{section.path}.rope_parameters").positive_float("rope_theta")
+    inside = _Section(parameters, f"{section.path}.rope_parameters", section.ignored).positive_float("rope_theta")
     if section.values.get("rope_theta") is not None and section.positive_float("rope_theta") != inside:
         outside = section.values["rope_theta"]
         raise ConfigError(

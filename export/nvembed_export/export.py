@@ -15,13 +15,16 @@ from nvembed_export.config import ModelConfig, load_config
 from nvembed_export.errors import UsageError
 from nvembed_export.external_data import DATA_FILE
 from nvembed_export.golden import golden_document
-from nvembed_export.manifest import NV_EMBED_LICENSE, default_max_length, manifest, read_license
+from nvembed_export.manifest import NV_EMBED_LICENSE, manifest, read_card_name, read_license
 from nvembed_export.modeling import build_model
+from nvembed_export.naming import check_text, folder_name, source_name, version
 from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
+from nvembed_export.sentence_transformers import Pipeline, read_pipeline
 from nvembed_export.targets import TARGETS, precision_for
 from nvembed_export.tokenizer import load_tokenizer
 
 GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
+DEFAULT_MAX_LENGTH, NV_EMBED_V2_MAX_LENGTH = 4096, 32768  # from the model cards
 GOLDEN_NUMBER_BYTES, GOLDEN_ROWS, MANIFEST_BYTES = 16, 8, 65536  # to estimate the disk space needed
 
 
@@ -30,7 +33,9 @@ class ExportOptions:
     """The caller's choices. None takes the checkpoint's value, or the default that depends on it.
 
     `adapter` is the folder of a LoRA adapter of PEFT that is merged into the weights. `layers` keeps only the first
-    layers of the backbone, for tests at full width. The model's name says so in both cases.
+    layers of the backbone, for tests at full width. The model's name says so in both cases. `tokenizer` is a folder
+    whose tokenizer is taken instead of the checkpoint's. `ignore_config_keys` are unknown keys of config.json that do
+    not change the embeddings.
     """
 
     precision: str = "fp16"
@@ -42,6 +47,8 @@ class ExportOptions:
     target: str = "any"
     adapter: Path | None = None
     layers: int | None = None
+    tokenizer: Path | None = None
+    ignore_config_keys: tuple[str, ...] = ()
     max_length: int | None = None
     name: str | None = None
     license: str | None = None
@@ -102,19 +109,30 @@ def export(
         options.accuracy_level,
     )
     graph_target = TARGETS[options.target]
+    check_text("--name", options.name)
+    check_text("--license", options.license)
     check_output(target, checkpoint_dir, options.force)
 
-    config = load_config(checkpoint_dir)
-    tokenizer = load_tokenizer(checkpoint_dir, config.text)
+    config = load_config(checkpoint_dir, options.ignore_config_keys)
+    pipeline = read_pipeline(checkpoint_dir)
+    notes = [*config.notes, *pipeline.notes]
+    tokenizer = load_tokenizer(options.tokenizer or checkpoint_dir, config.text)
     # The whole checkpoint is checked even if only some layers are exported, so that unexpected tensors are found.
     checkpoint = Checkpoint.open(checkpoint_dir, config, options.adapter)
 
-    source = config.name_or_path or checkpoint_dir.resolve().name
-    name = options.name or source.rstrip("/").rsplit("/", 1)[-1]
+    notes += [*checkpoint.notes, *tokenizer.notes]
+    source = source_name(config.name_or_path, checkpoint_dir)
+    name = options.name or folder_name(checkpoint_dir) or source
     if options.adapter is not None and options.name is None:  # nobody shall take it for the base model
         name = f"{name}+{Path(os.path.abspath(options.adapter)).name}"
     license = (options.license or read_license(checkpoint_dir) or NV_EMBED_LICENSE).lower()
-    max_length = _max_length(options.max_length, config, name, source)
+    known = version(name, source, config.name_or_path, read_card_name(checkpoint_dir))
+    max_length = _max_length(options.max_length, config, known, pipeline, notes)
+    if pipeline.normalizes and not config.latent_attention.output_normalize:
+        config = replace(config, latent_attention=replace(config.latent_attention, output_normalize=True))
+        notes.append(
+            "modules.json ends with Normalize, so embeddings have length 1, which config.json does not ask for"
+        )
     whole = config
     config, name = _first_layers(options.layers, config, name)
 
@@ -148,17 +166,29 @@ def export(
         )
         _write_json(folder / MANIFEST_FILE, document)  # last, so that a folder with a manifest is complete
     return ExportSummary(
-        target, name, license, precision.name, max_length, data.total_bytes, config == whole, tuple(checkpoint.notes)
+        target, name, license, precision.name, max_length, data.total_bytes, config == whole, tuple(notes)
     )
 
 
-def _max_length(asked: int | None, config: ModelConfig, name: str, source: str) -> int:
-    if asked is None:
-        return default_max_length(config, name, source)
-    if not 1 <= asked <= config.text.max_position_embeddings:
-        limit = config.text.max_position_embeddings
-        raise UsageError(f"--max-length is {asked}, expected 1 to {limit} (max_position_embeddings)")
-    return asked
+def _max_length(
+    asked: int | None, config: ModelConfig, version: str | None, pipeline: Pipeline, notes: list[str]
+) -> int:
+    """What was asked for; else sentence-transformers' limit; else that of the model card; never more than positions."""
+    positions = config.text.max_position_embeddings
+    if asked is not None:
+        if not 1 <= asked <= positions:
+            raise UsageError(f"--max-length is {asked}, expected 1 to {positions} (max_position_embeddings)")
+        return asked
+    if pipeline.max_length is not None:
+        notes.append(f"texts are cut at {min(pipeline.max_length, positions)} tokens, the checkpoint's max_seq_length")
+        return min(pipeline.max_length, positions)
+    limit = min(NV_EMBED_V2_MAX_LENGTH if version == "v2" else DEFAULT_MAX_LENGTH, positions)
+    if version is None and limit < positions:
+        notes.append(
+            f"texts are cut at {limit} tokens, NV-Embed-v1's limit, since no name in the checkpoint says NV-Embed-v2; "
+            f"it has positions for {positions}: choose with --max-length"
+        )
+    return limit
 
 
 def _first_layers(asked: int | None, config: ModelConfig, name: str) -> tuple[ModelConfig, str]:

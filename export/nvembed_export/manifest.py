@@ -13,25 +13,28 @@ from nvembed_export.precision import Precision
 
 SCHEMA_VERSION = 1
 NV_EMBED_LICENSE = "cc-by-nc-4.0"  # NVIDIA's licence for NV-Embed v1 and v2
-DEFAULT_MAX_LENGTH, NV_EMBED_V2_MAX_LENGTH = 4096, 32768  # from the model cards
 _NOT_ARCHITECTURE = ("max_position_embeddings", "bos_token_id", "eos_token_id")
 
 
 def read_license(checkpoint_dir: Path) -> str | None:
     """`license:` from the YAML front matter of README.md, in lower case; None if there is none."""
-    try:
-        text = (checkpoint_dir / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    front = re.match(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(\n|$)", text, re.DOTALL)
-    line = front and re.search(r"^license:[ \t]*([^\s#]+)", front[1], re.MULTILINE)
+    line = re.search(r"^license:[ \t]*([^\s#]+)", _front_matter(checkpoint_dir), re.MULTILINE)
     return line[1].strip("\"'").lower() if line else None
 
 
-def default_max_length(config: ModelConfig, name: str, source: str) -> int:
-    """32,768 for NV-Embed-v2, otherwise 4,096; never more than max_position_embeddings."""
-    is_v2 = "nv-embed-v2" in f"{name} {source}".lower()
-    return min(NV_EMBED_V2_MAX_LENGTH if is_v2 else DEFAULT_MAX_LENGTH, config.text.max_position_embeddings)
+def read_card_name(checkpoint_dir: Path) -> str:
+    """The model's name in the `model-index:` of README.md's front matter; empty if there is none."""
+    line = re.search(r"^model-index:[ \t]*\n[ \t]*- name:[ \t]*(\S+)", _front_matter(checkpoint_dir), re.MULTILINE)
+    return line[1].strip("\"'") if line else ""
+
+
+def _front_matter(checkpoint_dir: Path) -> str:
+    try:
+        text = (checkpoint_dir / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    front = re.match(r"\s*---[ \t]*\r?\n(.*?)\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
+    return front[1] if front else ""
 
 
 def _quantization(precision: Precision) -> dict | None:

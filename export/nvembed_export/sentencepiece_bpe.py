@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
 from nvembed_export.errors import TokenizerError
+from nvembed_export.files import read_bytes
 
 SPACE = "\u2581"  # SentencePiece's visible stand-in for a space
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # piece types of the format
@@ -82,9 +83,7 @@ def convert(path: Path, bos_token_id: int) -> dict[str, Any]:
 def _load(path: Path):
     model = sentencepiece_model_pb2.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
-    except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from None
+        model.ParseFromString(read_bytes(path, TokenizerError))
     except DecodeError as error:
         raise TokenizerError(f"{path}: not a sentencepiece model ({error})") from None
     normalizer, trainer = model.normalizer_spec, model.trainer_spec

@@ -1,4 +1,7 @@
-"""tokenizer.json for the model folder: copied or converted from tokenizer.model, and validated against the config."""
+"""tokenizer.json for the model folder: copied or converted from SentencePiece, and validated against the config.
+
+The files beside it that transformers reads are read too: tokens added by a fine-tune, and settings that change ids.
+"""
 
 from __future__ import annotations
 
@@ -11,51 +14,93 @@ from tokenizers import Tokenizer
 
 from nvembed_export.config import TextConfig
 from nvembed_export.errors import TokenizerError
+from nvembed_export.files import is_there, read_bytes
 from nvembed_export.sentencepiece_bpe import convert
+from nvembed_export.tokenizer_settings import add_side_tokens, check_settings, first_difference, original_pipeline
 
 BOS, EOS = "<s>", "</s>"
 SENTENCEPIECE_FILES = ("tokenizer.model", "sentencepiece.bpe.model")  # Hugging Face's name, PaddleNLP's
+PADDED_ROWS = 128  # embedding tables are often padded to a multiple of up to this many rows
 
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """The bytes of tokenizer.json as they will be written, and the tokenizer loaded from them."""
+    """The bytes of tokenizer.json as they will be written, the tokenizer loaded from them, and notes for the user."""
 
     content: bytes
     tokenizer: Tokenizer
+    notes: tuple[str, ...] = ()
 
 
 def load_tokenizer(checkpoint_dir: Path, config: TextConfig) -> TokenizerFile:
-    """Load and validate the checkpoint's tokenizer.
+    """Load and validate the tokenizer in a folder.
 
     Raises TokenizerError if there is none, it cannot be read, an id is outside the embedding table, `<s>` and `</s>`
     are not special tokens with the config's ids, or it adds anything but a leading `<s>` to a text.
     """
     path = checkpoint_dir / "tokenizer.json"
-    spm = next((checkpoint_dir / name for name in SENTENCEPIECE_FILES if (checkpoint_dir / name).exists()), None)
-    if path.exists():
-        content = _read(path)
+    has_json = is_there(path, TokenizerError)
+    spm = next((p for name in SENTENCEPIECE_FILES if is_there(p := checkpoint_dir / name, TokenizerError)), None)
+    if has_json:
+        content = read_bytes(path, TokenizerError)
     elif spm is not None:
         path, content = spm, _dump(convert(spm, config.bos_token_id))
     else:
         names = " or ".join(("tokenizer.json", *SENTENCEPIECE_FILES))
         raise TokenizerError(f"{checkpoint_dir}: no tokenizer found, expected {names}")
+    check_settings(checkpoint_dir, is_converted=not has_json)
     try:
         values = json.loads(content)
-        if values.get("truncation") is not None or values.get("padding") is not None:
+        added = add_side_tokens(checkpoint_dir, values)
+        if added or values.get("truncation") is not None or values.get("padding") is not None:
             # Settings saved from earlier use. They would silently override the runtime, which decides both itself.
             values |= {"truncation": None, "padding": None}
             content = _dump(values)
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+    except TokenizerError:
+        raise
     except Exception as error:  # the tokenizers library raises plain Exception
         raise TokenizerError(f"{path}: not a tokenizer of the tokenizers library ({error})") from None
-    _check_ids(tokenizer, config, path)
+    for token, id in added.items():
+        if tokenizer.token_to_id(token) != id:
+            raise TokenizerError(
+                f"{checkpoint_dir}: token `{token}` gets id {tokenizer.token_to_id(token)}, expected id {id}; save the "
+                "tokenizer again with transformers, as tokenizer.json"
+            )
+    largest = _check_ids(tokenizer, config, path)
     _check_special_tokens(values, config, path)
     _check_template(tokenizer, config, path)
-    return TokenizerFile(content, tokenizer)
+    notes = (
+        [f"added {len(added)} tokens of the files beside {path.name}: {', '.join(list(added)[:5])}"] if added else []
+    )
+    notes += _compare(values, tokenizer, spm if has_json else None, config)
+    spare = config.vocab_size - largest - 1
+    if spare and (config.vocab_size % 8 or spare >= PADDED_ROWS):
+        notes.append(
+            f"the embedding table has {spare} rows more than the tokenizer has ids; if tokens were added in training, "
+            "the file that lists them is missing (tokenizer.json, added_tokens.json or tokenizer_config.json)"
+        )
+    return TokenizerFile(content, tokenizer, tuple(notes))
 
 
-def _check_ids(tokenizer: Tokenizer, config: TextConfig, path: Path) -> None:
+def _compare(values: dict[str, Any], tokenizer: Tokenizer, spm: Path | None, config: TextConfig) -> list[str]:
+    """Notes on texts to which Mistral's own tokenizer, of which NV-Embed's is a copy, gives other ids."""
+    notes = []
+    advice = "for the original's ids name the folder with its files by --tokenizer"
+    if (original := original_pipeline(values)) is not None and (found := first_difference(tokenizer, original)):
+        notes.append(
+            "tokenizer.json, probably saved by newer transformers, gives other ids than Mistral's original for some "
+            f"texts, such as {found}; {advice}"
+        )
+    if spm is not None and not notes:
+        other = Tokenizer.from_str(_dump(convert(spm, config.bos_token_id)).decode("utf-8"))
+        if found := first_difference(tokenizer, other):
+            notes.append(f"tokenizer.json and {spm.name} give different ids, such as {found}; tokenizer.json is taken")
+    return notes
+
+
+def _check_ids(tokenizer: Tokenizer, config: TextConfig, path: Path) -> int:
+    """The largest id, which must be a row of the embedding table."""
     token, largest = max(
         tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1], default=("", -1)
     )
@@ -63,6 +108,7 @@ def _check_ids(tokenizer: Tokenizer, config: TextConfig, path: Path) -> None:
         raise TokenizerError(
             f"{path}: largest id is {largest} (`{token}`), expected ids below vocab_size ({config.vocab_size})"
         )
+    return largest
 
 
 def _check_special_tokens(values: dict[str, Any], config: TextConfig, path: Path) -> None:
@@ -85,13 +131,6 @@ def _check_template(tokenizer: Tokenizer, config: TextConfig, path: Path) -> Non
         raise TokenizerError(
             f"{path}: `{text}` becomes {bare}, expected at least two ids, the last one {config.eos_token_id}"
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _dump(values: dict[str, Any]) -> bytes:

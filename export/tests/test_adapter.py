@@ -87,7 +87,7 @@ def test_an_export_with_an_adapter_is_that_of_the_merged_weights_and_named_so(ba
     checkpoint, before = base("plain")
     export(checkpoint, out, ExportOptions("fp32", adapter=ADAPTERS / "plain"))
     found = json.loads((out / "nvembed.json").read_text())["model"]["name"]
-    assert found == "small+plain"
+    assert found == "checkpoint+plain"
     merged = Checkpoint.open(checkpoint, load_config(checkpoint), ADAPTERS / "plain")
     write_weights(checkpoint, {key: merged.rows(key).astype(np.float32) for key in before}, "F16")
     export(checkpoint, out.parent / "merged", ExportOptions("fp32"))

@@ -84,14 +84,6 @@ def test_default_length_depends_on_name_and_positions(tmp_path, out, small_spec,
     assert manifest(out)["max_length"] == expected
 
 
-def test_name_falls_back_to_the_name_of_the_folder(small, out):
-    config = json.loads((small / "config.json").read_text())
-    del config["_name_or_path"]
-    (small / "config.json").write_text(json.dumps(config))
-    assert main([str(small), str(out), "--no-golden"]) == 0
-    assert manifest(out)["model"]["name"] == manifest(out)["model"]["source"] == "checkpoint"
-
-
 def test_bad_checkpoint_exits_with_3(small, out, capsys):
     (small / "config.json").unlink()
     assert main([str(small), str(out)]) == 3
@@ -133,6 +125,29 @@ def test_closed_pipe_is_not_a_failure(small, out, streams):
     assert "Error" not in (result.stderr or "")
     assert manifest(out)["golden"] is None
     assert "stdout" in streams or result.stdout == f"{out}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_path_that_the_terminal_cannot_show_is_no_failure(small, out, encoding):
+    target = out.with_name("模型2")
+    command = [sys.executable, "-m", "nvembed_export", str(small), str(target), "--no-golden"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False)
+    assert result.stdout.endswith("\\u6a21\\u578b2\n")
+    assert manifest(target)["precision"] == "fp16"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_message_that_cannot_be_written_is_no_failure(small, out, stream):
+    with open("/dev/full", "w") as full:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: full}
+        command = [sys.executable, "-m", "nvembed_export", str(small), str(out), "--no-golden"]
+        result = subprocess.run(command, text=True, **pipes)
+    assert result.returncode == 0
+    assert "Traceback" not in (result.stderr or "")
+    assert (out / "nvembed.json").exists()
 
 
 def test_help_has_examples_and_exit_codes():

@@ -42,7 +42,12 @@ UNSUPPORTED = [
     (TEXT, {"model_type": "llama"}, ['"llama"', '"bidir_mistral"']),
     (TEXT, {"hidden_act": "gelu"}, ["`text_config.hidden_act`", '"gelu"', '"silu"']),
     (TEXT, {"attention_bias": True}, ["`text_config.attention_bias`", "true", "false"]),
-    (TEXT, {"tie_word_embeddings": True}, ["`text_config.tie_word_embeddings`", "true", "false"]),
+    (
+        TEXT,
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        ["layer_types", "--ignore-config-key text_config."],
+    ),
+    ("", {"vocab_size": 7}, ["`vocab_size`", "7", "384"]),
     (TEXT, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, ["rope_scaling.rope_type", '"yarn"', '"default"']),
     (TEXT, {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["rope_scaling.type", '"linear"', '"default"']),
     (TEXT, {"rope_scaling": {"factor": 2.0}}, ["rope_scaling.factor", "2.0", "neutral"]),
@@ -82,7 +87,7 @@ def test_unsupported_value_is_rejected(small, out, section, values, fragments):
 
 def test_missing_config_is_rejected(small, out):
     (small / "config.json").unlink()
-    assert_fails(small, out, ConfigError, "config.json", "no such file")
+    assert_fails(small, out, ConfigError, "config.json", "no such file", "the folder has README.md, model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -109,11 +114,32 @@ def test_max_length_out_of_range_is_a_usage_error(small, out):
 
 
 def test_neutral_and_known_bookkeeping_keys_are_accepted(small):
+    change(small, TEXT, layer_types=["full_attention", "full_attention"])
+    change(small, "", vocab_size=384)
     dump = dict.fromkeys(HARMLESS_KEYS - {"bos_token_id", "eos_token_id"}, "anything")
     neutral = {"new_in_transformers_9": None, "use_new_thing": False, "new_list": [], "new_map": {}, "new_number": 0}
     for section in ("", TEXT, LATENT):
         change(small, section, **(dump | neutral))
     assert load_config(small).text.num_hidden_layers == 1
+
+
+def test_a_key_can_be_declared_to_be_without_effect(small, out):
+    change(small, "", my_trainer={"lr": 1e-5})
+    change(small, TEXT, my_trainer=3)
+    assert_fails(small, out, ConfigError, "`my_trainer`", "`--ignore-config-key my_trainer`")
+    only_one = ExportOptions("fp32", ignore_config_keys=("text_config.my_trainer",))
+    assert_fails(small, out, ConfigError, "`my_trainer`", options=only_one)
+    found = load_config(small, ["my_trainer"]).notes
+    assert found == (
+        'config.json: `my_trainer` is {"lr": 1e-05}, which was ignored as asked',
+        "config.json: `text_config.my_trainer` is 3, which was ignored as asked",
+    )
+
+
+@pytest.mark.parametrize("key", ["no_such_key", "hidden_size", "text_config.rope_theta", "architectures"])
+def test_a_key_that_is_not_there_or_is_read_cannot_be_ignored(small, out, key):
+    options = ExportOptions("fp32", ignore_config_keys=(key,))
+    assert_fails(small, out, UsageError, f"--ignore-config-key is {key}", "cannot be ignored", options=options)
 
 
 def test_latent_attention_defaults_are_nvidias():

@@ -44,7 +44,7 @@ def test_it_equals_the_export_of_a_shallower_checkpoint(tmp_path, deep, spec, ou
     assert manifest(out)["architecture"]["num_hidden_layers"] == 2
 
 
-@pytest.mark.parametrize(("option", "name"), [([], "small"), (["--name", "NV-Embed-v1"], "NV-Embed-v1")])
+@pytest.mark.parametrize(("option", "name"), [([], "deep"), (["--name", "NV-Embed-v1"], "NV-Embed-v1")])
 def test_the_name_says_that_layers_are_missing(deep, out, capsys, option, name):
     assert main([str(deep), str(out), "--layers", "2", *option]) == 0
     assert manifest(out)["model"]["name"] == f"{name}-first-2-of-4-layers"
@@ -53,7 +53,7 @@ def test_the_name_says_that_layers_are_missing(deep, out, capsys, option, name):
 
 def test_all_layers_are_the_whole_model(deep, out, capsys):
     assert main([str(deep), str(out), "--layers", "4"]) == 0
-    assert manifest(out)["model"]["name"] == "small"
+    assert manifest(out)["model"]["name"] == "deep"
     assert "only the first layers" not in capsys.readouterr().err
 
 

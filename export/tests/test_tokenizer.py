@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from seeded_checkpoint import small_tokenizer
+import side_files
+from seeded_checkpoint import SPACE, small_tokenizer
 from tokenizers import Tokenizer
 
 from nvembed_export.config import load_config
+from nvembed_export.errors import TokenizerError
+from nvembed_export.export import ExportOptions, export
 from nvembed_export.sentencepiece_bpe import convert
 from nvembed_export.tokenizer import load_tokenizer
 
@@ -96,3 +99,76 @@ def test_truncation_and_padding_in_the_file_are_removed(small):
     assert json.loads(found.content)["truncation"] is None
     assert json.loads(found.content)["padding"] is None
     assert len(found.tokenizer.encode("a b c d e f").ids) > 4
+
+
+ANSWERS = json.loads(side_files.ANSWERS.read_text())
+
+
+def small_with(folder, mini, name, spm, vocab) -> Path:
+    """A folder with a case's tokenizer and a configuration with so many rows in the embedding table."""
+    side_files.write_tokenizer(folder, name, spm)
+    config = json.loads((mini / "config.json").read_text())
+    config["text_config"]["vocab_size"] = vocab
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("name", side_files.CASES)
+def test_tokens_of_the_files_beside_it_are_those_of_transformers(tmp_path, mini, spm, name):
+    folder = small_with(tmp_path / name, mini, name, spm, ANSWERS[name]["size"])
+    found = load_tokenizer(folder, load_config(folder).text)
+    tokenizer = Tokenizer.from_str(found.content.decode())
+    assert [tokenizer.encode(text).ids for text in side_files.TEXTS] == ANSWERS[name]["ids"]
+    assert tokenizer.get_vocab_size() == ANSWERS[name]["size"]
+
+
+def test_added_tokens_without_a_row_in_the_table_are_refused(tmp_path, mini, spm):
+    folder = small_with(tmp_path / "few", mini, "model-added-tokens", spm, 32000)
+    with pytest.raises(TokenizerError, match=r"largest id is 32001 \(`<query>`\)"):
+        load_tokenizer(folder, load_config(folder).text)
+
+
+def test_rows_without_an_id_are_told_unless_the_table_is_padded(tmp_path, mini, spm):
+    for vocab, told in ((32003, True), (32064, False), (32000, False), (33000, True)):
+        folder = small_with(tmp_path / str(vocab), mini, "plain", spm, vocab)
+        notes = load_tokenizer(folder, load_config(folder).text).notes
+        assert any(f"{vocab - 32000} rows more" in note for note in notes) is told
+
+
+def test_the_form_of_newer_transformers_is_compared_with_the_original(tmp_path, mini, spm):
+    folder = small_with(tmp_path / "new", mini, "plain", spm, 32000)
+    values = json.loads((folder / "tokenizer.json").read_text())
+    values["normalizer"] = None
+    values["pre_tokenizer"] = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False}
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    notes = load_tokenizer(folder, load_config(folder).text).notes
+    assert len(notes) == 1
+    assert "other ids than Mistral's original" in notes[0]
+    assert "--tokenizer" in notes[0]
+    shutil.copy(mini / "tokenizer.json", folder)
+    assert load_tokenizer(folder, load_config(folder).text).notes == ()
+
+
+def test_a_tokenizer_json_that_differs_from_the_sentencepiece_model_is_told(tmp_path, mini, spm):
+    folder = small_with(tmp_path / "two", mini, "plain", spm, 32000)
+    shutil.copy(spm, folder / "sentencepiece.bpe.model")
+    assert load_tokenizer(folder, load_config(folder).text).notes == ()
+    values = json.loads((folder / "tokenizer.json").read_text())
+    del values["model"]["merges"][:2000]
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    notes = load_tokenizer(folder, load_config(folder).text).notes
+    assert len(notes) == 1
+    assert "tokenizer.json and sentencepiece.bpe.model give different ids" in notes[0]
+
+
+def test_another_folders_tokenizer_can_be_taken(small, out, tmp_path):
+    (tmp_path / "t").mkdir()
+    (small / "tokenizer.json").rename(tmp_path / "t" / "tokenizer.json")
+    export(small, out, ExportOptions("fp32", golden=False, tokenizer=tmp_path / "t"))
+    assert (out / "tokenizer.json").read_bytes() == (tmp_path / "t" / "tokenizer.json").read_bytes()
+
+
+def test_paddlenlps_name_of_the_sentencepiece_model(tmp_path, mini, spm):
+    shutil.copy(mini / "config.json", tmp_path)
+    shutil.copy(spm, tmp_path / "sentencepiece.bpe.model")
+    assert load_tokenizer(tmp_path, load_config(tmp_path).text).content == (mini / "tokenizer.json").read_bytes()

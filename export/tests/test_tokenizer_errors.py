@@ -122,3 +122,30 @@ def test_damaged_sentencepiece_model(small, out):
     (small / "tokenizer.json").unlink()
     (small / "tokenizer.model").write_bytes(b"\x0a\xff\xff\xff")
     assert_fails(small, out, TokenizerError, "tokenizer.model", "not a sentencepiece model")
+
+
+@pytest.mark.parametrize(
+    ("values", "fragments"),
+    [
+        ({"add_eos_token": True}, ["`add_eos_token` is True", "False"]),
+        ({"add_bos_token": False}, ["`add_bos_token` is False"]),
+        ({"do_lower_case": True}, ["`do_lower_case` is True"]),
+        ({"truncation_side": "left"}, ["`truncation_side` is 'left'", "'right'"]),
+        ({"added_tokens_decoder": {"7": {"content": "</s>"}}}, ["`</s>` has id 7", "has id 2"]),
+        ({"added_tokens_decoder": {"7": {"content": "th"}}}, ["`th` has id 7", "vocabulary has id"]),
+        ({"added_tokens_decoder": {"380": {"content": "<far>"}}}, ["`<far>` gets id", "expected id 380"]),
+        ({"added_tokens_decoder": {"300": {}}}, ["a token is {}"]),
+        ({"pad_token": {"content": ""}}, ["a token is {'content': ''}"]),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_settings_beside_the_tokenizer_that_change_ids(small, out, values, fragments):
+    (small / "tokenizer_config.json").write_text(json.dumps(values))
+    assert_fails(small, out, TokenizerError, *fragments)
+
+
+@pytest.mark.parametrize("values", [{"legacy": False}, {"add_prefix_space": False}])
+def test_settings_that_matter_for_a_converted_tokenizer_only(small, out, values, sentencepiece_model):
+    (small / "tokenizer_config.json").write_text(json.dumps(values))
+    sentencepiece_model(lambda model: None)
+    assert_fails(small, out, TokenizerError, f"`{next(iter(values))}` is False")

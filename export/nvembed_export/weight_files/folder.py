@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nvembed_export.errors import CheckpointError
+from nvembed_export.files import is_there, read_json, refuse_pointer
+from nvembed_export.missing import explain
 from nvembed_export.weight_files.paddle import read_paddle
 from nvembed_export.weight_files.pytorch import read_pytorch
 from nvembed_export.weight_files.safetensors_file import read_safetensors
@@ -44,15 +45,17 @@ class Found:
 
 def read_folder(directory: Path) -> Found:
     """All tensors of the checkpoint in `directory`; their data is not read. Raises CheckpointError."""
-    present = [form for form in FORMATS if any((directory / name).exists() for name in (form.single, form.index))]
+    present = [form for form in FORMATS if any(_is_there(directory / name) for name in (form.single, form.index))]
     if not present:
         expected = ", ".join(form.single for form in FORMATS)
-        raise CheckpointError(f"{directory}: no weights found, expected {expected}, or shards with an index of them")
+        raise CheckpointError(
+            f"{directory}: no weights found, expected {expected}, or shards with an index of them; {explain(directory)}"
+        )
     form, *others = present
     notes = [f"the weights are those of {form.single}; {other.single} is not read" for other in others]
     single, index = directory / form.single, directory / form.index
     if not index.exists():
-        return Found(form.read(single), notes)
+        return Found(_read(form, single), notes)
     if single.exists():
         raise CheckpointError(f"{directory}: found both {form.single} and {form.index}, expected only one of them")
     return Found(_read_shards(directory, index, form), notes)
@@ -65,9 +68,9 @@ def _read_shards(directory: Path, index: Path, form: Format) -> dict[str, Stored
         path = directory / shard
         if Path(shard).name != shard:
             raise CheckpointError(f"{index}: shard `{shard}` is not the name of a file in the same folder")
-        if not path.exists():
+        if not _is_there(path):
             raise CheckpointError(f"{index}: shard `{shard}` is missing from {directory}; finish the download")
-        for name, tensor in form.read(path).items():
+        for name, tensor in _read(form, path).items():
             if weight_map.get(name) != shard:
                 listed = f"lists it in {weight_map[name]}" if name in weight_map else "does not list it"
                 raise CheckpointError(f"{index}: tensor `{name}` is in {shard}, but the index {listed}")
@@ -78,11 +81,17 @@ def _read_shards(directory: Path, index: Path, form: Format) -> dict[str, Stored
     return tensors
 
 
+def _is_there(path: Path) -> bool:
+    return is_there(path, CheckpointError)
+
+
+def _read(form: Format, path: Path) -> dict[str, StoredTensor]:
+    refuse_pointer(path, CheckpointError)
+    return form.read(path)
+
+
 def _read_index(path: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: invalid index ({error!r}), expected an object `weight_map`") from None
+    weight_map = read_json(path, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(f"{path}: invalid `weight_map`, expected an object that maps tensor names to file names")
     return weight_map
