@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -78,8 +79,15 @@ def test_force_keeps_the_old_folder_when_the_last_rename_fails(small, out, monke
         rename(self, target)
 
     monkeypatch.setattr("pathlib.Path.rename", failing)
-    assert_fails(small, out, OutputError, str(out), "input/output error", options=FORCE)
+    with pytest.raises(OutputError, match="complete, but could not be put in place: input/output error") as caught:
+        export(small, out, FORCE)
     assert (out / "nvembed.json").exists()
+    kept = [path for path in out.parent.iterdir() if path != out]
+    assert len(kept) == 1
+    assert str(caught.value).endswith(str(kept[0]))
+    monkeypatch.undo()
+    export(small, out, FORCE)
+    assert (kept[0] / "nvembed.json").exists()  # it is no leftover
 
 
 def test_output_must_not_contain_the_checkpoint(small):
@@ -337,7 +345,142 @@ def test_folder_that_could_not_be_restored_is_restored_by_the_next_export(small,
 
 
 def assert_restored(small, out) -> str:
+    """An export finds the old folder, moved back, and keeps its own under another name."""
     with pytest.raises(OutputError) as caught:
         export(small, out, FP32)
-    assert list(out.parent.iterdir()) == [out]
+    kept = [path for path in out.parent.iterdir() if path != out]
+    assert all(".finished-" in path.name or ".partial-" in path.name for path in kept)
+    assert any(str(path) in str(caught.value) for path in kept)
     return str(caught.value)
+
+
+def test_a_file_system_without_fsync_of_folders_is_no_failure(small, out, monkeypatch):
+    fsync, refused = os.fsync, []
+
+    def failing(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            refused.append(descriptor)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    export(small, out, FP32)
+    assert refused
+
+
+def test_an_error_of_fsync_that_means_lost_data_is_a_failure(small, out, monkeypatch):
+    def failing(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    assert_fails(small, out, OutputError, "input/output error")
+
+
+def test_a_disk_that_does_not_know_its_size_is_not_full(small, out, monkeypatch):
+    usage = shutil.disk_usage(out.parent)
+    unknown, full = usage._replace(total=0, used=0, free=0), usage._replace(free=0)
+    monkeypatch.setattr(nvembed_export.output.shutil, "disk_usage", lambda _: full)
+    assert_fails(small, out, OutputError, "0 bytes free")
+    monkeypatch.setattr(nvembed_export.output.shutil, "disk_usage", lambda _: unknown)
+    export(small, out, FP32)
+
+
+FILES = ["golden.json", "model.onnx", "model.onnx.data", "nvembed.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV, errno.EPERM, errno.ENOTSUP])
+@pytest.mark.parametrize("before", ["nothing", "empty", "model"])
+def test_where_folders_cannot_be_renamed_the_files_are_moved(small, out, monkeypatch, code, before):
+    """As with a mount point that nothing tells, or a file system that renames files only."""
+    if before == "model":
+        export(small, out, ExportOptions("fp16"))
+        (out / "stray").write_text("from before")
+    elif before == "empty":
+        out.mkdir()
+
+    def failing(self, target):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("pathlib.Path.rename", failing)
+    export(small, out, FORCE)
+    assert list(out.parent.iterdir()) == [out]
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert '"fp32"' in (out / "nvembed.json").read_text()
+
+
+def mounted(folder, *options):
+    """Mount something on a folder, or skip."""
+    command = ["mount", *options, str(folder)]
+    if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("cannot mount here (needs root and permission to mount)")
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "bind"])
+def test_a_mount_point_is_filled_in_place(small, tmp_path, out, kind):
+    """As `docker -v volume:/out` gives one; a folder of the same file system is mounted in the second case."""
+    out = out.with_name("model with space")
+    out.mkdir()
+    (tmp_path / "volume").mkdir()
+    mounted(out, *(["-t", "tmpfs", "tmpfs"] if kind == "tmpfs" else ["--bind", str(tmp_path / "volume")]))
+    try:
+        export(small, out, FORCE)
+        assert list(out.parent.iterdir()) == [out]
+        assert (out / "nvembed.json").exists()
+        (out / "stray").write_text("from before")
+        export(small, out, ExportOptions("fp16", force=True))
+        assert sorted(path.name for path in out.iterdir()) == FILES
+        (small / "model.safetensors").write_bytes(b"")
+        with pytest.raises(Exception, match="found 0 bytes"):
+            export(small, out, FORCE)
+        assert sorted(path.name for path in out.iterdir()) == FILES
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+
+
+def test_the_free_space_is_that_of_the_file_system_that_is_mounted(small, out, monkeypatch):
+    out.mkdir()
+    asked = []
+    usage = shutil.disk_usage(out)
+    monkeypatch.setattr(nvembed_export.output, "_is_mount_point", lambda folder: folder == out)
+    monkeypatch.setattr(nvembed_export.output.shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    export(small, out, FORCE)
+    assert asked == [out]
+
+
+def test_a_folder_in_a_parent_that_may_not_be_written_is_filled(small, out, monkeypatch):
+    out.mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != out.parent and access(path, mode))
+    export(small, out, FORCE)
+    assert (out / "nvembed.json").exists()
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_model_that_cannot_be_replaced_file_by_file_is_moved_back(small, out, monkeypatch):
+    export(small, out, FP32)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(nvembed_export.output, "_is_mount_point", lambda folder: folder == out)
+    move, count = shutil.move, []
+
+    def failing(source, goal):
+        count.append(source)
+        if len(count) == 8:
+            raise OSError(errno.EIO, "Input/output error")
+        return move(source, goal)
+
+    monkeypatch.setattr(nvembed_export.output.shutil, "move", failing)
+    with pytest.raises(OutputError, match="could not be put in place: input/output error; it was kept: ") as caught:
+        export(small, out, ExportOptions("fp16", force=True))
+    kept = Path(str(caught.value).rsplit(": ", 1)[1])
+    assert sorted(path.name for path in kept.iterdir()) == FILES
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path != kept} == before
+
+
+def test_a_folder_that_appears_during_the_export_is_kept_and_so_is_the_export(small, out, monkeypatch):
+    sync = nvembed_export.output._sync_tree
+    monkeypatch.setattr(nvembed_export.output, "_sync_tree", lambda folder: (sync(folder), out.mkdir()))
+    with pytest.raises(OutputError, match="appeared during the export; .*it was kept: ") as caught:
+        export(small, out, FP32)
+    kept = Path(str(caught.value).rsplit(": ", 1)[1])
+    assert list(out.iterdir()) == []
+    assert (kept / "nvembed.json").exists()
