@@ -76,7 +76,7 @@ def test_a_tiny_one_can_be_read_and_exported(tiny, out):
     Checkpoint.open(tiny, config)
     assert (tiny / "tokenizer.json").read_bytes() == MISTRAL_TOKENIZER.read_bytes()
     summary = export(tiny, out, ExportOptions())
-    assert (summary.name, summary.license) == ("NV-Embed-v1-shapes", "apache-2.0")
+    assert (summary.name, summary.license) == ("tiny", "apache-2.0")
 
 
 def test_values_have_the_planned_mean_and_scale(tiny):

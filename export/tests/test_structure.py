@@ -297,7 +297,7 @@ def test_manifest_describes_the_files(folder):
         ["golden.json", "model.onnx", "model.onnx.data", "nvembed.json", "tokenizer.json"]
     )
     assert manifest["schema_version"] == 1
-    assert manifest["model"] == {"name": "small", "source": "example/small", "license": "apache-2.0"}
+    assert manifest["model"] == {"name": "checkpoint", "source": "example/small", "license": "apache-2.0"}
     assert (manifest["precision"], manifest["pooler"], manifest["max_length"]) == (precision, pooler, 512)
     bits = {"int8": 8, "int4": 4}.get(precision)
     assert manifest["quantization"] == (bits and quantization_of(TypedGraph(folder / "model.onnx"), bits))
@@ -314,6 +314,7 @@ def test_manifest_describes_the_files(folder):
         "num_latents_value": 5,
         "num_cross_heads": 2,
         "cross_dim_head": 8,
+        "feed_forward_dim": 128,
         "output_normalize": True,
     }
     graph = manifest["graph"]

@@ -1,6 +1,7 @@
 //! Arguments that several commands have, and how they become options of the library. Flags have the names of the options.
 
 mod gpu;
+pub(crate) mod instruction;
 mod size;
 
 use std::path::PathBuf;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nvembed::{Dtype, EmbedOptions, Embedder, ErrorKind, Prompt, Stats};
+use nvembed::{Dtype, EmbedOptions, Embedder, ErrorKind, Stats};
 use serde_json::value::RawValue;
 
-use crate::arguments::{EmbedArguments, ModelArguments, flag, parse};
+use crate::arguments::{EmbedArguments, ModelArguments, flag, instruction, parse};
 use crate::exit::CliError;
 use crate::io::interrupt;
 use crate::io::reader::{InputFormat, Reader, Record};
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let embedder = model.open()?;
     let start = Instant::now();
     let bar = if quiet { ProgressBar::hidden() } else { progress_bar(&files) };
-    let instruction = task.map(|task| Prompt::instruction_for(&task)).or(instruction).unwrap_or_default();
+    let instruction = instruction::resolve(task.as_deref(), instruction);
     let reader = Reader::new(files, format, instruction);
     let dim = options.dimensions.unwrap_or(embedder.dim());
     let mut writer = Writer::open(output.as_deref(), output_format, dtype, dim)?;

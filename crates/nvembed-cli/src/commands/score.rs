@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ndarray::Array2;
 use nvembed::Prompt;
 
-use crate::arguments::{EmbedArguments, ModelArguments};
+use crate::arguments::{EmbedArguments, ModelArguments, instruction};
 use crate::exit::CliError;
 use crate::io::reader::{InputFormat, Reader};
 use crate::io::{interrupt, print};
@@ -50,7 +50,7 @@ const SHOWN: usize = 60;
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { queries, query, passages, passage, task, format, json, embed, model } = arguments;
     interrupt::watch()?;
-    let instruction = Prompt::instruction_for(&task);
+    let instruction = instruction::resolve(Some(&task), None);
     let is_stdin = |files: &[PathBuf]| files.iter().any(|file| file.as_os_str() == "-");
     if is_stdin(&queries) && is_stdin(&passages) {
         return Err(CliError::Usage("standard input cannot be both queries and passages".to_owned()).into());

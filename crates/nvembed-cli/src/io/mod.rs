@@ -1,6 +1,7 @@
 //! What goes in and out: texts, embeddings, files that appear complete, standard output, interruptions.
 
 pub(crate) mod atomic;
+mod format;
 pub(crate) mod interrupt;
 pub(crate) mod reader;
 pub(crate) mod writer;

@@ -9,6 +9,7 @@ use nvembed::Prompt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::format;
 use crate::exit::CliError;
 
 /// The longest line that is read: 256 MiB.
@@ -17,7 +18,7 @@ const MAX_LINE_BYTES: u64 = 256 << 20;
 /// How a line holds a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
-    /// JSON lines for files named .jsonl or .ndjson, otherwise plain lines.
+    /// JSON lines for files named .jsonl or .ndjson, otherwise plain lines; a first line that is a JSON record is then refused.
     Auto,
     /// Each line is a text; an empty line is an empty text.
     Lines,
@@ -68,6 +69,8 @@ struct OpenFile {
     lines: Box<dyn BufRead + Send>,
     name: String,
     is_json: bool,
+    /// Nobody said that each line is a text.
+    is_guess: bool,
     line: u64,
 }
 
@@ -106,6 +109,13 @@ impl Reader {
                 )));
             }
             let text = file.text(line)?;
+            if file.is_guess && file.line == 1 && format::is_record(&text) {
+                return Err(CliError::Input(format!(
+                    "{}: the line is a JSON object with \"text\", but the input is not named .jsonl: say --format jsonl, or \
+                     --format lines to embed the JSON source itself",
+                    file.place()
+                )));
+            }
             if file.is_json && text.trim().is_empty() {
                 continue;
             }
@@ -143,11 +153,10 @@ impl OpenFile {
         let is_json = match format {
             InputFormat::Lines => false,
             InputFormat::Jsonl => true,
-            InputFormat::Auto => {
-                path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson")
-            }
+            InputFormat::Auto => format::is_named_jsonl(path),
         };
-        Ok(Self { lines, name, is_json, line: 0 })
+        let is_guess = format == InputFormat::Auto && !is_json;
+        Ok(Self { lines, name, is_json, is_guess, line: 0 })
     }
 
     fn place(&self) -> String {
@@ -161,6 +170,11 @@ impl OpenFile {
             if line.last() == Some(&b'\r') {
                 line.pop();
             }
+        }
+        if self.line == 1
+            && let Some(what) = format::not_utf8(&line)
+        {
+            return Err(CliError::Input(format!("{}: {what}", self.name)));
         }
         let text = String::from_utf8(line).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;

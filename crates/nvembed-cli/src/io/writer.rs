@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::atomic::{AtomicFile, write_file};
+use super::format::is_named_npy;
 use super::interrupt;
 use crate::exit::CliError;
 
@@ -77,7 +78,7 @@ impl Writer {
         let is_npy = match format {
             OutputFormat::Npy => true,
             OutputFormat::Jsonl => false,
-            OutputFormat::Auto => path.and_then(Path::extension).is_some_and(|extension| extension == "npy"),
+            OutputFormat::Auto => path.is_some_and(is_named_npy),
         };
         let format = if is_npy {
             let scales = path.map(|path| path.with_extension("scales.npy")).unwrap_or_default();

@@ -9,6 +9,7 @@ mod common;
 #[cfg(target_os = "linux")]
 mod gpu;
 mod openvino;
+mod outputs;
 mod performance_tables;
 mod prepare;
 mod program;
