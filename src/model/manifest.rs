@@ -391,7 +391,7 @@ impl Manifest {
     }
 
     /// The SHA-256 of the manifest, in hex. As the manifest holds the hashes of all files, it stands for the model.
-    pub(crate) fn digest(&self) -> &str {
+    pub fn digest(&self) -> &str {
         &self.digest
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use nvembed::ErrorKind;
 
-use crate::arguments::flag;
+use crate::arguments::{flag, with_flags};
 
 /// The exit codes, as `--help` lists them.
 pub(crate) const HELP: &str = "Exit codes:
@@ -17,7 +17,8 @@ pub(crate) const HELP: &str = "Exit codes:
   5    the ONNX Runtime library or the execution provider cannot be used
   6    a run failed
   7    the output or the cache cannot be written
-  8    embeddings differ from the known ones (verify), or rows are wrong or failed (bench)
+  8    embeddings differ from the known ones (verify), or rows are wrong or failed (bench), or a corpus is
+       incomplete or damaged (corpus)
   130  interrupted";
 
 /// Errors that only the command line has.
@@ -86,11 +87,26 @@ pub(crate) fn report(outcome: anyhow::Result<()>) -> ExitCode {
         (code(error.kind()), error.report(flag))
     } else if let Some(error) = error.downcast_ref::<CliError>() {
         (error.code(), error.to_string())
+    } else if let Some(error) = error.downcast_ref::<nvembed_corpus::Error>() {
+        of_corpus(error)
     } else {
         (1, format!("{error:#}"))
     };
     eprintln!("nvembed: {message}");
     ExitCode::from(code)
+}
+
+fn of_corpus(error: &nvembed_corpus::Error) -> (u8, String) {
+    use nvembed_corpus::Error;
+    let number = match error {
+        Error::Embed(error) => return (code(error.kind()), error.report(flag)),
+        Error::Option(_) => 2,
+        Error::Input(_) => 3,
+        Error::Output { .. } => 7,
+        Error::Incomplete(_) => 8,
+        _ => 1,
+    };
+    (number, with_flags(&error.to_string()))
 }
 
 fn code(kind: ErrorKind) -> u8 {
@@ -114,6 +130,8 @@ fn code(kind: ErrorKind) -> u8 {
 fn reader_is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<CliError>(),
         Some(CliError::Output { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe)
+        || matches!(error.downcast_ref::<nvembed_corpus::Error>(),
+            Some(nvembed_corpus::Error::Output { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

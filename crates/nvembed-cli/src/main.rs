@@ -5,6 +5,7 @@ mod commands;
 mod exit;
 mod io;
 mod log;
+mod progress;
 mod similarity;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Embed texts from files or stdin, one per line.
     Embed(commands::embed::Arguments),
+    /// Embed a corpus of any size into Parquet files, in jobs that can be killed, resumed and shared between machines.
+    Corpus(Box<commands::corpus::Arguments>),
     /// Print the similarity of each query to each passage.
     Score(commands::score::Arguments),
     /// Describe a model folder, the ONNX Runtime library and this machine.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     log::start(cli.verbose);
     let outcome = match cli.command {
         Command::Embed(arguments) => commands::embed::run(arguments),
+        Command::Corpus(arguments) => commands::corpus::run(*arguments),
         Command::Score(arguments) => commands::score::run(arguments),
         Command::Inspect(arguments) => commands::inspect::run(arguments),
         Command::Verify(arguments) => commands::verify::run(arguments),

@@ -166,6 +166,19 @@ pub(crate) fn parse<T: std::str::FromStr<Err = nvembed::Error>>(text: &str) -> R
     text.parse().map_err(|error: nvembed::Error| error.report(flag))
 }
 
+/// Reads an option of a corpus that has names.
+pub(crate) fn parse_corpus<T: std::str::FromStr<Err = nvembed_corpus::Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: nvembed_corpus::Error| with_flags(&error.to_string()))
+}
+
+/// A text that names options in backticks, with their flags instead.
+pub(crate) fn with_flags(text: &str) -> String {
+    let is_name =
+        |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let words = text.split('`').enumerate();
+    words.map(|(index, word)| if index % 2 == 1 && is_name(word) { flag(word) } else { word.to_owned() }).collect()
+}
+
 fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))

@@ -2,6 +2,7 @@
 
 mod advice;
 pub(crate) mod bench;
+pub(crate) mod corpus;
 pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod inspect;

@@ -6,6 +6,7 @@ mod bench;
 mod bench_report;
 #[path = "../../../../tests/common/mod.rs"]
 mod common;
+mod corpus;
 #[cfg(target_os = "linux")]
 mod gpu;
 mod openvino;
