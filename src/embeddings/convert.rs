@@ -4,8 +4,26 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use ndarray::ArrayViewMut1;
 
-use super::rows::Rows;
-use crate::error::{Error, ErrorKind, Result};
+use super::rows::{Dtype, Rows};
+use crate::error::{Error, ErrorKind, Result, in_range};
+
+impl Rows {
+    /// These rows in another element type, and only the first `dimensions` numbers of each: what a call with
+    /// [`EmbedOptions::dtype`](crate::EmbedOptions::dtype) and [`EmbedOptions::dimensions`](crate::EmbedOptions::dimensions)
+    /// returns, if these are the floats of a call without.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for more dimensions than there are;
+    /// [`ErrorKind::Inference`](crate::ErrorKind::Inference) for a number that is not finite, and when all that is left of a row
+    /// is zero.
+    pub fn converted(&self, dtype: Dtype, dimensions: usize) -> Result<Self> {
+        let (count, dim) = self.shape();
+        in_range("`dimensions`", dimensions, 1, dim)?;
+        let mut rows = Self::zeros(dtype, (count, dimensions));
+        (0..count).try_for_each(|row| place(self, row, &mut rows, row))?;
+        Ok(rows)
+    }
+}
 
 /// Writes row `from` of a graph's output, cut to the width of `rows`, to row `to`. A row that is cut is brought back to unit
 /// length.
@@ -91,7 +109,7 @@ mod tests {
     use ndarray::{Array2, array};
 
     use super::*;
-    use crate::embeddings::{Dtype, Row};
+    use crate::embeddings::Row;
 
     fn placed(values: &[f32], dtype: Dtype, dim: usize) -> Result<Row> {
         let output = Rows::F32(Array2::from_shape_vec((1, values.len()), values.to_vec()).unwrap());

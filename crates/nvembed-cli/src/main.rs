@@ -33,6 +33,8 @@ enum Command {
     Score(commands::score::Arguments),
     /// Describe a model folder, the ONNX Runtime library and this machine.
     Inspect(commands::inspect::Arguments),
+    /// Evaluate retrieval on your own queries, and what smaller embeddings cost there.
+    Eval(commands::eval::Arguments),
     /// Compare a model's embeddings with known ones.
     Verify(commands::verify::Arguments),
     /// Benchmark throughput and latency; embeddings are verified first.
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Corpus(arguments) => commands::corpus::run(*arguments),
         Command::Score(arguments) => commands::score::run(arguments),
         Command::Inspect(arguments) => commands::inspect::run(arguments),
+        Command::Eval(arguments) => commands::eval::run(arguments),
         Command::Verify(arguments) => commands::verify::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments),
         Command::Prepare(arguments) => commands::prepare::run(arguments),

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod corpus;
 pub(crate) mod doctor;
 pub(crate) mod embed;
+pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod prepare;
 pub(crate) mod score;
