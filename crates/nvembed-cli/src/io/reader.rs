@@ -38,6 +38,39 @@ pub(crate) struct Record {
     pub(crate) bytes_read: u64,
 }
 
+/// Why there is no record.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// A line that holds no record; the next one may.
+    Record(BadRecord),
+    /// A file that cannot be read: nothing follows.
+    File(CliError),
+}
+
+/// A line that holds no record that can be embedded.
+#[derive(Debug)]
+pub(crate) struct BadRecord {
+    pub(crate) place: String,
+    pub(crate) id: Option<Box<RawValue>>,
+    pub(crate) reason: String,
+    pub(crate) bytes_read: u64,
+}
+
+impl From<ReadError> for CliError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Record(BadRecord { place, reason, .. }) => Self::Input(format!("{place}: {reason}")),
+            ReadError::File(error) => error,
+        }
+    }
+}
+
+impl From<ReadError> for anyhow::Error {
+    fn from(error: ReadError) -> Self {
+        CliError::from(error).into()
+    }
+}
+
 /// A line of JSON lines. Unknown fields are refused: a misspelt "instruction" would silently change the embedding.
 ///
 /// Values are kept as they are written: an identifier must come back unchanged, and the parser's own messages about a value
@@ -55,7 +88,7 @@ struct JsonRecord<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// Reads records from files, in order. An error ends the sequence.
+/// Reads records from files, in order. A file that cannot be read ends the sequence; a bad record does not.
 pub(crate) struct Reader {
     files: std::vec::IntoIter<PathBuf>,
     format: InputFormat,
@@ -72,6 +105,8 @@ struct OpenFile {
     /// Nobody said that each line is a text.
     is_guess: bool,
     line: u64,
+    /// Whether the last line was too long, and its rest is still to come.
+    is_in_line: bool,
 }
 
 impl Reader {
@@ -84,17 +119,43 @@ impl Reader {
         Self { files: files.into_iter(), format, default_instruction, current: None, bytes_read: 0, failed: false }
     }
 
-    fn read(&mut self) -> Result<Option<Record>, CliError> {
+    /// Looks at whether all files can be opened, before anything is done with the first.
+    ///
+    /// # Errors
+    /// [`CliError::Input`].
+    pub(crate) fn check(files: &[PathBuf]) -> Result<(), CliError> {
+        for path in files.iter().filter(|path| *path != Path::new("-")) {
+            // A pipe would notice that it was opened.
+            let opened =
+                path.metadata().and_then(|file| if file.is_file() { File::open(path).map(|_| ()) } else { Ok(()) });
+            opened.map_err(|error| CliError::Input(format!("{}: cannot be opened: {error}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Option<Record>, ReadError> {
         loop {
             if self.current.is_none() {
                 let Some(path) = self.files.next() else { return Ok(None) };
-                self.current = Some(OpenFile::open(&path, self.format)?);
+                self.current = Some(OpenFile::open(&path, self.format).map_err(ReadError::File)?);
             }
             let Some(file) = &mut self.current else { continue };
+            if std::mem::take(&mut file.is_in_line) {
+                let rest = file.lines.skip_until(b'\n').map_err(|error| {
+                    ReadError::File(CliError::Input(format!(
+                        "{}: cannot be read in line {}: {error}",
+                        file.name, file.line
+                    )))
+                })?;
+                self.bytes_read += rest as u64;
+            }
             let mut line = Vec::new();
             let mut limited = file.lines.by_ref().take(MAX_LINE_BYTES + 1);
             let read = limited.read_until(b'\n', &mut line).map_err(|error| {
-                CliError::Input(format!("{}: cannot be read after line {}: {error}", file.name, file.line))
+                ReadError::File(CliError::Input(format!(
+                    "{}: cannot be read after line {}: {error}",
+                    file.name, file.line
+                )))
             })?;
             if read == 0 {
                 self.current = None;
@@ -102,15 +163,23 @@ impl Reader {
             }
             self.bytes_read += read as u64;
             file.line += 1;
+            let bytes_read = self.bytes_read;
+            let bad = |place: String, id, reason| ReadError::Record(BadRecord { place, id, reason, bytes_read });
             if read as u64 > MAX_LINE_BYTES {
-                let place = file.place();
-                return Err(CliError::Input(format!(
-                    "{place}: the line has more than {MAX_LINE_BYTES} bytes, the limit"
-                )));
+                // Its rest may have no end, and is skipped only if the next record is asked for.
+                file.is_in_line = true;
+                let reason = format!("the line has more than {MAX_LINE_BYTES} bytes, the limit");
+                return Err(bad(file.place(), None, reason));
             }
-            let text = file.text(line)?;
+            let of_file = |reason| ReadError::File(CliError::Input(reason));
+            if file.line == 1
+                && let Some(what) = format::not_utf8(&line)
+            {
+                return Err(of_file(format!("{}: {what}", file.name)));
+            }
+            let text = file.text(line).map_err(|reason| bad(file.place(), None, reason))?;
             if file.is_guess && file.line == 1 && format::is_record(&text) {
-                return Err(CliError::Input(format!(
+                return Err(of_file(format!(
                     "{}: the line is a JSON object with \"text\", but the input is not named .jsonl: say --format jsonl, or \
                      --format lines to embed the JSON source itself",
                     file.place()
@@ -119,7 +188,8 @@ impl Reader {
             if file.is_json && text.trim().is_empty() {
                 continue;
             }
-            let mut record = file.record(text, &self.default_instruction)?;
+            let record = file.record(text, &self.default_instruction);
+            let mut record = record.map_err(|(id, reason)| bad(file.place(), id, reason))?;
             record.bytes_read = self.bytes_read;
             return Ok(Some(record));
         }
@@ -127,14 +197,14 @@ impl Reader {
 }
 
 impl Iterator for Reader {
-    type Item = Result<Record, CliError>;
+    type Item = Result<Record, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {
             return None;
         }
         let result = self.read().transpose();
-        self.failed = matches!(result, Some(Err(_)));
+        self.failed = matches!(result, Some(Err(ReadError::File(_))));
         result
     }
 }
@@ -156,7 +226,7 @@ impl OpenFile {
             InputFormat::Auto => format::is_named_jsonl(path),
         };
         let is_guess = format == InputFormat::Auto && !is_json;
-        Ok(Self { lines, name, is_json, is_guess, line: 0 })
+        Ok(Self { lines, name, is_json, is_guess, line: 0, is_in_line: false })
     }
 
     fn place(&self) -> String {
@@ -164,54 +234,49 @@ impl OpenFile {
     }
 
     /// The line without its end and without a byte order mark at the start of the file.
-    fn text(&self, mut line: Vec<u8>) -> Result<String, CliError> {
+    fn text(&self, mut line: Vec<u8>) -> Result<String, String> {
         if line.last() == Some(&b'\n') {
             line.pop();
             if line.last() == Some(&b'\r') {
                 line.pop();
             }
         }
-        if self.line == 1
-            && let Some(what) = format::not_utf8(&line)
-        {
-            return Err(CliError::Input(format!("{}: {what}", self.name)));
-        }
         let text = String::from_utf8(line).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
-            CliError::Input(format!("{}: invalid UTF-8 at byte {at} of the line", self.place()))
+            format!("invalid UTF-8 at byte {at} of the line")
         })?;
         let text = if self.line == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned() } else { text };
         if let Some(at) = text.find('\0') {
             // Legal for the model, but in practice a UTF-16 or binary file.
-            return Err(CliError::Input(format!(
-                "{}: NUL byte at byte {} of the line: is this UTF-16 or binary? In JSON lines, a text may contain one as \
-                 \\u0000",
-                self.place(),
+            return Err(format!(
+                "NUL byte at byte {} of the line: is this UTF-16 or binary? In JSON lines, a text may contain one as \\u0000",
                 at + 1
-            )));
+            ));
         }
         Ok(text)
     }
 
-    fn record(&self, line: String, default_instruction: &str) -> Result<Record, CliError> {
+    /// The record of a line, or its identifier, where it can be read, and what is wrong.
+    fn record(&self, line: String, default_instruction: &str) -> Result<Record, (Option<Box<RawValue>>, String)> {
         let place = self.place();
         if !self.is_json {
             let prompt = Prompt::with_instruction(default_instruction.to_owned(), line);
             return Ok(Record { prompt, id: None, place, bytes_read: 0 });
         }
         if !line.trim_start().starts_with('{') {
-            return Err(CliError::Input(format!("{place}: not a valid record: expected a JSON object")));
+            return Err((None, "not a valid record: expected a JSON object".to_owned()));
         }
         let record: JsonRecord<'_> = serde_json::from_str(&line).map_err(|error| {
             // The parser counts lines within the record, which is always one line; the file's own line is in `place`.
             let (reason, column) = (error.to_string(), error.column());
             let reason = reason.trim_end_matches(&format!(" at line 1 column {column}"));
-            CliError::Input(format!("{place}: not a valid record: {reason} at byte {column} of the line"))
+            (None, format!("not a valid record: {reason} at byte {column} of the line"))
         })?;
+        let id = record.id.map(ToOwned::to_owned);
         let string = |name: &str, value: &RawValue| {
             serde_json::from_str::<String>(value.get()).map_err(|error| {
                 let reason = if error.is_data() { "expected a string".to_owned() } else { error.to_string() };
-                CliError::Input(format!("{place}: not a valid record: field `{name}`: {reason}"))
+                (id.clone(), format!("not a valid record: field `{name}`: {reason}"))
             })
         };
         let text = string("text", record.text)?;
@@ -219,15 +284,12 @@ impl OpenFile {
         let task = record.task.map(|value| string("task", value)).transpose()?;
         let instruction = match (instruction, task) {
             (Some(_), Some(_)) => {
-                return Err(CliError::Input(format!(
-                    "{place}: has both \"instruction\" and \"task\"; give one of them"
-                )));
+                return Err((id, "has both \"instruction\" and \"task\"; give one of them".to_owned()));
             }
             (Some(instruction), None) => instruction,
             (None, Some(task)) => Prompt::instruction_for(&task),
             (None, None) => default_instruction.to_owned(),
         };
-        let id = record.id.map(ToOwned::to_owned);
         Ok(Record { prompt: Prompt::with_instruction(instruction, text), id, place, bytes_read: 0 })
     }
 }

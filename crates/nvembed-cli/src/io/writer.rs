@@ -68,6 +68,16 @@ struct JsonRow<'a> {
     scale: Option<f32>,
 }
 
+#[derive(Serialize)]
+struct JsonSkipped<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RawValue>,
+    /// null.
+    embedding: (),
+    error: &'a str,
+}
+
 impl Writer {
     /// Opens the output for rows of `dim` numbers of an element type.
     ///
@@ -120,6 +130,36 @@ impl Writer {
             RowFormat::Npy { .. } => {
                 self.scales.extend(scale);
                 little_endian(values)
+            }
+        };
+        let _whole_row = interrupt::row();
+        self.write(&bytes)?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Writes a row for a text that has no embedding: null and the reason in JSON lines, zeros in .npy.
+    ///
+    /// # Errors
+    /// [`CliError::Output`].
+    pub(crate) fn skipped(&mut self, reason: &str, id: Option<&RawValue>) -> Result<(), CliError> {
+        let bytes = match self.format {
+            RowFormat::Jsonl => {
+                let row = JsonSkipped { index: self.rows, id, embedding: (), error: reason };
+                let mut line = serde_json::to_vec(&row).map_err(|error| CliError::stdout(error.into()))?;
+                line.push(b'\n');
+                line
+            }
+            RowFormat::Npy { dim, dtype, .. } => {
+                if dtype == Dtype::Int8 {
+                    self.scales.push(0.0);
+                }
+                let bytes = match dtype {
+                    Dtype::F16 => 2,
+                    Dtype::Int8 | Dtype::Binary => 1,
+                    _ => 4,
+                };
+                vec![0; bytes * dim]
             }
         };
         let _whole_row = interrupt::row();

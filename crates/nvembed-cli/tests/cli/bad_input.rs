@@ -169,6 +169,74 @@ fn embed_refuses_bad_texts_and_options() {
 }
 
 #[test]
+fn a_text_that_cannot_be_embedded_costs_its_row_when_errors_are_skipped() {
+    let long = "many words ".repeat(60);
+    let lines = [
+        "{\"text\": \"secret\", \"id\": 1, \"x\": 0}",
+        "{\"text\": \"one\"}",
+        "{\"text\": null, \"id\": 7}",
+        &format!("{{\"text\": \"{long}\", \"id\": 8}}"),
+        "{\"text\": \"two\", \"id\": 9}",
+        "{\"text\": \"secr",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("texts.jsonl");
+    std::fs::write(&file, [lines.join("\n").as_bytes(), b"\n\xff\n"].concat()).unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = nvembed();
+        command
+            .args(["embed", "--truncation", "error", "--max-length", "32", "--on-error", "skip", "-m"])
+            .arg(mini("fp32"));
+        command.args(arguments).arg(&file);
+        command
+    };
+    let output = command(&[]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for word in [
+        "texts.jsonl:1:",
+        "texts.jsonl:3: not a valid record: field `text`",
+        "jsonl:4: ",
+        "jsonl:6:",
+        "jsonl:7: invalid UTF-8",
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(said.contains("2 texts") && said.contains("5 without an embedding") && !said.contains("secr\""), "{said}");
+    let rows = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!rows.contains("secret"));
+    let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 7);
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!(row["index"], index);
+        assert_eq!(row["embedding"].is_array(), [1, 4].contains(&index), "{row}");
+        assert_eq!(row.get("error").is_none(), [1, 4].contains(&index), "{row}");
+    }
+    assert_eq!((&rows[2]["id"], &rows[3]["id"], &rows[4]["id"]), (&7.into(), &8.into(), &9.into()));
+    for (dtype, bytes) in [("f32", 1024), ("f16", 512), ("int8", 256), ("binary", 32)] {
+        let array = folder.path().join("rows.npy");
+        assert!(command(&["-q", "--dtype", dtype, "-o", array.to_str().unwrap()]).output().unwrap().status.success());
+        let rows = std::fs::read(&array).unwrap()[128..].to_vec();
+        assert_eq!(rows.len(), 7 * bytes, "{dtype}");
+        for (index, row) in rows.chunks(bytes).enumerate() {
+            assert_eq!(row.iter().all(|byte| *byte == 0), ![1, 4].contains(&index), "{dtype} {index}");
+        }
+    }
+    let scales = std::fs::metadata(folder.path().join("rows.scales.npy")).unwrap().len();
+    assert_eq!(scales, 128 + 7 * 4);
+}
+
+#[test]
+fn a_later_file_that_is_missing_is_found_before_the_model_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("texts.txt");
+    std::fs::write(&file, "a\n").unwrap();
+    let output = nvembed().args(["embed", "-m", "/no/model"]).arg(&file).arg("/no/such.txt").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(one_line(&output).contains("/no/such.txt: cannot be opened") && output.stdout.is_empty());
+}
+
+#[test]
 fn an_error_message_does_not_hold_the_text() {
     let inputs =
         [r#""my secret text""#, r#"{"text": {"my secret text": 1}}"#, r#"{"text": "my secret text", "task": 5}"#];
