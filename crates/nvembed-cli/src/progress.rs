@@ -5,13 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
-use nvembed_corpus::{Job, Progress, Watch};
+use nvembed_corpus::{Estimate, Job, Manifest, Progress, Watch};
 use serde_json::{Value, json};
 
 use crate::io::interrupt;
 
 /// How often a line is written where nobody looks at a bar: often enough to see that a job lives, and a day's log stays small.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// A part that takes longer is worth a hint: that much is lost by an interruption.
+const LONG_PART: Duration = Duration::from_secs(600);
 
 /// Reports on one job.
 pub(crate) struct Reporter {
@@ -53,6 +55,16 @@ impl Reporter {
         let (rows, parts) = (manifest.rows(), manifest.parts());
         let size = self.total.rows * manifest.bytes_per_row();
         let id = manifest.id_field();
+        let free = free_space(job.folder());
+        // Floats of embeddings take 0.85 of their size when they are compressed.
+        if let Some(free) = free.filter(|free| size / 5 * 4 > *free) {
+            tracing::warn!(
+                "the embeddings take about {} and {} has {} free",
+                HumanBytes(size),
+                job.folder().display(),
+                HumanBytes(free)
+            );
+        }
         match &self.form {
             Form::Silent => {}
             Form::Bar(bar) => bar.suspend(|| {
@@ -74,8 +86,36 @@ impl Reporter {
             Form::Lines => say_json(&json!({
                 "event": "plan", "rows": rows, "files": manifest.inputs(), "bytes": manifest.bytes(), "parts": parts, "id": id,
                 "parts_done": job.done(), "parts_missing": self.total.parts, "rows_missing": self.total.rows,
-                "bytes_per_row": manifest.bytes_per_row(), "embedding_bytes": size,
+                "bytes_per_row": manifest.bytes_per_row(), "embedding_bytes": size, "free_bytes": free,
             })),
+        }
+    }
+
+    /// Says how long the job will take.
+    pub(crate) fn estimate(&self, estimate: &Estimate, manifest: &Manifest) {
+        let Estimate { sample, tokens, time, part_time, .. } = *estimate;
+        match &self.form {
+            Form::Silent => {}
+            Form::Lines => say_json(&json!({
+                "event": "estimate", "sample_rows": sample, "tokens": tokens, "seconds": time.as_secs_f64().round(),
+                "seconds_per_part": part_time.as_secs_f64().round(),
+            })),
+            Form::Bar(bar) => bar.suspend(|| {
+                say(&format!(
+                    "about {} tokens in {}, by a sample of {sample} rows; {} a part",
+                    HumanCount(tokens),
+                    HumanDuration(time),
+                    HumanDuration(part_time)
+                ));
+                if part_time > LONG_PART {
+                    let rows = manifest.shard_rows() as f64 * LONG_PART.as_secs_f64() / part_time.as_secs_f64() / 2.0;
+                    say(&format!(
+                        "An interruption costs the part it was at. With --shard-rows {:.0}, a new corpus (--start-over) has parts \
+                         of five minutes.",
+                        rows.max(1.0)
+                    ));
+                }
+            }),
         }
     }
 
@@ -91,14 +131,15 @@ impl Reporter {
             Form::Bar(_) => {
                 let seconds = progress.time.as_secs_f64().max(f64::MIN_POSITIVE);
                 say(&format!(
-                    "{} rows, {} tokens in {}: {:.0} tokens/s; {:.1} % of the time outside ONNX Runtime; {} truncated, {} without \
-                     an embedding",
+                    "{} rows, {} tokens in {}: {:.0} tokens/s; {:.1} % of the time outside ONNX Runtime; {} truncated, {} \
+                     repeated, {} without an embedding",
                     HumanCount(progress.rows),
                     HumanCount(progress.tokens),
                     HumanDuration(progress.time),
                     progress.tokens as f64 / seconds,
                     100.0 * (1.0 - progress.session_time.as_secs_f64() / seconds),
                     HumanCount(progress.truncated),
+                    HumanCount(progress.repeated),
                     HumanCount(progress.errors)
                 ));
             }
@@ -114,7 +155,8 @@ impl Reporter {
             "event": event, "parts": progress.parts, "parts_total": self.total.parts, "rows": progress.rows,
             "rows_total": self.total.rows, "tokens": progress.tokens, "tokens_per_s": rate(progress.tokens),
             "rows_per_s": rate(progress.rows), "seconds": seconds, "seconds_left": seconds_left,
-            "session_seconds": progress.session_time.as_secs_f64(), "truncated": progress.truncated, "errors": progress.errors,
+            "session_seconds": progress.session_time.as_secs_f64(), "truncated": progress.truncated,
+            "repeated": progress.repeated, "errors": progress.errors,
         })
     }
 }
@@ -149,6 +191,18 @@ fn bar(bytes: u64) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
+}
+
+/// Bytes that may still be written to a folder's file system.
+#[cfg(unix)]
+fn free_space(folder: &Path) -> Option<u64> {
+    let space = rustix::fs::statvfs(folder).ok()?;
+    Some(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_space(_folder: &Path) -> Option<u64> {
+    None
 }
 
 fn say_json(value: &Value) {

@@ -72,6 +72,11 @@ impl Job {
         self.options.out.join(self.manifest.name_of(part))
     }
 
+    /// The folder of the corpus.
+    pub fn folder(&self) -> &Path {
+        &self.options.out
+    }
+
     /// What the corpus is made of.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

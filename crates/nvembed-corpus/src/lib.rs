@@ -6,6 +6,7 @@
 
 mod columns;
 mod error;
+mod estimate;
 mod files;
 mod hash;
 mod input;
@@ -14,10 +15,13 @@ mod manifest;
 mod options;
 mod part;
 mod plan;
+mod reader;
+mod repeats;
 mod run;
 mod status;
 
 pub use error::{Error, Result};
+pub use estimate::Estimate;
 pub use job::Job;
 pub use manifest::Manifest;
 pub use options::{Compression, CorpusOptions, Format, OnError, Shard};

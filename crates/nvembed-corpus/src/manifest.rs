@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) compression: String,
     pub(crate) on_error: String,
     pub(crate) text_hash: bool,
+    pub(crate) dedupe: bool,
 }
 
 impl Model {
@@ -92,6 +93,7 @@ impl Settings {
             compression: options.compression.to_string(),
             on_error: options.on_error.to_string(),
             text_hash: options.text_hash,
+            dedupe: options.dedupe,
         }
     }
 
@@ -148,6 +150,11 @@ impl Manifest {
     /// The number of parts.
     pub fn parts(&self) -> usize {
         self.parts.len()
+    }
+
+    /// The rows of a part; the last one may have fewer.
+    pub fn shard_rows(&self) -> u64 {
+        self.options.shard_rows
     }
 
     /// The number of rows of the input.

@@ -41,6 +41,8 @@ pub struct CorpusOptions {
     pub on_error: OnError,
     /// Whether the SHA-256 of each text is written too.
     pub text_hash: bool,
+    /// Whether a text that comes more than once in a part is embedded once.
+    pub dedupe: bool,
     /// Whether an existing corpus in the folder is removed first.
     pub start_over: bool,
 }
@@ -64,6 +66,7 @@ impl CorpusOptions {
             compression: Compression::default(),
             on_error: OnError::default(),
             text_hash: false,
+            dedupe: false,
             start_over: false,
         }
     }

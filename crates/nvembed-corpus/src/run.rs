@@ -1,28 +1,22 @@
 //! Embedding the missing parts, one after another.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use nvembed::{Embedder, Embedding, ErrorKind, Prompt};
-use sha2::{Digest, Sha256};
 
 use crate::columns::{Layout, OutputRow};
 use crate::error::{Error, Result};
-use crate::input::{Id, Kind, Lines, ParquetRows, Reason, Record};
+use crate::input::{Id, Reason};
 use crate::job::Job;
-use crate::manifest::Manifest;
 use crate::part::PartWriter;
 use crate::plan::State;
-
-/// Bytes of text that the reader is ahead of the model, times [`CHUNKS`].
-const CHUNK_BYTES: usize = 1 << 20;
-/// Chunks between reader and model.
-const CHUNKS: usize = 4;
-/// The most records of a chunk.
-const CHUNK_RECORDS: usize = 1024;
+use crate::reader::{CHUNKS, InputRow, InputRows, Work, send_rows};
+use crate::repeats::Key;
 
 /// What a job tells while it runs.
 pub trait Watch {
@@ -44,7 +38,9 @@ pub struct Progress {
     pub errors: u64,
     /// Rows that were truncated.
     pub truncated: u64,
-    /// Token ids.
+    /// Rows that repeat the embedding of another one.
+    pub repeated: u64,
+    /// Token ids that were embedded.
     pub tokens: u64,
     /// Bytes of input, as a measure of work.
     pub bytes: u64,
@@ -59,6 +55,8 @@ struct Tag {
     row: u64,
     id: Option<Id>,
     text_sha256: Option<[u8; 32]>,
+    /// How many rows repeat its embedding.
+    again: Option<(Key, u32)>,
     /// For another try, where errors are skipped.
     prompt: Option<Prompt<'static>>,
 }
@@ -110,22 +108,11 @@ impl Job {
         watch.writing(Some(writer.unfinished()));
         let (sender, receiver) = sync_channel(CHUNKS);
         std::thread::scope(|scope| {
-            let read = || {
-                let mut reader = PartReader::new(self, part);
-                while let Some(chunk) = reader.chunk().transpose() {
-                    let ends = chunk.is_err();
-                    // Nobody listens any more when the part has failed.
-                    if sender.send(chunk).is_err() || ends {
-                        break;
-                    }
-                }
-                drop(sender);
-            };
             std::thread::Builder::new()
                 .name("corpus reader".to_owned())
-                .spawn_scoped(scope, read)
+                .spawn_scoped(scope, move || send_rows(self, part, &sender))
                 .map_err(|error| Error::output(Path::new("a thread"), error))?;
-            self.embed(part, embedder, Records::new(receiver), &mut writer, (progress, start), watch)
+            self.embed(part, embedder, InputRows::new(receiver), &mut writer, (progress, start), watch)
         })?;
         for (input, state) in manifest.inputs.iter().zip(&self.states) {
             let path = Path::new(&input.path);
@@ -145,65 +132,52 @@ impl Job {
         &self,
         part: usize,
         embedder: &Embedder,
-        records: Records,
+        mut input: InputRows,
         writer: &mut PartWriter,
         (progress, start): (&mut Progress, Instant),
         watch: &mut dyn Watch,
     ) -> Result<()> {
-        let (skips, hashes) = (self.manifest.options.skips_errors(), self.manifest.options.text_hash);
-        let numbered = self.manifest.fields.id.is_none();
+        let skips = self.manifest.options.skips_errors();
         let rows = self.manifest.rows_of(part);
         // What the source of prompts has met, which is read by the loop below: an error that ends the part, and rows without
         // a prompt.
         let failure = Cell::new(None);
-        let skipped = RefCell::new(VecDeque::new());
-        let mut numbers = rows.clone();
-        let mut records = records;
+        let waiting = RefCell::new(VecDeque::new());
         let prompts = std::iter::from_fn(|| {
             loop {
-                let record = match records.next()? {
-                    Ok(record) => record,
+                let InputRow { row, id, text_sha256, work } = match input.next()? {
+                    Ok(row) => row,
                     Err(error) => {
                         failure.set(Some(error));
                         return None;
                     }
                 };
-                let row = numbers.next()?;
-                let id = if numbered { i64::try_from(row).ok().map(Id::Number) } else { record.id };
-                match record.content {
-                    Ok((instruction, text)) => {
-                        let text_sha256 = hashes.then(|| Sha256::digest(&text).into());
-                        let instruction = instruction.unwrap_or_else(|| self.options.instruction.clone());
-                        let prompt = Prompt::with_instruction(instruction, text);
-                        let again = skips.then(|| prompt.clone());
-                        return Some((Tag { row, id, text_sha256, prompt: again }, prompt));
+                let outcome = match work {
+                    Work::Embed { prompt, again } => {
+                        let another = skips.then(|| prompt.clone());
+                        return Some((Tag { row, id, text_sha256, again, prompt: another }, prompt));
                     }
-                    Err(reason) if skips => skipped.borrow_mut().push_back((row, id, reason)),
-                    Err(reason) => {
+                    Work::Repeat(key) => Ok(key),
+                    Work::Skip(reason) if skips => Err(reason),
+                    Work::Skip(reason) => {
                         failure.set(Some(self.record_error(row, id.as_ref(), &reason.message)));
                         return None;
                     }
-                }
+                };
+                waiting.borrow_mut().push_back(Waiting { row, id, text_sha256, outcome });
             }
         });
         let before = *progress;
         let mut results = embedder.embed_iter(prompts, &self.options.embed)?;
-        let mut written = 0_u64;
+        let mut output = Output { writer, progress, kept: HashMap::new(), written: 0 };
         while let Some((tag, result)) = results.next() {
-            write_skipped(&mut skipped.borrow_mut(), tag.row, writer, progress, &mut written)?;
+            output.waiting(&mut waiting.borrow_mut(), tag.row)?;
             let content = self.outcome(&tag, result, embedder, skips)?;
-            match &content {
-                Ok(embedding) => {
-                    progress.truncated += u64::from(embedding.truncated);
-                    progress.tokens += embedding.tokens as u64;
-                }
-                Err(_) => progress.errors += 1,
-            }
-            writer.row(OutputRow { id: tag.id, text_sha256: tag.text_sha256, content })?;
-            written += 1;
+            output.embedded(tag, content)?;
             if results.is_between_windows() {
-                progress.rows = before.rows + written;
-                let share = written as f64 / (rows.end - rows.start).max(1) as f64;
+                let Output { progress, written, .. } = &mut output;
+                progress.rows = before.rows + *written;
+                let share = *written as f64 / (rows.end - rows.start).max(1) as f64;
                 progress.bytes = before.bytes + (share * self.manifest.bytes_of(part) as f64) as u64;
                 progress.session_time = before.session_time + results.stats().session_time;
                 progress.time = start.elapsed();
@@ -215,7 +189,8 @@ impl Job {
         if let Some(error) = failure.take() {
             return Err(error);
         }
-        write_skipped(&mut skipped.borrow_mut(), u64::MAX, writer, progress, &mut written)?;
+        output.waiting(&mut waiting.borrow_mut(), u64::MAX)?;
+        let Output { progress, written, .. } = output;
         if written != rows.end - rows.start {
             let message = format!(
                 "the input of part {part} has {written} rows, and had {} when it was planned",
@@ -277,103 +252,68 @@ impl Job {
     }
 }
 
-/// Writes the rows without a prompt that come before a row.
-fn write_skipped(
-    skipped: &mut VecDeque<(u64, Option<Id>, Reason)>,
-    before: u64,
-    writer: &mut PartWriter,
-    progress: &mut Progress,
-    written: &mut u64,
-) -> Result<()> {
-    while skipped.front().is_some_and(|(row, ..)| *row < before) {
-        let Some((_, id, reason)) = skipped.pop_front() else { break };
-        progress.errors += 1;
-        *written += 1;
-        writer.row(OutputRow { id, text_sha256: None, content: Err(reason) })?;
-    }
-    Ok(())
+/// A row without a prompt, which is written behind the rows before it.
+struct Waiting {
+    row: u64,
+    id: Option<Id>,
+    text_sha256: Option<[u8; 32]>,
+    /// The text whose embedding it repeats, or why it has none.
+    outcome: std::result::Result<Key, Reason>,
 }
 
-/// Records as they come from the reader's thread.
-struct Records {
-    receiver: Receiver<Result<Vec<Record>>>,
-    chunk: std::vec::IntoIter<Record>,
+/// Where rows go.
+struct Output<'w> {
+    writer: &'w mut PartWriter,
+    progress: &'w mut Progress,
+    /// The embeddings, or the reasons why there are none, that following rows repeat; and how many rows do.
+    kept: HashMap<Key, (std::result::Result<Embedding, Reason>, u32)>,
+    /// Rows of this part.
+    written: u64,
 }
 
-impl Records {
-    fn new(receiver: Receiver<Result<Vec<Record>>>) -> Self {
-        Self { receiver, chunk: Vec::new().into_iter() }
-    }
-
-    fn next(&mut self) -> Option<Result<Record>> {
-        loop {
-            if let Some(record) = self.chunk.next() {
-                return Some(Ok(record));
-            }
-            match self.receiver.recv().ok()? {
-                Ok(chunk) => self.chunk = chunk.into_iter(),
-                Err(error) => return Some(Err(error)),
-            }
+impl Output<'_> {
+    fn embedded(&mut self, tag: Tag, content: std::result::Result<Embedding, Reason>) -> Result<()> {
+        let Tag { id, text_sha256, again, .. } = tag;
+        if let Some((key, rows)) = again {
+            self.kept.insert(key, (content.clone(), rows));
         }
-    }
-}
-
-/// Reads the records of a part, from file to file.
-struct PartReader<'j> {
-    manifest: &'j Manifest,
-    paths: &'j [std::path::PathBuf],
-    input: usize,
-    offset: u64,
-    left: u64,
-    file: Option<Source>,
-}
-
-enum Source {
-    Lines(Lines),
-    Parquet(Box<ParquetRows>),
-}
-
-impl<'j> PartReader<'j> {
-    fn new(job: &'j Job, part: usize) -> Self {
-        let (start, rows) = (job.manifest.parts[part], job.manifest.rows_of(part));
-        let (input, offset, left) = (start.input, start.offset, rows.end - rows.start);
-        Self { manifest: &job.manifest, paths: &job.options.inputs, input, offset, left, file: None }
+        self.progress.tokens += content.as_ref().map_or(0, |embedding| embedding.tokens as u64);
+        self.write(id, text_sha256, content)
     }
 
-    /// Some records; `None` at the end.
-    fn chunk(&mut self) -> Result<Option<Vec<Record>>> {
-        let (mut chunk, mut bytes) = (Vec::new(), 0);
-        while chunk.len() < CHUNK_RECORDS && bytes < CHUNK_BYTES {
-            let Some(record) = self.next()? else { break };
-            bytes += record.content.as_ref().map_or(0, |(_, text)| text.len());
-            chunk.push(record);
-        }
-        Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
-    }
-
-    fn next(&mut self) -> Result<Option<Record>> {
-        let fields = &self.manifest.fields;
-        while self.left > 0 && self.input < self.paths.len() {
-            let path = &self.paths[self.input];
-            let record = match &mut self.file {
-                Some(Source::Lines(lines)) => lines.next(fields)?,
-                Some(Source::Parquet(rows)) => rows.next(fields)?,
-                None => {
-                    self.file = Some(match self.manifest.inputs[self.input].kind {
-                        Kind::Parquet => {
-                            Source::Parquet(Box::new(ParquetRows::open(path, fields, self.offset, self.left)?))
-                        }
-                        kind => Source::Lines(Lines::open(path, kind, self.offset)?),
-                    });
-                    continue;
-                }
+    /// Writes the rows without a prompt that come before a row.
+    fn waiting(&mut self, rows: &mut VecDeque<Waiting>, before: u64) -> Result<()> {
+        while rows.front().is_some_and(|row| row.row < before) {
+            let Some(row) = rows.pop_front() else { break };
+            let content = match row.outcome {
+                Ok(key) => self.repeat(key)?,
+                Err(reason) => Err(reason),
             };
-            if record.is_some() {
-                self.left -= 1;
-                return Ok(record);
-            }
-            (self.input, self.offset, self.file) = (self.input + 1, 0, None);
+            self.write(row.id, row.text_sha256, content)?;
         }
-        Ok(None)
+        Ok(())
+    }
+
+    fn repeat(&mut self, key: Key) -> Result<std::result::Result<Embedding, Reason>> {
+        let Entry::Occupied(mut kept) = self.kept.entry(key) else {
+            return Err(Error::Incomplete("a row repeats an embedding that was not kept".to_owned()));
+        };
+        self.progress.repeated += 1;
+        kept.get_mut().1 -= 1;
+        Ok(if kept.get().1 > 0 { kept.get().0.clone() } else { kept.remove().0 })
+    }
+
+    fn write(
+        &mut self,
+        id: Option<Id>,
+        text_sha256: Option<[u8; 32]>,
+        content: std::result::Result<Embedding, Reason>,
+    ) -> Result<()> {
+        match &content {
+            Ok(embedding) => self.progress.truncated += u64::from(embedding.truncated),
+            Err(_) => self.progress.errors += 1,
+        }
+        self.written += 1;
+        self.writer.row(OutputRow { id, text_sha256, content })
     }
 }

@@ -129,6 +129,9 @@ struct JobArguments {
     /// Also write the SHA-256 of each text.
     #[arg(long)]
     text_hash: bool,
+    /// Embed a text that comes more than once in a part once.
+    #[arg(long)]
+    dedupe: bool,
     /// Remove a corpus that is already in the folder.
     #[arg(long)]
     start_over: bool,
@@ -173,6 +176,7 @@ fn embed(arguments: JobArguments) -> anyhow::Result<()> {
     options.on_error = arguments.on_error;
     options.compression = arguments.compression;
     options.text_hash = arguments.text_hash;
+    options.dedupe = arguments.dedupe;
     options.start_over = arguments.start_over;
     interrupt::watch()?;
     let (folder, model_options) = arguments.model.resolve();
@@ -184,6 +188,11 @@ fn embed(arguments: JobArguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let embedder = Embedder::open(folder, &model_options)?;
+    if !arguments.quiet
+        && let Some(estimate) = job.estimate(&embedder)?
+    {
+        reporter.estimate(&estimate, job.manifest());
+    }
     let progress = job.run(&embedder, &mut reporter);
     reporter.finish(progress.as_ref().ok());
     progress?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
+use arrow_array::types::{Float16Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -202,6 +202,106 @@ fn shards_that_run_at_once_make_the_same_corpus() {
     }
     assert!(place.parts("two") == place.parts("one"));
     fails(place.corpus(&input, "two").args(["--shard", "2/2"]), 2, &["--shard must be I/N", "2/2"]);
+}
+
+#[test]
+fn a_text_that_comes_again_is_embedded_once() {
+    let place = Place::new();
+    // Parts of ten rows: 3 of the 20 texts of the first two parts are new in each, and a bad one comes again too.
+    let line = |index: usize| match index % 5 {
+        4 => json!({"text": null}).to_string() + "\n",
+        row => format!(
+            "{}\n",
+            json!({"text": format!("text {} of {}", row % 3, index / 10), "instruction": "as ".repeat(row / 3)})
+        ),
+    };
+    let input = place.write("texts.jsonl", (0..25).map(line).collect::<String>());
+    let arguments = ["--on-error", "skip", "--text-hash", "--instruction-field", "instruction"];
+    let tokens = |out: &str, more: &[&str]| {
+        let output = succeeds(place.corpus(&input, out).args(arguments).args(more));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let done: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        (done["tokens"].as_u64().unwrap(), done["repeated"].as_u64().unwrap(), done["errors"].as_u64().unwrap())
+    };
+    let (all, none, errors) = tokens("each", &[]);
+    let (fewer, repeated, same_errors) = tokens("once", &["--dedupe"]);
+    // A row in four has the instruction, and with it is another text.
+    assert_eq!((none, repeated, errors, same_errors), (0, 8, 5, 5));
+    assert!(fewer < all);
+    let column = |out: &str, name: &str| -> Vec<ArrayRef> {
+        place.columns(out).iter().map(|batch| batch.column_by_name(name).unwrap().clone()).collect()
+    };
+    for name in ["id", "tokens", "truncated", "text_sha256", "error"] {
+        assert_eq!(column("each", name), column("once", name), "{name}");
+    }
+    let embeddings = |out: &str| {
+        let floats = |array: &ArrayRef| {
+            let list = array.as_fixed_size_list();
+            (list.nulls().cloned(), list.values().as_primitive::<Float16Type>().values().to_vec())
+        };
+        column(out, "embedding").iter().map(floats).collect::<Vec<_>>()
+    };
+    for ((nulls, values), (same_nulls, same)) in embeddings("each").into_iter().zip(embeddings("once")) {
+        assert_eq!(nulls, same_nulls);
+        // Other texts share their batch, so the last bit of f16 may differ.
+        assert!(values.iter().zip(&same).all(|(one, other)| (one.to_f32() - other.to_f32()).abs() < 2e-3));
+    }
+    fails(place.corpus(&input, "once").args(arguments), 2, &["--dedupe true, and this command has false"]);
+    succeeds(nvembed().args(["corpus", "verify"]).arg(place.path("once")));
+}
+
+#[test]
+fn a_long_job_is_estimated_before_it_begins() {
+    let place = Place::new();
+    let input = place.texts("texts.jsonl", 800);
+    let said = |command: &mut Command| -> Vec<Value> {
+        let output = succeeds(command.args(["--shard-rows", "93"]));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let mut job = nvembed();
+    job.args(["corpus", "-m"]).arg(mini("fp32")).arg("--input").arg(&input).arg("--out").arg(place.path("out"));
+    let said = said(&mut job);
+    let [plan, estimate, .., done] = &said[..] else { panic!("{said:?}") };
+    assert!(plan["free_bytes"].as_u64().unwrap() > 0 && plan["embedding_bytes"] == 800 * 512);
+    assert_eq!((&estimate["event"], &estimate["sample_rows"]), (&json!("estimate"), &json!(8)));
+    // The first texts of each part are like all others.
+    let (about, tokens) = (estimate["tokens"].as_f64().unwrap(), done["tokens"].as_f64().unwrap());
+    assert!((about / tokens - 1.0).abs() < 0.2, "{about} {tokens}");
+    assert_eq!(place.parts("out").len(), 9);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_and_a_folder_that_takes_no_files_end_the_job_and_leave_no_debris() {
+    let place = Place::new();
+    let input = place.texts("texts.jsonl", 60);
+    // A limit on the size of files stands for a full disk: the manifest fits, a part does not.
+    let job = place.corpus(&input, "out");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"]).arg(job.get_program()).args(job.get_args());
+    limited.args(["-q", "--compression", "none", "--dtype", "f32"]).current_dir(crate::common::root());
+    fails(&mut limited, 7, &["part-00000-of-00006.parquet cannot be written", "File too large"]);
+    assert!(place.parts("out").is_empty(), "nothing unfinished is left");
+    // With room again, the same command goes on.
+    succeeds(place.corpus(&input, "out").args(["-q", "--compression", "none", "--dtype", "f32"]));
+    // Root may write everywhere but here.
+    let mut nowhere = nvembed();
+    nowhere.args(["corpus", "-m"]).arg(mini("fp32")).arg("--input").arg(&input).args(["--out", "/proc/self"]);
+    fails(&mut nowhere, 7, &["/proc/self", "cannot be written"]);
+}
+
+#[test]
+fn a_row_of_a_hundred_megabytes_is_one_row() {
+    let place = Place::new();
+    let text = "words of a very long text ".repeat((100 << 20) / 26);
+    let lines = [json!({"text": "short"}), json!({"text": text}), json!({"text": "last"})];
+    let input = place.write("long.jsonl", lines.map(|line| format!("{line}\n")).concat());
+    succeeds(place.corpus(&input, "out").args(["-q", "--max-length", "64"]));
+    let batch = &place.columns("out")[0];
+    let column = |name: &str| batch.column_by_name(name).unwrap().clone();
+    assert_eq!(column("truncated").as_boolean().iter().collect::<Vec<_>>(), [Some(false), Some(true), Some(false)]);
+    assert_eq!(column("tokens").as_primitive::<Int32Type>().value(1), 64);
 }
 
 #[test]
