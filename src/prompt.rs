@@ -23,6 +23,9 @@ pub struct Prompt<'a> {
 }
 
 impl<'a> Prompt<'a> {
+    /// The task of the model card's example, for queries whose task nobody named.
+    pub const DEFAULT_TASK: &'static str = "Given a question, retrieve passages that answer the question";
+
     /// A text without an instruction: a document, or any text of a symmetric task.
     pub fn passage(text: impl Into<Cow<'a, str>>) -> Self {
         Self::with_instruction("", text)

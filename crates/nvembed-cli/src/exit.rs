@@ -17,8 +17,9 @@ pub(crate) const HELP: &str = "Exit codes:
   5    the ONNX Runtime library or the execution provider cannot be used
   6    a run failed
   7    the output or the cache cannot be written
-  8    embeddings differ from the known ones (verify), or rows are wrong or failed (bench), or a corpus is
+  8    embeddings differ from the known ones (verify, serve), or rows are wrong or failed (bench), or a corpus is
        incomplete or damaged (corpus)
+  9    an address cannot be listened on (serve)
   130  interrupted";
 
 /// Errors that only the command line has.
@@ -47,6 +48,9 @@ pub(crate) enum CliError {
     /// The embeddings are not the expected ones.
     #[error("{0}")]
     Verify(String),
+    /// An address that cannot be listened on.
+    #[error("{0}")]
+    Listen(String),
 }
 
 impl CliError {
@@ -68,6 +72,7 @@ impl CliError {
             Self::Doctor(_) => 5,
             Self::Output { .. } => 7,
             Self::Verify(_) => 8,
+            Self::Listen(_) => 9,
         }
     }
 }

@@ -41,6 +41,8 @@ enum Command {
     Bench(commands::bench::Arguments),
     /// Optimize a model for this machine so that it opens faster and processes share its weights.
     Prepare(commands::prepare::Arguments),
+    /// Serve a model over HTTP, to the clients of OpenAI, NVIDIA NIM and text-embeddings-inference.
+    Serve(commands::serve::Arguments),
     /// Check the library, driver, GPUs and model, and report what is wrong.
     Doctor(commands::doctor::Arguments),
 }
@@ -52,7 +54,10 @@ fn main() -> ExitCode {
         arguments::keep_flags(command);
     }
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    log::start(cli.verbose);
+    match &cli.command {
+        Command::Serve(arguments) => log::start_server(cli.verbose, arguments.log_format),
+        _ => log::start(cli.verbose),
+    }
     let outcome = match cli.command {
         Command::Embed(arguments) => commands::embed::run(arguments),
         Command::Corpus(arguments) => commands::corpus::run(*arguments),
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => commands::verify::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments),
         Command::Prepare(arguments) => commands::prepare::run(arguments),
+        Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Doctor(arguments) => commands::doctor::run(arguments),
     };
     exit::report(outcome)

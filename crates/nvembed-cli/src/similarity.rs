@@ -3,9 +3,6 @@
 use ndarray::{Array2, Axis};
 use nvembed::{EmbedOptions, Embedder, Prompt};
 
-/// The model card's example of a task.
-pub(crate) const DEFAULT_TASK: &str = "Given a question, retrieve passages that answer the question";
-
 /// 100 × the dot products of queries and passages, `[queries, passages]`, and how many of the texts were truncated.
 pub(crate) fn scores(
     embedder: &Embedder,

@@ -11,6 +11,7 @@ use clap::Args;
 use nvembed::{EmbedOptions, Embedder, ModelOptions, Provider, SpecialTokens, Truncation};
 
 pub(crate) use gpu::GpuArguments;
+pub(crate) use size::size;
 
 /// Which ONNX Runtime library to use.
 #[derive(Debug, Args)]

@@ -16,7 +16,6 @@ use crate::arguments::{ModelArguments, parse};
 use crate::exit::CliError;
 use crate::io::atomic::write_file;
 use crate::io::{interrupt, print};
-use crate::similarity::DEFAULT_TASK;
 
 /// Evaluate retrieval: search every query in all passages, exactly, and compare with relevance judgements.
 #[derive(Debug, clap::Args)]
@@ -39,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     qrels: PathBuf,
     /// Task of the queries, in one English sentence.
-    #[arg(long, default_value = DEFAULT_TASK, value_name = "SENTENCE")]
+    #[arg(long, default_value = Prompt::DEFAULT_TASK, value_name = "SENTENCE")]
     task: String,
     /// Element types to compare. The first, with the first number of dimensions, is what the others are compared with.
     #[arg(long, value_delimiter = ',', value_name = "TYPE,...", default_value = "f32,f16,int8,binary", value_parser = parse::<Dtype>)]

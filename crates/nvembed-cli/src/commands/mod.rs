@@ -9,4 +9,5 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod prepare;
 pub(crate) mod score;
+pub(crate) mod serve;
 pub(crate) mod verify;

@@ -9,7 +9,7 @@ use crate::arguments::{EmbedArguments, ModelArguments, instruction};
 use crate::exit::CliError;
 use crate::io::reader::{InputFormat, Reader};
 use crate::io::{interrupt, print};
-use crate::similarity::{DEFAULT_TASK, scores};
+use crate::similarity::scores;
 
 /// Print the similarity of each query to each passage: 100 × the dot product of their embeddings, as on the model card.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     passage: Vec<String>,
     /// Task of the queries, in one English sentence.
-    #[arg(long, default_value = DEFAULT_TASK, value_name = "SENTENCE")]
+    #[arg(long, default_value = Prompt::DEFAULT_TASK, value_name = "SENTENCE")]
     task: String,
     /// How a line of a file holds a text.
     #[arg(long, value_enum, default_value = "auto")]

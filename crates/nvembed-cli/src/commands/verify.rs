@@ -8,7 +8,7 @@ use nvembed::{EmbedOptions, Embedder, Error, Prompt};
 use crate::arguments::ModelArguments;
 use crate::exit::CliError;
 use crate::io::{interrupt, print};
-use crate::similarity::{DEFAULT_TASK, scores};
+use crate::similarity::scores;
 
 /// The model card's example.
 const QUERIES: [&str; 2] =
@@ -150,7 +150,7 @@ fn verify_model_card(embedder: &Embedder, card: Option<ModelCard>) -> anyhow::Re
 }
 
 fn card_scores(embedder: &Embedder) -> Result<Array2<f32>, Error> {
-    let queries = QUERIES.map(|text| Prompt::query(DEFAULT_TASK, text));
+    let queries = QUERIES.map(|text| Prompt::query(Prompt::DEFAULT_TASK, text));
     let passages = PASSAGES.map(Prompt::passage);
     Ok(scores(embedder, &queries, &passages, &EmbedOptions::default())?.0)
 }

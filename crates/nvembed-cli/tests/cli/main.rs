@@ -15,6 +15,8 @@ mod outputs;
 mod performance_tables;
 mod prepare;
 mod program;
+#[cfg(unix)]
+mod serve;
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

@@ -1,0 +1,101 @@
+//! `nvembed serve` as an operator starts and ends it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, Stdio};
+
+use serde_json::Value;
+
+use crate::{as_in_the_foreground, common, nvembed};
+
+struct Serving {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    lines: Vec<Value>,
+}
+
+impl Serving {
+    /// Starts the program and waits until it is ready; the address comes from the log.
+    fn start(arguments: &[&str]) -> (Self, String) {
+        let mut command = nvembed();
+        command.arg("serve").arg("-m").arg(common::mini("fp32")).args(["--listen", "127.0.0.1:0"]).args(arguments);
+        let mut command = as_in_the_foreground(&command);
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut serving = Self { child, log, lines: Vec::new() };
+        let listening = serving.wait_for("listening; the model is being opened");
+        serving.wait_for("ready");
+        (serving, listening["addresses"].as_str().unwrap().to_owned())
+    }
+
+    fn wait_for(&mut self, message: &str) -> Value {
+        loop {
+            let mut line = String::new();
+            assert_ne!(
+                self.log.read_line(&mut line).unwrap(),
+                0,
+                "the log ended without {message:?}: {:?}",
+                self.lines
+            );
+            let line: Value = serde_json::from_str(&line).unwrap();
+            self.lines.push(line.clone());
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    /// Sends a signal and returns the rest of the log, what was printed, and the exit code.
+    fn end(mut self, signal: &str) -> (String, String, Option<i32>) {
+        let killed = std::process::Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let (mut log, mut printed) = (String::new(), String::new());
+        self.log.read_to_string(&mut log).unwrap();
+        self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        (log, printed, self.child.wait().unwrap().code())
+    }
+}
+
+fn post(address: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let head = "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\nx-request-id: id-7";
+    write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn it_serves_until_a_signal_and_its_log_has_requests_but_no_texts() {
+    let (mut serving, address) = Serving::start(&["--drain-delay", "0"]);
+    assert!(post(&address, r#"{"input": "attack at dawn", "input_type": "query"}"#).starts_with("HTTP/1.1 200 OK"));
+    let line = serving.wait_for("request");
+    assert_eq!((&line["id"], &line["status"], &line["texts"]), (&"id-7".into(), &200.into(), &1.into()));
+    assert!(post(&address, r#"{"input": "attack at dawn", "attack at dawn": 1}"#).starts_with("HTTP/1.1 400"));
+    assert_eq!(serving.wait_for("request")["problem"], "UnknownField");
+    assert!(!format!("{:?}", serving.lines).contains("dawn"));
+    let (log, printed, code) = serving.end("-TERM");
+    assert!(log.contains("drained") && !log.contains("dawn"), "{log}");
+    assert_eq!((printed.as_str(), code), ("", Some(0)));
+}
+
+#[test]
+fn it_ends_with_a_reason_when_it_cannot_serve() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let run = |arguments: &[&str]| {
+        let mut command = nvembed();
+        command.arg("serve").arg("-m").arg(common::mini("fp32")).args(arguments);
+        let output = command.output().unwrap();
+        (String::from_utf8(output.stderr).unwrap(), output.status.code())
+    };
+    let (message, code) = run(&["--listen", &address]);
+    assert!(code == Some(9) && message.contains(&format!("cannot listen on {address}")), "{message}");
+    let (message, code) = run(&["--listen", "127.0.0.1:0", "--max-texts", "0"]);
+    assert!(code == Some(2) && message.contains("--max-texts must be at least 1"), "{message}");
+    let (message, code) = run(&["--listen", "127.0.0.1:0", "--api-keys", "no/such/file"]);
+    assert!(code == Some(3) && message.contains("--api-keys: no/such/file"), "{message}");
+    let (message, code) = run(&["--listen", "127.0.0.1:0", "--max-length", "1000000"]);
+    assert!(code == Some(2) && message.contains("--max-length must be 1 to 4096"), "{message}");
+}

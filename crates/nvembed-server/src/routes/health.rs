@@ -1,0 +1,48 @@
+//! Whether the server lives and is ready, and its metrics.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::app::{App, Phase};
+use crate::problem::{Problem, What};
+
+/// Whoever answers, lives. Load never fails it: a restart would only add to it.
+pub(super) async fn live() -> Response {
+    answer(StatusCode::OK, "live", &json!({"live": true}))
+}
+
+/// Not ready while the model is being opened and while the server is about to end; never for load.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let (status, message) = match app.phase() {
+        Phase::Ready => (StatusCode::OK, "ready"),
+        Phase::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    answer(status, message, &json!({"ready": status == StatusCode::OK}))
+}
+
+/// In the form of NVIDIA NIM.
+fn answer(status: StatusCode, message: &str, more: &serde_json::Value) -> Response {
+    let mut body = json!({"object": "health.response", "message": message});
+    if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+        body.extend(more.clone());
+    }
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string()).into_response()
+}
+
+/// For Prometheus, in the format that it accepts.
+pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let open_metrics = accept.contains("application/openmetrics-text");
+    let text = app.metrics.text(open_metrics).map_err(|_| Problem::new(What::Internal, "metrics cannot be written"))?;
+    let kind = if open_metrics {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())
+}
