@@ -17,7 +17,7 @@ pub(crate) const HELP: &str = "Exit codes:
   5    the ONNX Runtime library or the execution provider cannot be used
   6    a run failed
   7    the output or the cache cannot be written
-  8    embeddings differ from the known ones (verify, serve), or rows are wrong or failed (bench), or a corpus is
+  8    embeddings differ from the known ones (verify), or rows are wrong or failed (bench), or a corpus is
        incomplete or damaged (corpus)
   9    an address cannot be listened on (serve)
   130  interrupted";

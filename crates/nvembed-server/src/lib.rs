@@ -1,7 +1,7 @@
 //! An HTTP server for one NV-Embed model.
 //!
 //! It speaks the protocols of OpenAI's, NVIDIA NIM's and text-embeddings-inference's clients. [`Server::bind`] binds its
-//! addresses, [`Server::run`] opens the model, checks it against its golden embeddings, serves, and returns once a
+//! addresses, [`Server::run`] opens the model, serves, and returns once a
 //! [`Control`] told it to drain and the last request is answered.
 //!
 //! ```no_run
@@ -22,7 +22,6 @@ mod app;
 mod body;
 mod deadline;
 mod fields;
-mod golden;
 mod keys;
 mod listen;
 mod metrics;
@@ -56,12 +55,9 @@ pub enum Error {
     /// The file of keys cannot be used.
     #[error("the keys cannot be used: {0}")]
     Keys(String),
-    /// The model cannot be opened, or failed on its golden texts.
+    /// The model cannot be opened, or its embeddings are wrong.
     #[error(transparent)]
     Model(#[from] nvembed::Error),
-    /// The model's embeddings are not the golden ones.
-    #[error("{0}")]
-    Golden(String),
     /// The system gives no threads or no timers.
     #[error("the server cannot start: {0}")]
     System(std::io::Error),

@@ -29,7 +29,6 @@ pub(crate) enum What {
     NotJson,
     TooLarge,
     SlowBody,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the library has no queue yet"))]
     Overloaded,
     Deadline,
     Cancelled,
@@ -143,7 +142,7 @@ impl From<Error> for Problem {
             tracing::error!(error = error.report(|name| format!("`{name}`")), "a run failed");
         }
         let param = matches!(what, What::Invalid | What::TooLong).then(|| "input".to_owned());
-        Self { param, ..Self::new(what, message) }
+        Self { param, retry_after: error.retry_after(), ..Self::new(what, message) }
     }
 }
 
@@ -154,7 +153,8 @@ fn what(kind: ErrorKind) -> Option<What> {
         ErrorKind::TooLong => What::TooLong,
         ErrorKind::DeadlineExceeded => What::Deadline,
         ErrorKind::Cancelled => What::Cancelled,
-        ErrorKind::Device => What::Unavailable,
+        ErrorKind::Overloaded => What::Overloaded,
+        ErrorKind::Device | ErrorKind::Closed => What::Unavailable,
         ErrorKind::Library | ErrorKind::Provider | ErrorKind::Model | ErrorKind::Cache | ErrorKind::Inference => {
             What::Internal
         }

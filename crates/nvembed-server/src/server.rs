@@ -16,7 +16,7 @@ use crate::app::{App, Phase};
 use crate::keys::Keys;
 use crate::listen::{Address, Bound, Listener, Stream};
 use crate::options::ServerOptions;
-use crate::{Error, golden, routes};
+use crate::{Error, routes};
 
 /// A server that is bound to its addresses and does not answer yet.
 pub struct Server {
@@ -99,7 +99,7 @@ impl Server {
     /// Serves until [`Control::drain`] and the last answer. `open` opens the model, while health is already answered.
     ///
     /// # Errors
-    /// [`Error::Model`] or [`Error::Golden`] when the model cannot be used; [`Error::System`] when there are no threads.
+    /// [`Error::Model`] when the model cannot be used; [`Error::System`] when there are no threads.
     pub fn run(self, open: impl FnOnce() -> nvembed::Result<Embedder> + Send + 'static) -> Result<(), Error> {
         let Self { app, listeners, admin, addresses, signals } = self;
         // Probes of the administrator's address do not wait for a thread that writes answers.
@@ -144,7 +144,6 @@ async fn serve(
     let options = app.options.embed.clone();
     let opening = tokio::task::spawn_blocking(move || -> Result<Embedder, Error> {
         let embedder = open()?;
-        golden::verify(&embedder)?;
         // An option out of range ends the server here, not every request.
         embedder.warm_up(&options)?;
         Ok(embedder)

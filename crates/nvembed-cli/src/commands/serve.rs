@@ -6,13 +6,13 @@ use std::time::Duration;
 use nvembed::{EmbedOptions, Embedder, Prompt, SpecialTokens, Truncation};
 use nvembed_server::{Address, Control, Error, InputType, Server, ServerOptions};
 
-use crate::arguments::{ModelArguments, flag, parse, size};
+use crate::arguments::{ModelArguments, parse, size, with_flags};
 use crate::exit::CliError;
 use crate::log::LogFormat;
 
 /// Serve a model over HTTP, to the clients of OpenAI, NVIDIA NIM and text-embeddings-inference.
 ///
-/// Answers health at once, opens the model, runs its golden texts, and is then ready. SIGTERM or Ctrl-C drains: no longer
+/// Answers health at once, opens and checks the model, and is then ready. SIGTERM or Ctrl-C drains: no longer
 /// ready, requests are taken for --drain-delay, then finished within --drain-timeout. A second signal ends at once. SIGHUP
 /// reads the keys again.
 #[derive(Debug, clap::Args)]
@@ -152,18 +152,11 @@ impl Arguments {
 fn cli_error(error: Error) -> anyhow::Error {
     match error {
         Error::Model(error) => error.into(),
-        Error::Golden(message) => CliError::Verify(message).into(),
         Error::Listen { .. } => CliError::Listen(error.to_string()).into(),
         Error::Option(message) => CliError::Usage(with_flags(&message)).into(),
         Error::Keys(message) => CliError::Input(format!("--api-keys: {message}")).into(),
         error => error.into(),
     }
-}
-
-/// A message with the options that stand in backticks as flags.
-fn with_flags(message: &str) -> String {
-    let parts = message.split('`').enumerate();
-    parts.map(|(index, part)| if index % 2 == 1 { flag(part) } else { part.to_owned() }).collect()
 }
 
 /// SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reads the keys again.
@@ -218,10 +211,5 @@ mod tests {
     fn defaults_are_those_of_the_library() {
         let options = Program::try_parse_from(["test", "-m", "folder"]).unwrap().serve.resolve().0;
         assert_eq!(format!("{options:?}"), format!("{:?}", ServerOptions::default()));
-    }
-
-    #[test]
-    fn options_in_a_message_are_flags() {
-        assert_eq!(with_flags("`max_body` must be at least 1, got 0"), "--max-body must be at least 1, got 0");
     }
 }
