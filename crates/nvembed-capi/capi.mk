@@ -19,6 +19,6 @@ fuzz-c-api: venv-test models install-for-tests ## Random calls of the C interfac
 
 install-for-tests: prerequisites
 	@rm -rf build/capi/prefix && mkdir -p build/capi
-	@$(MAKE) --no-print-directory -C $(CAPI)/packaging install PREFIX='$(CURDIR)/build/capi/prefix' DESTDIR= \
+	@$(MAKE) --no-print-directory -C $(CAPI)/packaging install PROFILE=dev PREFIX='$(CURDIR)/build/capi/prefix' DESTDIR= \
 	    >build/capi/install.log 2>&1 || { cat build/capi/install.log; exit 1; }
 	cargo build --locked --quiet -p nvembed-cli

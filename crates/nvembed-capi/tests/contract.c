@@ -99,7 +99,7 @@ static void opening(const char *folder, const char *damaged) {
            "nvembed_model_options_set_intra_threads() must be 1 to 1024, got 1025");
     OK(nvembed_model_options_set_intra_threads(options, 1, &error));
     OK(nvembed_model_options_set_verify_hashes(options, 1, &error));
-    OK(nvembed_model_options_set_self_check(options, 1, &error));
+    OK(nvembed_model_options_set_self_check(options, 0, &error));
     OK(nvembed_model_options_set_parallel_prepacking(options, 1, &error));
     OK(nvembed_model_options_set_low_memory(options, 1, &error));
     OK(nvembed_model_options_set_cache(options, "/no/such/cache", 14, &error));
@@ -360,7 +360,7 @@ static void logs(const char *folder) {
     EXPECT(nvembed_set_log_callback(on_log, NULL, 6, &error), NVEMBED_INVALID_ARGUMENT, "got 6");
     OK(nvembed_set_log_callback(on_log, NULL, NVEMBED_LOG_TRACE, &error));
     OK(nvembed_set_log_callback(on_log, &logged, NVEMBED_LOG_TRACE, &error));
-    model = open_model(folder);
+    model = open_model(folder, 0);
     OK(nvembed_embed(model, &prompt, 1, NULL, &output, NULL, &error));
     CHECK(logged > 0 && refused == logged && !secret_seen);
     before = logged;
@@ -370,7 +370,7 @@ static void logs(const char *folder) {
     OK(nvembed_set_log_callback(on_log, &logged, NVEMBED_LOG_TRACE, &error));
     OK(nvembed_set_log_callback(NULL, NULL, 0, &error));
     CHECK(nvembed_model_close(model) == NVEMBED_OK);
-    model = open_model(folder);
+    model = open_model(folder, 0);
     CHECK(logged == before);
     CHECK(nvembed_model_close(model) == NVEMBED_OK);
 }
@@ -474,6 +474,7 @@ static void without_a_gpu(const char *folder, nvembed_model *model) {
 
     /* The options of GPUs: what the setters refuse. */
     OK(nvembed_model_options_new(&options, &error));
+    OK(nvembed_model_options_set_self_check(options, 0, &error));
     EXPECT(nvembed_model_options_set_device_ids(options, NULL, 1, &error), NVEMBED_NULL_POINTER, "device_ids is NULL");
     EXPECT(nvembed_model_options_set_device_ids(options, numbers, SIZE_MAX, &error), NVEMBED_INVALID_ARGUMENT, "device_ids");
     EXPECT(nvembed_model_options_set_device_ids(options, (size_t *)(void *)((char *)numbers + 1), 1, &error),
@@ -515,7 +516,7 @@ int main(int argument_count, char **arguments) {
     if (argument_count != 3) return 2;
     versions();
     opening(arguments[1], arguments[2]);
-    model = open_model(arguments[1]);
+    model = open_model(arguments[1], 0);
     handles(model);
     metadata(model);
     outputs(model);

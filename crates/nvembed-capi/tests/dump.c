@@ -42,7 +42,7 @@ int main(int argument_count, char **arguments) {
         prompts[count].text.length = (size_t)(end - line);
         count += 1;
     }
-    model = open_model(arguments[1]);
+    model = open_model(arguments[1], 1);
     if (nvembed_model_dimension(model, &dimension, &error) != NVEMBED_OK) return 4;
     dimension /= types[type].numbers;
     output = host_output(malloc(count * dimension * width), count * dimension, types[type].dtype);

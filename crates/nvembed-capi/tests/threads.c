@@ -128,7 +128,7 @@ static void *reopen(void *argument) {
     int round;
     (void)argument;
     for (round = 0; round < 2; ++round) {
-        nvembed_model *other = open_model(folder);
+        nvembed_model *other = open_model(folder, 1);
         if (nvembed_model_close(other) != NVEMBED_OK) abort();
     }
     return NULL;
@@ -160,7 +160,7 @@ int main(int argument_count, char **arguments) {
 
     if (argument_count != 2) return 2;
     folder = arguments[1];
-    model = open_model(folder);
+    model = open_model(folder, 1);
     OK(nvembed_embed_options_new(&options, &error));
     OK(nvembed_embed(model, &one, 1, options, &output, NULL, &error));
 
@@ -176,7 +176,7 @@ int main(int argument_count, char **arguments) {
     CHECK(callback_calls > 0);
     CHECK(late_calls == 0);
 
-    closing = open_model(folder);
+    closing = open_model(folder, 1);
     for (index = 0; index < WORKERS; ++index) start(&threads[index], embed_until_closed, closing);
     for (index = WORKERS; index < WORKERS + 3; ++index) start(&threads[index], close_shared, closing);
     for (index = 0; index < WORKERS + 3; ++index) pthread_join(threads[index], NULL);
