@@ -56,7 +56,7 @@ impl Reporter {
         let size = self.total.rows * manifest.bytes_per_row();
         let id = manifest.id_field();
         let free = free_space(job.folder());
-        // Floats of embeddings take 0.85 of their size when they are compressed.
+        // Floats of embeddings take 0.93 of their size when they are compressed.
         if let Some(free) = free.filter(|free| size / 5 * 4 > *free) {
             tracing::warn!(
                 "the embeddings take about {} and {} has {} free",
