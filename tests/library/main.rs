@@ -8,5 +8,6 @@ mod embedder;
 mod model_folder;
 mod numerics;
 mod prepare;
+mod rescoring;
 mod self_check;
 mod tokens;

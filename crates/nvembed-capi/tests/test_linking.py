@@ -8,9 +8,11 @@ import shlex
 import signal
 import subprocess
 import time
+from pathlib import Path
 
+import numpy
 import pytest
-from conftest import CRATE, WARNINGS, run, tool
+from conftest import CRATE, ROOT, WARNINGS, run, tool
 
 COMPILERS = {"c": ("cc", "-std=c99"), "cpp": ("c++", "-std=c++17")}
 WAYS = ["pkg-config", "pkg-config static", "cmake", "cmake static", "archive"]
@@ -28,6 +30,9 @@ def moved(prefix, tmp_path_factory):
     for file in [*tree.glob("lib/pkgconfig/*"), *tree.glob("lib/cmake/*/*")]:
         assert str(prefix) not in file.read_text()
     return tree
+
+
+EXAMPLES = {"c": ["score", "service"], "cpp": ["score", "service", "rescore"]}
 
 
 @pytest.fixture(scope="session", params=[(language, way) for language in COMPILERS for way in WAYS], ids=" ".join)
@@ -52,7 +57,7 @@ def programs(request, moved, tmp_path_factory):
             # pkg-config quotes the tree's path, which has spaces.
             found = pkg_config(moved, "--cflags", "--libs", name)
             flags, libraries = [], shlex.split(found)
-        for example in ["score", "service"]:
+        for example in EXAMPLES[language]:
             suffix = {"c": ".c", "cpp": ".cpp"}[language]
             command = [tool(compiler), standard, *WARNINGS, "-pthread", *flags, source / f"{example}{suffix}"]
             run([*command, "-o", build / example, *libraries])
@@ -72,6 +77,35 @@ def test_the_score_example_ranks_the_right_answer_first(programs, environment, m
     table = [[float(number) for number in line.split()[:2]] for line in lines]
     assert table[0][0] > table[0][1] + 10
     assert table[1][1] > table[1][0] + 10
+
+
+@pytest.mark.parametrize("programs", [("cpp", "cmake")], ids=" ".join, indirect=True)
+def test_the_rescoring_example_finds_the_nearest_passages(programs, program, environment, model, tmp_path):
+    folder, library = programs
+    rows = [json.loads(line) for line in (ROOT / "tests/eval/faq.jsonl").read_text().splitlines()[:30]]
+    passages, task = tmp_path / "passages.txt", "Given a question, retrieve passages that answer the question"
+    passages.write_text("\n".join(row["passage"] for row in rows))
+    array = lambda *arguments: numpy.load(run_embed(program, model, environment, tmp_path, *arguments))  # noqa: E731
+    floats = array(passages)
+    for query in [rows[0]["query"], rows[17]["query"]]:
+        question = tmp_path / "query.txt"
+        question.write_text(query)
+        cosines = floats @ array(question, "--task", task)[0]
+        wanted = numpy.argsort(-cosines)[:10]
+        done = run([folder / "rescore", model, passages, task, query], env=environment | library)
+        found = [line.split() for line in done.stdout.decode().splitlines()]
+        # All passages are candidates, so only the rounding to 8 bits is left.
+        assert {int(row) - 1 for row, _ in found[:5]} <= set(wanted)
+        for row, cosine in found:
+            assert abs(float(cosine) - cosines[int(row) - 1]) < 0.005
+
+
+def run_embed(program, model, environment, folder, *arguments) -> Path:
+    run(
+        [program, "embed", "-q", "-m", model, "--format", "lines", *arguments, "-o", folder / "rows.npy"],
+        env=environment,
+    )
+    return folder / "rows.npy"
 
 
 def test_the_service_example_answers_every_line_with_the_numbers_of_the_program(
