@@ -5,13 +5,13 @@ PREFIX ?= /usr/local
 # Where cargo builds, by its own rules.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 OPENVINO_VENV := .venv-openvino
-PYTHON_CODE := export tests docs benches crates
+PYTHON_CODE := export tests docs benches crates examples
 # The rows of `nvembed bench` say which commit was built.
 RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" \
     cargo build --locked --release -p nvembed-cli
 
 .DEFAULT_GOAL := help
-include export/export.mk crates/nvembed-capi/capi.mk tests/gpu/gpu.mk benches/benches.mk
+include export/export.mk crates/nvembed-capi/capi.mk tests/gpu/gpu.mk benches/benches.mk examples/examples.mk
 
 .PHONY: help demo test check test-rust test-openvino test-eval lint format release prerequisites clean
 
@@ -60,6 +60,7 @@ lint: check $(VENV)/.lint ## All of check, rustdoc, licences and sources of crat
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/python docs/figures/roofline.py --check
+	$(BIN)/python docs/figures/corpora.py --check
 
 format: $(VENV)/.lint ## Apply the formatting
 	cargo fmt --all

@@ -26,7 +26,7 @@ define sees
 endef
 
 downloads: ## What each environment downloads and leaves on the disk
-	@grep -rH '^# Size: ' --include='requirements*.txt' export docs tests benches | sed 's/:# Size: /: /' | sort
+	@grep -rH '^# Size: ' --include='requirements*.txt' export docs tests benches examples | sed 's/:# Size: /: /' | sort
 
 venv: $(VENV)/.exporter
 venv-test: $(VENV)/.test
