@@ -222,3 +222,27 @@ fn tensorrt_serves_only_what_was_prepared_and_a_failed_preparation_leaves_nothin
     let left: Vec<_> = std::fs::read_dir(cache.path()).unwrap().flatten().filter(|one| one.path().is_dir()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_corpus_is_made_on_all_gpus_that_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("texts.txt");
+    std::fs::write(&input, "a text\n".repeat(90)).unwrap();
+    let corpus = |busy: &str| {
+        let mut command = on_shim(&[FINITE, ("CUDA_SHIM_DEVICES", "2"), ("CUDA_SHIM_BUSY", busy)])?;
+        command.args(["corpus", "--provider", "cuda", "--device-ids", "0,1", "--no-self-check", "--shard-rows", "40"]);
+        command.arg("-m").arg(mini("fp16")).arg("--input").arg(&input).arg("--out").arg(folder.path().join("out"));
+        Ok::<_, String>(run(&mut command, b""))
+    };
+    let refused = match corpus("1") {
+        Ok(output) => output,
+        Err(reason) => return skipped("a corpus on two GPUs", &reason),
+    };
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() != Some(0) && said.contains("GPU 1"), "the second one is opened too: {said}");
+    let made = corpus("-1").unwrap();
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success(), "{said}");
+    let done: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&done["rows"], &done["parts"]), (&90.into(), &3.into()));
+}
