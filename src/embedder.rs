@@ -189,6 +189,12 @@ impl Embedder {
         Ok(encodings.into_iter().map(Encoding::into_tokens).collect())
     }
 
+    /// The piece of text that a token id stands for, as the vocabulary has it: `▁` is a space. `None` for an id that the
+    /// vocabulary does not have.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.pipeline.piece(id)
+    }
+
     /// The manifest of the open folder.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

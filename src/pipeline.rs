@@ -41,6 +41,11 @@ impl Pipeline {
         Ok(encodings.into_iter().map(|encoding| encoding.and_then(checked)).collect())
     }
 
+    /// The vocabulary's entry of a token id.
+    pub(crate) fn piece(&self, id: u32) -> Option<String> {
+        self.tokenizer.piece(id)
+    }
+
     /// Tokenizes prompts that must all be good; an error names its prompt.
     pub(crate) fn encode_all(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Encoding>> {
         let named = |(index, encoding): (usize, Result<Encoding>)| encoding.map_err(|error| error.of_prompt(index));

@@ -203,6 +203,11 @@ impl Tokenizer {
         }
     }
 
+    /// The vocabulary's entry.
+    pub(crate) fn piece(&self, id: u32) -> Option<String> {
+        self.parsing.id_to_token(id)
+    }
+
     fn raw_ids(&self, string: &str, special_tokens: SpecialTokens) -> Result<Vec<u32>> {
         #[cfg(test)]
         tests::TOKENIZED_BYTES.with(|bytes| bytes.set(bytes.get() + string.len()));

@@ -25,6 +25,7 @@ mod fields;
 mod keys;
 mod listen;
 mod metrics;
+mod notify;
 mod observe;
 mod options;
 mod problem;

@@ -13,7 +13,12 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a Unix socket, written `unix:/path`. It gets mode 0660; one that a dead process left behind is replaced.
     Unix(PathBuf),
+    /// A socket that systemd opened and hands over, written `fd:3`: the first of the unit's sockets is 3.
+    Handed(usize),
 }
+
+/// The number of the first socket that systemd hands over.
+const FIRST_HANDED: usize = 3;
 
 impl Default for Address {
     fn default() -> Self {
@@ -27,6 +32,8 @@ impl Address {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
             Self::Unix(_) => true,
+            // Who made the socket decided who reaches it.
+            Self::Handed(_) => true,
         }
     }
 }
@@ -36,6 +43,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Handed(number) => write!(f, "fd:{number}"),
         }
     }
 }
@@ -47,7 +55,12 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() { Err("expected unix:/path".to_owned()) } else { Ok(Self::Unix(path.into())) };
         }
-        let mut found = text.to_socket_addrs().map_err(|error| format!("expected HOST:PORT or unix:/path: {error}"))?;
+        if let Some(number) = text.strip_prefix("fd:") {
+            let number = number.parse().ok().filter(|number| *number >= FIRST_HANDED);
+            return number.map(Self::Handed).ok_or_else(|| format!("expected fd:3 or more, got {text}"));
+        }
+        let expected = |error| format!("expected HOST:PORT, unix:/path or fd:3: {error}");
+        let mut found = text.to_socket_addrs().map_err(expected)?;
         found.next().map(Self::Tcp).ok_or_else(|| format!("{text} has no address"))
     }
 }
@@ -57,7 +70,8 @@ impl FromStr for Address {
 pub(crate) enum Bound {
     Tcp(std::net::TcpListener),
     #[cfg(unix)]
-    Unix(std::os::unix::net::UnixListener, PathBuf),
+    /// With the path, if the socket's file is ours to remove.
+    Unix(std::os::unix::net::UnixListener, Option<PathBuf>),
 }
 
 impl Bound {
@@ -72,10 +86,12 @@ impl Bound {
             Address::Unix(path) => {
                 let listener = bind_unix(path)?;
                 listener.set_nonblocking(true)?;
-                Ok(Self::Unix(listener, path.clone()))
+                Ok(Self::Unix(listener, Some(path.clone())))
             }
+            #[cfg(unix)]
+            Address::Handed(number) => handed(*number),
             #[cfg(not(unix))]
-            Address::Unix(_) => Err(std::io::Error::other("this system has no Unix sockets")),
+            Address::Unix(_) | Address::Handed(_) => Err(std::io::Error::other("this system has no Unix sockets")),
         }
     }
 
@@ -84,7 +100,10 @@ impl Bound {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Address::Tcp),
             #[cfg(unix)]
-            Self::Unix(_, path) => Ok(Address::Unix(path.clone())),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                Ok(Address::Unix(address.as_pathname().map(PathBuf::from).unwrap_or_default()))
+            }
         }
     }
 
@@ -96,10 +115,30 @@ impl Bound {
             #[cfg(unix)]
             Self::Unix(listener, path) => {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
-                Ok(Listener::Unix { listener, _file: RemoveOnDrop(path) })
+                Ok(Listener::Unix { listener, _file: path.map(RemoveOnDrop) })
             }
         }
     }
+}
+
+/// A socket that another process opened for us. Each can be taken once.
+#[cfg(unix)]
+fn handed(number: usize) -> std::io::Result<Bound> {
+    use std::sync::Mutex;
+    static HANDED: Mutex<Option<listenfd::ListenFd>> = Mutex::new(None);
+
+    let mut sockets = HANDED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let sockets = sockets.get_or_insert_with(listenfd::ListenFd::from_env);
+    let place = number - FIRST_HANDED;
+    if let Ok(Some(listener)) = sockets.take_tcp_listener(place) {
+        listener.set_nonblocking(true)?;
+        return Ok(Bound::Tcp(listener));
+    }
+    if let Ok(Some(listener)) = sockets.take_unix_listener(place) {
+        listener.set_nonblocking(true)?;
+        return Ok(Bound::Unix(listener, None));
+    }
+    Err(std::io::Error::other("no listening socket of this number was handed over (LISTEN_FDS, LISTEN_PID)"))
 }
 
 #[cfg(unix)]
@@ -132,7 +171,7 @@ pub(crate) enum Listener {
     #[cfg(unix)]
     Unix {
         listener: tokio::net::UnixListener,
-        _file: RemoveOnDrop,
+        _file: Option<RemoveOnDrop>,
     },
 }
 
@@ -176,10 +215,11 @@ mod tests {
 
     #[test]
     fn addresses_read_back_as_they_are_printed() {
-        for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/nvembed.sock"] {
+        for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/nvembed.sock", "fd:3"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert!("localhost".parse::<Address>().is_err() && "unix:".parse::<Address>().is_err());
+        assert!("fd:2".parse::<Address>().is_err() && "fd:x".parse::<Address>().is_err());
         assert!(Address::default().is_local() && !"0.0.0.0:80".parse::<Address>().unwrap().is_local());
     }
 

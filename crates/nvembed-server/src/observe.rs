@@ -40,10 +40,16 @@ pub(crate) enum Access {
 }
 
 /// The layer around all routes.
-pub(crate) async fn observe(State((app, access)): State<(Arc<App>, Access)>, request: Request, next: Next) -> Response {
+pub(crate) async fn observe(
+    State((app, access)): State<(Arc<App>, Access)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let dialect = dialect_of(path.as_deref().unwrap_or(request.uri().path()));
     let mut record = Record::new(&app, path.unwrap_or_else(|| OTHER.to_owned()), id_of(request.headers()));
+    // For handlers whose answers have it in the body.
+    request.headers_mut().insert(REQUEST_ID, record.id.clone());
     let key = match access {
         Access::ByKey => authorize(&app, &record.route, request.headers()),
         Access::Open => Ok(None),

@@ -1,5 +1,6 @@
 //! Every refusal and failure that a client can get: its status, its names in each dialect, and whether to try again.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,6 +15,8 @@ pub(crate) enum Dialect {
     OpenAi,
     /// `{error, error_type}`, of text-embeddings-inference.
     Tei,
+    /// `{message}`.
+    Cohere,
 }
 
 /// What kind of problem it is; each has one row in [`Problem::names`].
@@ -94,6 +97,7 @@ impl Problem {
                 "error": {"message": self.message, "type": kind, "param": self.param, "code": code}
             }),
             Dialect::Tei => json!({"error": self.message, "error_type": tei}),
+            Dialect::Cohere => json!({"message": self.message}),
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -142,8 +146,15 @@ impl From<Error> for Problem {
             tracing::error!(error = error.report(|name| format!("`{name}`")), "a run failed");
         }
         let param = matches!(what, What::Invalid | What::TooLong).then(|| "input".to_owned());
-        Self { param, retry_after: error.retry_after(), ..Self::new(what, message) }
+        Self { param, retry_after: error.retry_after().map(jittered), ..Self::new(what, message) }
     }
+}
+
+/// A fifth more or less: clients that were refused together must not come back together.
+fn jittered(wait: Duration) -> Duration {
+    // Each state has keys of its own, from the system's random numbers.
+    let random = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
+    wait.mul_f64(0.8 + 0.4 * random)
 }
 
 /// `None` for a kind that has no row here yet, which a test finds.
@@ -180,6 +191,13 @@ mod tests {
         for &kind in ErrorKind::ALL {
             assert!(what(kind).is_some(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn clients_that_were_refused_together_come_back_at_other_times() {
+        let waits: Vec<_> = (0..100).map(|_| jittered(Duration::from_secs(10)).as_secs_f64()).collect();
+        assert!(waits.iter().all(|wait| (8.0..=12.0).contains(wait)));
+        assert!(waits.iter().any(|wait| *wait < 9.5) && waits.iter().any(|wait| *wait > 10.5));
     }
 
     #[test]

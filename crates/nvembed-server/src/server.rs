@@ -16,7 +16,7 @@ use crate::app::{App, Phase};
 use crate::keys::Keys;
 use crate::listen::{Address, Bound, Listener, Stream};
 use crate::options::ServerOptions;
-use crate::{Error, routes};
+use crate::{Error, notify, routes};
 
 /// A server that is bound to its addresses and does not answer yet.
 pub struct Server {
@@ -155,12 +155,14 @@ async fn serve(
             app.set_model(Arc::new(opened.map_err(|_| lost())??));
             app.enter(Phase::Ready);
             tracing::info!(seconds = app.started.elapsed().as_secs_f64(), "ready");
+            notify::tell("READY=1");
         }
         // The model is not needed any more, and opening it cannot be stopped: the process ends when that is done.
         _ = signal.wait_for(|signal| *signal >= Signal::Drain) => return Ok(()),
     }
     let _ = signal.wait_for(|signal| *signal >= Signal::Drain).await;
     app.enter(Phase::Draining);
+    notify::tell("STOPPING=1");
     let (delay, timeout) = (app.options.drain_delay, app.options.drain_timeout);
     tracing::info!(seconds = delay.as_secs_f64(), "draining: not ready, still taking requests");
     until_stop(delay, signals).await;

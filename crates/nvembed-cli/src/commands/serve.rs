@@ -22,7 +22,7 @@ use crate::log::LogFormat;
       -d '{\"input\": [\"who wrote the odyssey?\"], \"input_type\": \"query\"}'
   nvembed serve -m MODEL --listen 0.0.0.0:8080 --admin-listen 127.0.0.1:9090 --api-keys keys.txt")]
 pub(crate) struct Arguments {
-    /// Where to listen: HOST:PORT, or unix:/path. Repeatable.
+    /// Where to listen: HOST:PORT, unix:/path, or fd:3 for the first socket of a systemd unit. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: Vec<Address>,
     /// Another address, for health and metrics only, which needs no key.

@@ -99,3 +99,31 @@ fn it_ends_with_a_reason_when_it_cannot_serve() {
     let (message, code) = run(&["--listen", "127.0.0.1:0", "--max-length", "1000000"]);
     assert!(code == Some(2) && message.contains("--max-length must be 1 to 4096"), "{message}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn systemd_hands_over_the_socket_and_is_told_when_the_server_is_ready_and_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let told = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    told.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let told = || {
+        let mut state = [0; 64];
+        let length = told.recv(&mut state).unwrap();
+        String::from_utf8(state[..length].to_vec()).unwrap()
+    };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // The socket arrives as standard input, and becomes the first that is handed over.
+    let script = "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve -m \"$1\" --listen fd:3 --drain-delay 0";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_nvembed")]).arg(common::mini("fp32"));
+    command.env("NOTIFY_SOCKET", &path).env_remove("NVEMBED_MODEL").current_dir(common::root());
+    command.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener))).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    assert_eq!(told(), "READY=1");
+    assert!(post(&address, r#"{"input": "a"}"#).starts_with("HTTP/1.1 200 OK"));
+    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

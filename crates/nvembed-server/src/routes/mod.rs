@@ -1,5 +1,6 @@
 //! The routes, each with the clients it is for.
 
+mod cohere;
 mod health;
 mod meta;
 mod openai;
@@ -22,7 +23,8 @@ use crate::problem::{Dialect, Problem, What};
 use crate::prompts::Prompts;
 
 /// The routes that metrics have series for from the start.
-pub(crate) const WORK: [&str; 5] = ["/v1/embeddings", "/embeddings", "/embed", "/", "/similarity"];
+pub(crate) const WORK: [&str; 7] =
+    ["/v1/embeddings", "/embeddings", "/v2/embed", "/embed", "/", "/invocations", "/similarity"];
 /// Those that say whether the server lives, ready or not.
 const PROBES: [&str; 6] = ["/v1/health/live", "/v1/health/ready", "/livez", "/readyz", "/health", "/ping"];
 const METRICS: [&str; 2] = ["/metrics", "/v1/metrics"];
@@ -32,10 +34,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .route("/v1/embeddings", post(openai::embeddings))
         .route("/embeddings", post(openai::embeddings))
+        .route("/v2/embed", post(cohere::embed))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{model}", get(openai::model))
         .route("/embed", post(tei::embed))
         .route("/", post(tei::embed))
+        .route("/invocations", post(tei::embed))
+        .route("/tokenize", post(tei::tokenize))
         .route("/similarity", post(tei::similarity))
         .route("/info", get(tei::info))
         .route("/v1/metadata", get(meta::metadata))
@@ -114,8 +119,9 @@ fn cors(app: &App) -> Option<CorsLayer> {
 /// Whose clients a path is for.
 pub(crate) fn dialect_of(path: &str) -> Dialect {
     match path {
-        "/" | "/embed" | "/embed_all" | "/embed_sparse" | "/similarity" | "/rerank" | "/predict" | "/tokenize"
-        | "/info" => Dialect::Tei,
+        "/v2/embed" => Dialect::Cohere,
+        "/" | "/embed" | "/invocations" | "/embed_all" | "/embed_sparse" | "/similarity" | "/rerank" | "/predict"
+        | "/tokenize" | "/info" => Dialect::Tei,
         _ => Dialect::OpenAi,
     }
 }
@@ -143,6 +149,16 @@ fn counted(app: &App, prompts: Prompts) -> Vec<nvembed::Prompt<'static>> {
         );
     }
     prompts
+}
+
+/// How many numbers of each embedding a request wants.
+fn dimensions(model: &Model, field: &'static str, wanted: Option<i64>) -> Result<Option<usize>, Problem> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let dim = model.embedder.dim();
+    match usize::try_from(wanted) {
+        Ok(wanted) if (1..=dim).contains(&wanted) => Ok(Some(wanted)),
+        _ => Err(Problem::invalid(field, format!("`{field}` must be 1 to {dim}, got {wanted}"))),
+    }
 }
 
 /// Counts embeddings, for metrics and the line in the log.

@@ -9,8 +9,9 @@ use nvembed::Truncation;
 use serde_json::{Value, json};
 
 use super::{account, counted, created, json as answer, json_answer};
-use crate::answer::{self as write, Encoding};
+use crate::answer::{self as write, Encoding, Type};
 use crate::app::{App, Model};
+use crate::fields::Fields;
 use crate::problem::Problem;
 use crate::prompts::Said;
 use crate::{body, deadline};
@@ -31,19 +32,18 @@ pub(super) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
         input_type: fields.string("input_type")?,
         suffix: None,
     };
-    let truncation = truncation(&app, fields.choice("truncate", &[("NONE", false), ("END", true)])?);
+    let truncation = truncation(&app, &mut fields)?;
     let cut_at = fields.integer("truncate_prompt_tokens")?;
-    let _ = fields.choice("embedding_type", &[("float", ())])?;
+    let kind = fields.choice("embedding_type", &Type::NAMES)?.unwrap_or_default();
+    only_true(&mut fields, "normalize")?;
+    only_true(&mut fields, "add_special_tokens")?;
     // Who the end user is, is none of our business.
     let _ = fields.take("user");
     fields.finish(app.options.ignore_unknown_fields)?;
     said.suffix = model.suffix_of(name.as_deref())?;
-    let dim = model.embedder.dim();
-    if let Some(found) = dimensions.filter(|found| usize::try_from(*found) != Ok(dim)) {
-        return Err(Problem::invalid("dimensions", format!("`dimensions` must be {dim}, got {found}")));
-    }
     let mut options = app.options.embed.clone();
-    options.truncation = truncation;
+    (options.truncation, options.dtype) = (truncation, kind.dtype());
+    options.dimensions = super::dimensions(model, "dimensions", dimensions)?;
     if let Some(tokens) = cut_at {
         (options.max_length, options.truncation) = (Some(cut(&app, model, tokens)?), app.options.embed.truncation);
     }
@@ -52,13 +52,27 @@ pub(super) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     let prompts = counted(&app, said.prompts(texts, &app.options)?);
     let embeddings = app.embed(model, prompts, options).await?;
     let work = account(&app, &embeddings, characters);
-    let body = write::openai(&embeddings, name.as_deref().unwrap_or(model.name()), encoding.unwrap_or_default());
+    let name = name.as_deref().unwrap_or(model.name());
+    let body = write::openai(&embeddings, name, kind, encoding.unwrap_or_default());
     Ok(json_answer(body, work))
 }
 
 /// What happens to a text that is too long: an error, unless the request says otherwise.
-fn truncation(app: &App, cut: Option<bool>) -> Truncation {
-    if cut.unwrap_or(false) { app.options.embed.truncation } else { Truncation::Error }
+pub(super) fn truncation(app: &App, fields: &mut Fields) -> Result<Truncation, Problem> {
+    let choices = [("NONE", Truncation::Error), ("END", app.options.embed.truncation), ("START", Truncation::Start)];
+    Ok(fields.choice("truncate", &choices)?.unwrap_or(Truncation::Error))
+}
+
+/// What other servers let a client turn off, and the graph does not.
+pub(super) fn only_true(fields: &mut Fields, name: &'static str) -> Result<(), Problem> {
+    if fields.boolean(name)? != Some(false) {
+        return Ok(());
+    }
+    let why = match name {
+        "normalize" => "the model's output has unit length",
+        _ => "the model was trained with them",
+    };
+    Err(Problem::invalid(name, format!("`{name}` must be true: {why}")))
 }
 
 /// The limit that vLLM's clients ask for, in token ids; -1 is the model's own.

@@ -11,10 +11,11 @@ use axum::response::Response;
 use nvembed::{EmbedOptions, Truncation};
 use serde_json::json;
 
+use super::openai::only_true;
 use super::{account, counted, json as answer, json_answer};
 use crate::app::App;
 use crate::fields::Fields;
-use crate::problem::Problem;
+use crate::problem::{Problem, What};
 use crate::prompts::Said;
 use crate::{answer as write, body, deadline};
 
@@ -31,11 +32,9 @@ pub(super) async fn embed(State(app): State<Arc<App>>, request: Request) -> Resu
         input_type: fields.string("input_type")?,
         suffix: None,
     };
-    let options = options(&app, &mut fields, &headers, start)?;
-    if fields.boolean("normalize")? == Some(false) {
-        let message = "`normalize` must be true: the model's output has unit length";
-        return Err(Problem::invalid("normalize", message));
-    }
+    let mut options = options(&app, &mut fields, &headers, start)?;
+    only_true(&mut fields, "normalize")?;
+    options.dimensions = super::dimensions(model, "dimensions", fields.integer("dimensions")?)?;
     fields.finish(app.options.ignore_unknown_fields)?;
     let characters = texts.iter().map(|text| text.chars().count()).sum();
     let prompts = counted(&app, said.prompts(texts, &app.options)?);
@@ -76,17 +75,51 @@ pub(super) async fn similarity(State(app): State<Arc<App>>, request: Request) ->
     let query = rows.row(0);
     let similarities: Vec<f32> = rows.rows().into_iter().skip(1).map(|row| row.dot(&query)).collect();
     let mut body = Vec::new();
-    write::numbers(&mut body, &similarities);
+    write::push(&mut body, &similarities);
     Ok(json_answer(body, account(&app, &embeddings, characters)))
+}
+
+/// `POST /tokenize`: the token ids that the same fields in `/embed` would run, instruction and special tokens among them.
+pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let start = Instant::now();
+    let model = app.model()?;
+    let (headers, mut fields) = body::fields(&app, request).await?;
+    let texts = fields.texts("inputs", app.options.max_texts)?;
+    let said = Said {
+        instruction: fields.one_or_each("instruction")?,
+        task: fields.one_or_each("task")?,
+        prompt_name: fields.string("prompt_name")?,
+        input_type: fields.string("input_type")?,
+        suffix: None,
+    };
+    let options = options(&app, &mut fields, &headers, start)?;
+    only_true(&mut fields, "add_special_tokens")?;
+    fields.finish(app.options.ignore_unknown_fields)?;
+    let prompts = counted(&app, said.prompts(texts, &app.options)?);
+    let embedder = Arc::clone(&model.embedder);
+    let work = move || -> nvembed::Result<Vec<Vec<serde_json::Value>>> {
+        let describe = |id: &u32| {
+            let text = embedder.piece(*id);
+            let special = matches!(text.as_deref(), Some("<s>" | "</s>" | "<unk>"));
+            json!({"id": id, "text": text, "special": special, "start": null, "stop": null})
+        };
+        let tokens = embedder.tokenize(&prompts, &options)?;
+        Ok(tokens.iter().map(|tokens| tokens.ids.iter().map(describe).collect()).collect())
+    };
+    let tokens = tokio::task::spawn_blocking(work).await;
+    Ok(answer(&json!(tokens.map_err(|_| Problem::new(What::Internal, "the request was lost"))??)))
 }
 
 /// Truncation and deadline of a request.
 fn options(app: &App, fields: &mut Fields, headers: &HeaderMap, start: Instant) -> Result<EmbedOptions, Problem> {
     let mut options = app.options.embed.clone();
-    if !fields.boolean("truncate")?.unwrap_or(app.options.auto_truncate) {
-        options.truncation = Truncation::Error;
-    }
-    let _ = fields.choice("truncation_direction", &[("Right", ())])?;
+    let directions = [("Right", options.truncation), ("Left", Truncation::Start)];
+    let direction = fields.choice("truncation_direction", &directions)?;
+    options.truncation = match fields.boolean("truncate")? {
+        Some(false) => Truncation::Error,
+        None if !app.options.auto_truncate => Truncation::Error,
+        _ => direction.unwrap_or(options.truncation),
+    };
     options.deadline = start.checked_add(deadline::of(headers, app.options.max_deadline));
     Ok(options)
 }

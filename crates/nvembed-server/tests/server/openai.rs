@@ -85,7 +85,11 @@ fn a_bad_request_is_refused_with_the_field_and_without_the_text() {
         (json!({"input": secret, "inputtype": "query"}), 400, "unknown_field", "inputtype", "input_type"),
         (json!({"input": secret, secret: 1}), 400, "unknown_field", "", "unknown field; this route takes"),
         (json!({"input": secret, "input_type": secret}), 400, "", "input_type", "query, passage"),
-        (json!({"input": secret, "truncate": "LEFT"}), 400, "", "truncate", "NONE, END"),
+        (json!({"input": secret, "truncate": "LEFT"}), 400, "", "truncate", "NONE, END, START"),
+        (json!({"input": secret, "dimensions": 257}), 400, "", "dimensions", "1 to 256, got 257"),
+        (json!({"input": secret, "embedding_type": "int4"}), 400, "", "embedding_type", "float, int8"),
+        (json!({"input": secret, "normalize": false}), 400, "", "normalize", "unit length"),
+        (json!({"input": secret, "add_special_tokens": false}), 400, "", "add_special_tokens", "trained with them"),
         (json!({"input": secret, "encoding_format": 5}), 400, "", "encoding_format", "a string, got a number"),
         (json!({"input": secret, "dimensions": 0}), 400, "", "dimensions", "got 0"),
         (json!({"input": secret, "model": "gpt-4"}), 404, "model_not_found", "model", "nv-embed-mini"),
@@ -117,6 +121,73 @@ fn a_bad_request_is_refused_with_the_field_and_without_the_text() {
     let (wrong_method, nowhere) = (shared().get(ROUTE), shared().get("/v1/chat/completions"));
     assert_eq!((wrong_method.status, &*wrong_method.error().1), (405, "method_not_allowed"));
     assert_eq!((nowhere.status, &*nowhere.error().1), (404, "not_found"));
+}
+
+#[test]
+fn numbers_come_in_every_type_and_width_and_encoding_of_the_library() {
+    let prompts = [Prompt::passage("one"), Prompt::passage("two")];
+    let rows = nvembed::Rows::F32(ndarray::Array2::from_shape_fn((2, 256), |(row, column)| {
+        static WANTED: std::sync::OnceLock<Vec<Vec<f32>>> = std::sync::OnceLock::new();
+        WANTED.get_or_init(|| prompts.iter().flat_map(|prompt| embed(std::slice::from_ref(prompt))).collect())[row]
+            [column]
+    }));
+    let ask = |kind: &str, encoding: &str| {
+        let ask = |text: &str| {
+            let body = json!({"input": text, "dimensions": 100, "embedding_type": kind, "encoding_format": encoding});
+            shared().post(ROUTE, &body).json()["data"][0].clone()
+        };
+        [ask("one"), ask("two")]
+    };
+    let integers = rows.converted(nvembed::Dtype::Int8, 100).unwrap();
+    let bits = rows.converted(nvembed::Dtype::Binary, 100).unwrap();
+    for index in 0..2 {
+        let (nvembed::Row::Int8 { values, scale, .. }, nvembed::Row::Binary { bytes, .. }) =
+            (integers.row(index), bits.row(index))
+        else {
+            panic!("other types")
+        };
+        let wanted: [(&str, Vec<i64>); 4] = [
+            ("int8", values.iter().map(|value| i64::from(*value)).collect()),
+            ("uint8", values.iter().map(|value| i64::from(*value) + 128).collect()),
+            ("ubinary", bytes.iter().map(|byte| i64::from(*byte)).collect()),
+            ("binary", bytes.iter().map(|byte| i64::from(*byte) - 128).collect()),
+        ];
+        for (kind, wanted) in wanted {
+            let item = &ask(kind, "float")[index];
+            assert_eq!(item["embedding"], json!(wanted), "{kind}");
+            assert_eq!(item["scale"].as_f64().map(|found| found as f32), kind.ends_with("int8").then_some(scale));
+            let coded = ask(kind, "base64")[index]["embedding"].as_str().unwrap().to_owned();
+            use base64::Engine as _;
+            let found = base64::engine::general_purpose::STANDARD.decode(coded).unwrap();
+            assert_eq!(found, wanted.iter().map(|value| *value as u8).collect::<Vec<_>>(), "{kind}");
+        }
+        let floats = &ask("float", "float")[index];
+        assert_eq!(
+            crate::client::vector(&floats["embedding"]),
+            rows.converted(nvembed::Dtype::F32, 100).unwrap().row(index).to_f32()
+        );
+        assert!(floats.get("scale").is_none());
+    }
+}
+
+#[test]
+fn a_text_can_lose_its_start_instead_of_its_end() {
+    let long = format!("{}the end", "words of a long text ".repeat(3000));
+    let ask = |truncate: &str| {
+        let body = json!({"input": long, "input_type": "passage", "truncate": truncate});
+        let answer = shared().post(ROUTE, &body);
+        assert_eq!(answer.json()["data"][0]["truncated"], json!(true));
+        answer.embeddings()
+    };
+    assert_ne!(ask("START"), ask("END"));
+    let tokenize = |direction: &str| {
+        let body = json!({"inputs": long, "truncate": true, "truncation_direction": direction});
+        shared().post("/tokenize", &body).json()[0].clone()
+    };
+    let (left, right) = (tokenize("Left"), tokenize("Right"));
+    let count = left.as_array().unwrap().len();
+    assert_eq!((&left[count - 2]["text"], &left[count - 1]["text"]), (&json!("▁end"), &json!("</s>")));
+    assert_eq!((right.as_array().unwrap().len(), &right[1]["text"]), (count, &json!("▁words")));
 }
 
 #[test]

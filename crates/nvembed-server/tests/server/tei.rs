@@ -9,7 +9,7 @@ use crate::{embed, shared};
 #[test]
 fn embed_answers_with_a_bare_list_of_the_librarys_numbers() {
     let wanted = embed(&[Prompt::query(Prompt::DEFAULT_TASK, "hello")]);
-    for route in ["/embed", "/"] {
+    for route in ["/embed", "/", "/invocations"] {
         let body = json!({"inputs": "hello", "prompt_name": "query", "normalize": true, "truncate": true});
         let answer = shared().post(route, &body).json();
         assert_eq!(answer.as_array().unwrap().iter().map(vector).collect::<Vec<_>>(), wanted, "{route}");
@@ -49,6 +49,39 @@ fn errors_have_the_form_of_text_embeddings_inference() {
         let reply = shared().post(route, &json!({}));
         assert!(reply.status == 501 && reply.json()["error"].is_string(), "{route}");
     }
+}
+
+#[test]
+fn tokenize_gives_what_would_run_with_the_pieces_of_the_vocabulary() {
+    let body = json!({"inputs": ["hello world"], "prompt_name": "query"});
+    let tokens = shared().post("/tokenize", &body).json()[0].as_array().unwrap().clone();
+    assert_eq!((&tokens[0]["text"], &tokens[0]["special"]), (&json!("<s>"), &json!(true)));
+    let last = &tokens[tokens.len() - 1];
+    assert_eq!((&last["text"], &last["special"]), (&json!("</s>"), &json!(true)));
+    let text: String = tokens[1..tokens.len() - 1].iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert!(text.starts_with("▁Instruct:") && text.ends_with("hello▁world"), "{text}");
+    let embedded = json!({"input": "hello world", "input_type": "query"});
+    let counted = shared().post("/v1/embeddings", &embedded).json()["data"][0]["tokens"].as_u64().unwrap();
+    assert_eq!(tokens.len() as u64, counted);
+}
+
+#[test]
+fn coheres_clients_get_every_type_they_ask_for_and_errors_in_their_form() {
+    let wanted = embed(&[Prompt::query(Prompt::DEFAULT_TASK, "hello")]);
+    let types = ["float", "base64", "int8", "ubinary"];
+    let body = json!({"texts": ["hello"], "input_type": "search_query", "embedding_types": types});
+    let answer = shared().post_with("/v2/embed", &[("x-request-id", "mine-2")], &body).json();
+    for kind in ["float", "base64"] {
+        assert_eq!(vector(&answer["embeddings"][kind][0]), wanted[0], "{kind}");
+    }
+    let bits = answer["embeddings"]["ubinary"][0].as_array().unwrap();
+    assert_eq!((bits.len(), bits[0].as_u64().unwrap() >> 7), (32, u64::from(wanted[0][0] > 0.0)));
+    let largest = answer["embeddings"]["int8"][0].as_array().unwrap().iter().map(|value| value.as_i64().unwrap().abs());
+    assert_eq!((largest.max(), &answer["id"]), (Some(127), &json!("mine-2")));
+    assert!(answer["meta"]["billed_units"]["input_tokens"].as_u64().unwrap() > 5);
+    let refused = shared().post("/v2/embed", &json!({"texts": ["a"], "embedding_types": ["int4"]}));
+    assert_eq!(refused.status, 400);
+    assert!(refused.json()["message"].as_str().unwrap().contains("`embedding_types` must be a list of float"));
 }
 
 #[test]
