@@ -50,10 +50,10 @@ pub enum ErrorKind {
     Cancelled,
     /// The call's deadline passed before it finished, or will pass before it can.
     DeadlineExceeded,
-    /// A queue has no room for the request, or too much waits before it to meet its deadline. [`Error::retry_after`] estimates
-    /// when there is room.
+    /// A [`Queue`](crate::queue::Queue) has no room for the request, or too much waits before it to meet its deadline.
+    /// [`Error::retry_after`] estimates when there is room.
     Overloaded,
-    /// A queue was closed: it takes no more requests, or ended before this one ran.
+    /// A [`Queue`](crate::queue::Queue) was closed: it takes no more requests, or ended before this one ran.
     Closed,
 }
 
@@ -103,6 +103,11 @@ impl Error {
     /// The same error with its cause.
     pub(crate) fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { source: Some(Arc::from(source.into())), ..self }
+    }
+
+    /// The same error, saying when another attempt may succeed.
+    pub(crate) fn retry_after_about(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     /// The same error, naming the prompt it is about.

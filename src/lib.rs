@@ -69,6 +69,7 @@ mod pipeline;
 mod prepare;
 mod prompt;
 mod provider;
+pub mod queue;
 mod self_check;
 #[doc(hidden)]
 pub mod steps;

@@ -49,6 +49,6 @@ pub fn plan(lengths: &[usize], max_tokens: usize, max_rows: usize) -> usize {
 pub fn collect(output: &Rows, wanted: Dtype) -> Result<Embeddings> {
     let (rows, dim) = output.shape();
     let mut embeddings = Embeddings::new(rows, Form { dtype: wanted, graph_dim: dim, dim });
-    embeddings.set(&(0..rows).collect::<Vec<_>>(), output)?;
+    embeddings.set((0..rows).map(|row| (row, row)), output)?;
     Ok(embeddings)
 }

@@ -15,8 +15,6 @@ pub use rows::{Dtype, Row, Rows};
 #[derive(Debug, Clone)]
 pub struct Embeddings {
     rows: Rows,
-    /// The width of the graph's output, of which `rows` may have less.
-    graph_dim: usize,
     tokens: Vec<usize>,
     truncated: Vec<bool>,
     stats: Stats,
@@ -56,8 +54,22 @@ pub struct Stats {
     pub padded_tokens: usize,
     /// Time inside ONNX Runtime, including the wait for another thread's run.
     pub session_time: Duration,
+    /// Time in a [`Queue`](crate::queue::Queue) before the first row ran; zero for a call without one.
+    pub queue_time: Duration,
     /// Time of the whole call.
     pub total_time: Duration,
+}
+
+impl Form {
+    /// # Errors
+    /// [`ErrorKind::Inference`] when the output of `rows` rows has another shape.
+    pub(crate) fn check(&self, output: &Rows, rows: usize) -> Result<()> {
+        let (found, wanted) = (output.shape(), (rows, self.graph_dim));
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Inference, format!("the graph returned shape {found:?}, expected {wanted:?}")))
+    }
 }
 
 impl Stats {
@@ -71,6 +83,7 @@ impl Stats {
         self.tokens += other.tokens;
         self.padded_tokens += other.padded_tokens;
         self.session_time += other.session_time;
+        self.queue_time += other.queue_time;
         self.total_time += other.total_time;
     }
 }
@@ -79,21 +92,15 @@ impl Embeddings {
     /// Room for `rows` embeddings, which are filled by [`Embeddings::set`].
     pub(crate) fn new(rows: usize, form: Form) -> Self {
         let (tokens, truncated) = (vec![0; rows], vec![false; rows]);
-        let Form { dtype, graph_dim, dim } = form;
-        Self { rows: Rows::zeros(dtype, (rows, dim)), graph_dim, tokens, truncated, stats: Stats::default() }
+        Self { rows: Rows::zeros(form.dtype, (rows, form.dim)), tokens, truncated, stats: Stats::default() }
     }
 
-    /// Puts a batch's output where it belongs: its row i becomes row `rows[i]`.
+    /// Puts a batch's output where it belongs: row `from` becomes row `to` for each (`from`, `to`).
     ///
     /// # Errors
-    /// [`ErrorKind::Inference`] when the output has another shape or holds a number that is not finite.
-    pub(crate) fn set(&mut self, rows: &[usize], output: &Rows) -> Result<()> {
-        let (found, wanted) = (output.shape(), (rows.len(), self.graph_dim));
-        if found != wanted {
-            let message = format!("the graph returned shape {found:?}, expected {wanted:?}");
-            return Err(Error::new(ErrorKind::Inference, message));
-        }
-        rows.iter().enumerate().try_for_each(|(from, to)| convert::place(output, from, &mut self.rows, *to))
+    /// [`ErrorKind::Inference`] when one of these rows holds a number that is not finite, whatever the others hold.
+    pub(crate) fn set(&mut self, places: impl IntoIterator<Item = (usize, usize)>, output: &Rows) -> Result<()> {
+        places.into_iter().try_for_each(|(from, to)| convert::place(output, from, &mut self.rows, to))
     }
 
     pub(crate) fn set_info(&mut self, row: usize, tokens: usize, truncated: bool) {

@@ -20,6 +20,7 @@ pub(crate) struct Call<'e> {
     has_long_row: bool,
     /// Batches that were handed over, with their rows, the oldest first.
     waiting: VecDeque<(Vec<usize>, Submitted)>,
+    form: Form,
     embeddings: Embeddings,
     stats: Stats,
     stop: Stop,
@@ -44,6 +45,7 @@ impl<'e> Call<'e> {
         let stats = Stats { batches: plan.batches().len(), tokens: lengths.iter().sum(), ..Stats::default() };
         let mut call = Self {
             executor,
+            form,
             embeddings: Embeddings::new(encodings.len(), form),
             encodings,
             batches: plan.into_batches().into_iter(),
@@ -68,7 +70,8 @@ impl<'e> Call<'e> {
                 let start = Instant::now();
                 let output = submitted.wait()?;
                 self.stats.session_time += start.elapsed();
-                self.embeddings.set(&rows, &output)?;
+                self.form.check(&output, rows.len())?;
+                self.embeddings.set(rows.into_iter().enumerate(), &output)?;
             } else if !more {
                 break;
             }

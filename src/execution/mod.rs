@@ -7,5 +7,6 @@ mod host;
 mod opening;
 
 pub(crate) use call::Call;
-pub(crate) use executor::Executor;
+pub(crate) use executor::{Executor, Submitted};
+pub(crate) use host::Arena;
 pub(crate) use opening::Opening;

@@ -28,6 +28,17 @@ pub struct CancelToken {
 struct State {
     is_cancelled: bool,
     runs: Vec<Arc<RunOptions>>,
+    /// Who is told, by number.
+    watches: Vec<(u64, Tell)>,
+    next_watch: u64,
+}
+
+type Tell = Arc<dyn Fn() + Send + Sync>;
+
+/// Something that is told once when the token is cancelled, for as long as this value lives.
+pub(crate) struct Watch {
+    token: CancelToken,
+    number: u64,
 }
 
 /// A run of the graph that the token can stop for as long as this value lives.
@@ -50,6 +61,12 @@ impl CancelToken {
             if let Err(error) = run.terminate() {
                 tracing::warn!(%error, "failed to stop a run; its call ends when the run ends");
             }
+        }
+        let watches = std::mem::take(&mut state.watches);
+        // They take other locks, which are held where a watch of this token is dropped.
+        drop(state);
+        for (_, tell) in watches {
+            tell();
         }
     }
 
@@ -76,6 +93,21 @@ impl CancelToken {
         }
         state.runs.push(Arc::clone(&options));
         Ok(StoppableRun { token: self, options })
+    }
+
+    /// Calls `tell` when the token is cancelled, on the thread that cancels it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] when the token is already cancelled.
+    pub(crate) fn watch(&self, tell: impl Fn() + Send + Sync + 'static) -> Result<Watch> {
+        let mut state = self.lock();
+        if state.is_cancelled {
+            return Err(cancelled());
+        }
+        let number = state.next_watch;
+        state.next_watch += 1;
+        state.watches.push((number, Arc::new(tell)));
+        Ok(Watch { token: self.clone(), number })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,7 +137,24 @@ impl Drop for StoppableRun<'_> {
     }
 }
 
-fn cancelled() -> Error {
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = self.token.lock();
+        let place = state.watches.iter().position(|(number, _)| *number == self.number);
+        let watch = place.map(|place| state.watches.swap_remove(place));
+        drop(state);
+        // What it holds is freed without the lock.
+        drop(watch);
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the call was cancelled")
 }
 
@@ -122,15 +171,38 @@ impl Stop {
     pub(crate) fn check(&self) -> Result<()> {
         self.cancel.as_ref().map_or(Ok(()), CancelToken::check)?;
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(Error::new(ErrorKind::DeadlineExceeded, "the call's deadline passed before it finished"));
+            return Err(deadline_passed());
         }
         Ok(())
     }
 }
 
+pub(crate) fn deadline_passed() -> Error {
+    Error::new(ErrorKind::DeadlineExceeded, "the call's deadline passed before it finished")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watch_is_told_once_and_not_after_it_was_dropped() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let (token, told) = (CancelToken::new(), Arc::new(AtomicUsize::new(0)));
+        let tell = |by: usize| {
+            let told = Arc::clone(&told);
+            move || {
+                told.fetch_add(by, Ordering::Relaxed);
+            }
+        };
+        let kept = token.watch(tell(1)).unwrap();
+        drop(token.watch(tell(10)).unwrap());
+        token.cancel();
+        token.cancel();
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        drop(kept);
+        assert_eq!(token.watch(tell(1)).unwrap_err().kind(), ErrorKind::Cancelled);
+    }
 
     #[test]
     fn cancellation_comes_before_the_deadline() {

@@ -8,4 +8,4 @@ pub use cancel::CancelToken;
 pub use embed::{EmbedOptions, SpecialTokens, Truncation};
 pub use model::ModelOptions;
 
-pub(crate) use cancel::Stop;
+pub(crate) use cancel::{Stop, Watch, cancelled, deadline_passed};

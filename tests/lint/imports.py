@@ -32,7 +32,7 @@ FLOORS = [
     ["pipeline"],
     ["self_check", "stream"],
     ["embedder"],
-    ["prepare", "steps"],
+    ["prepare", "steps", "queue"],
     ["lib"],
 ]
 

@@ -1,0 +1,445 @@
+//! The state that callers and devices share, and the threads that run rows.
+//!
+//! There are two kinds of locks. That of the state is held to admit, to pull and to account, never during a run or a
+//! caller's code. Each request has its own for its result. The two are never held together.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::fit::Fit;
+use super::options::{Class, QueueOptions};
+use super::request::{Part, Request};
+use super::schedule::{Device, Row, Schedule, shape_of};
+use super::stats::{QueueStats, RunAge};
+use crate::batch::{BATCH_TOKENS_ON_CPU, Batch, Shape};
+use crate::embedder::Embedder;
+use crate::embeddings::Rows;
+use crate::error::{Error, ErrorKind, Result};
+use crate::execution::{Arena, Executor, Submitted};
+use crate::options::{CancelToken, EmbedOptions, Stop, deadline_passed};
+
+/// The default of [`QueueOptions::max_run`].
+const MAX_RUN_ON_CPU: Duration = Duration::from_millis(250);
+const MAX_RUN_ON_GPU: Duration = Duration::from_millis(25);
+
+/// The least that [`Error::retry_after`] says.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
+
+pub(super) struct Engine {
+    pub(super) embedder: Arc<Embedder>,
+    pub(super) limits: EmbedOptions,
+    max_tokens: usize,
+    devices: usize,
+    start: Instant,
+    state: Mutex<State>,
+    /// There is something to run, or the threads are to end.
+    work: Condvar,
+    /// Nothing waits or runs.
+    idle: Condvar,
+}
+
+struct State {
+    schedule: Schedule,
+    fit: Fit,
+    requests: HashMap<u64, Arc<Request>>,
+    runs: HashMap<u64, Run>,
+    next: u64,
+    is_closed: bool,
+    is_over: bool,
+    counts: QueueStats,
+}
+
+/// Rows that are running.
+struct Run {
+    rows: Vec<Row>,
+    cancel: CancelToken,
+    began: Instant,
+    expected: Option<Duration>,
+}
+
+/// What a device thread takes along while it runs rows.
+struct Job {
+    number: u64,
+    rows: Vec<Row>,
+    requests: HashMap<u64, Arc<Request>>,
+    cancel: CancelToken,
+    began: Instant,
+    /// How many runs share a device with this one, itself included: it takes as many times as long.
+    sharing: f64,
+}
+
+impl Device for (&Executor, &EmbedOptions) {
+    fn fits(&self, shape: Shape) -> bool {
+        self.0.fits(shape, self.1)
+    }
+
+    fn cost(&self, shape: Shape) -> usize {
+        self.0.cost(shape)
+    }
+
+    fn run_cost(&self) -> usize {
+        self.0.run_cost()
+    }
+}
+
+impl Engine {
+    pub(super) fn new(embedder: Arc<Embedder>, options: &QueueOptions) -> Self {
+        let depth = embedder.pipeline.executor.depth();
+        let is_gpu = depth > 0;
+        // Two runs per GPU are handed over at a time; they take turns on it.
+        let devices = if is_gpu { depth / 2 } else { 1 };
+        let max_run = options.max_run.unwrap_or(if is_gpu { MAX_RUN_ON_GPU } else { MAX_RUN_ON_CPU });
+        let state = State {
+            schedule: Schedule::new(options.order, options.bulk_weight, max_run, devices),
+            fit: Fit::default(),
+            requests: HashMap::new(),
+            runs: HashMap::new(),
+            next: 0,
+            is_closed: false,
+            is_over: false,
+            counts: QueueStats::default(),
+        };
+        Self {
+            embedder,
+            limits: options.limits(),
+            max_tokens: options.max_tokens,
+            devices,
+            start: Instant::now(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            idle: Condvar::new(),
+        }
+    }
+
+    /// How many threads keep the devices busy: one for the host, two per GPU.
+    pub(super) fn threads(&self) -> usize {
+        self.executor().depth().max(1)
+    }
+
+    fn executor(&self) -> &Executor {
+        &self.embedder.pipeline.executor
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn since_start(&self, time: Instant) -> Duration {
+        time.saturating_duration_since(self.start)
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.lock().is_closed { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Lets a request wait, and returns its number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Overloaded`] when there is no room, or too much waits before it to meet its deadline;
+    /// [`ErrorKind::DeadlineExceeded`] when it could not meet it alone; [`ErrorKind::Option`] when it could never be admitted.
+    pub(super) fn admit(&self, request: &Arc<Request>) -> Result<u64> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(closed());
+        }
+        if let Err(error) = self.check_room(&state, request, now) {
+            if error.kind() == ErrorKind::Overloaded {
+                state.counts.class(request.class).refused_requests += 1;
+            }
+            return Err(error);
+        }
+        state.next += 1;
+        let id = state.next;
+        let lengths: Vec<usize> = request.encodings.iter().map(|encoding| encoding.ids().len()).collect();
+        let deadline = request.deadline.map(|deadline| self.since_start(deadline));
+        let fit = state.fit;
+        state.schedule.add(id, request.class, &lengths, deadline, self.since_start(now), &fit);
+        state.requests.insert(id, Arc::clone(request));
+        let counts = state.counts.class(request.class);
+        counts.admitted_requests += 1;
+        counts.admitted_rows += lengths.len() as u64;
+        counts.admitted_tokens += request.tokens as u64;
+        drop(state);
+        self.work.notify_all();
+        Ok(id)
+    }
+
+    fn check_room(&self, state: &State, request: &Request, now: Instant) -> Result<()> {
+        let (tokens, class) = (request.tokens, request.class);
+        // A tenth is kept for those who wait.
+        let room = if class == Class::Bulk { self.max_tokens - self.max_tokens / 10 } else { self.max_tokens };
+        if tokens > room {
+            let message = format!(
+                "the request has {tokens} tokens, of which a queue of {} (`max_tokens`) admits {room} at a time; submit fewer \
+                 prompts, or open the queue with a larger `max_tokens`",
+                self.max_tokens
+            );
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+        let (interactive, bulk) = state.schedule.tokens();
+        let busy = interactive + bulk + state.running_tokens();
+        if busy + tokens > room {
+            let wait = self.work(state, busy + tokens - room).max(LEAST_WAIT);
+            let message = format!(
+                "the queue is full: {busy} tokens wait or run, and {tokens} more are beyond the limit of {room} (`max_tokens`); \
+                 try again in about {wait:.1?}"
+            );
+            return Err(Error::new(ErrorKind::Overloaded, message).retry_after_about(wait));
+        }
+        let Some(deadline) = request.deadline else { return Ok(()) };
+        let left = deadline.saturating_duration_since(now);
+        let alone = self.work(state, tokens);
+        if left.is_zero() || alone > left {
+            return Err(deadline_passed());
+        }
+        let before = self.estimate(state, class, now);
+        if before + alone > left {
+            let wait = (before + alone - left).max(LEAST_WAIT);
+            let message = format!(
+                "the request would end in about {:.1?}, and its deadline is in {left:.1?}; try again in about {wait:.1?}, or \
+                 with a later `deadline`",
+                before + alone
+            );
+            return Err(Error::new(ErrorKind::Overloaded, message).retry_after_about(wait));
+        }
+        Ok(())
+    }
+
+    /// How long all devices together take for so many tokens.
+    fn work(&self, state: &State, tokens: usize) -> Duration {
+        state.fit.work(tokens).div_f64(self.devices as f64)
+    }
+
+    /// How long a short request of a class that comes now waits before it runs.
+    fn estimate(&self, state: &State, class: Class, now: Instant) -> Duration {
+        let left = |run: &Run| {
+            let elapsed = now.saturating_duration_since(run.began);
+            run.expected.unwrap_or_default().saturating_sub(elapsed)
+        };
+        let running: Duration = state.runs.values().map(left).sum();
+        let (interactive, bulk) = state.schedule.tokens();
+        let tokens = if class == Class::Bulk { interactive + bulk } else { interactive };
+        running.div_f64(self.devices as f64) + self.work(state, tokens)
+    }
+
+    /// Ends a request that nobody waits for any more, or whose rows cannot be had.
+    pub(super) fn end(&self, id: u64, error: Error) {
+        let mut state = self.lock();
+        let Some((request, runs)) = state.abandon(id) else { return };
+        let is_idle = state.is_idle();
+        drop(state);
+        for run in runs {
+            run.cancel();
+        }
+        request.end(error);
+        if is_idle {
+            self.idle.notify_all();
+        }
+    }
+
+    /// Takes no more requests.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+    }
+
+    /// Waits until nothing waits or runs, or until then. Returns whether it is so.
+    pub(super) fn wait_idle(&self, until: Option<Instant>) -> bool {
+        let mut state = self.lock();
+        loop {
+            if state.is_idle() {
+                return true;
+            }
+            state = match until {
+                None => self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Ends all requests and the threads; returns how many requests that were.
+    pub(super) fn finish(&self) -> usize {
+        let mut state = self.lock();
+        (state.is_closed, state.is_over) = (true, true);
+        let requests: Vec<u64> = state.requests.keys().copied().collect();
+        let mut ended = Vec::new();
+        for id in requests {
+            ended.extend(state.abandon(id));
+        }
+        drop(state);
+        self.work.notify_all();
+        let count = ended.len();
+        for (request, runs) in ended {
+            for run in runs {
+                run.cancel();
+            }
+            request.end(Error::new(ErrorKind::Closed, "the queue ended before the request was done"));
+        }
+        self.idle.notify_all();
+        count
+    }
+
+    pub(super) fn stats(&self) -> QueueStats {
+        let now = Instant::now();
+        let state = self.lock();
+        let mut stats = state.counts;
+        let (rows, tokens) = (state.schedule.rows(), state.schedule.tokens());
+        (stats.interactive.waiting_rows, stats.bulk.waiting_rows) = rows;
+        (stats.interactive.waiting_tokens, stats.bulk.waiting_tokens) = tokens;
+        stats.interactive.estimated_wait = self.estimate(&state, Class::Interactive, now);
+        stats.bulk.estimated_wait = self.estimate(&state, Class::Bulk, now);
+        stats.running_rows = state.runs.values().map(|run| run.rows.len()).sum();
+        stats.running_tokens = state.running_tokens();
+        let age = |run: &Run| RunAge { elapsed: now.saturating_duration_since(run.began), expected: run.expected };
+        stats.longest_run = state.runs.values().map(age).max_by_key(|age| age.elapsed);
+        stats.is_closed = state.is_closed;
+        stats
+    }
+
+    /// The life of a thread that runs rows: as long as the queue is not over.
+    pub(super) fn serve(&self) {
+        let mut state = self.lock();
+        while !state.is_over {
+            let now = Instant::now();
+            let device = (self.executor(), &self.limits);
+            let fit = state.fit;
+            let pull = state.schedule.pull(self.since_start(now), &device, &fit);
+            let hopeless: Vec<_> = pull.hopeless.iter().filter_map(|id| state.abandon(*id)).collect();
+            state.counts.hopeless_requests += hopeless.len() as u64;
+            let job = (!pull.rows.is_empty()).then(|| {
+                let sharing = ((state.runs.len() + 1) as f64 / self.devices as f64).max(1.0);
+                let expected = fit.predict(device.cost(shape_of(&pull.rows)));
+                state.begin(pull.rows, now, sharing, expected.map(|time| time.mul_f64(sharing)))
+            });
+            if job.is_none() && hopeless.is_empty() {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let is_idle = state.is_idle();
+            drop(state);
+            for (request, runs) in hopeless {
+                runs.iter().for_each(CancelToken::cancel);
+                request.end(deadline_passed());
+            }
+            if is_idle {
+                self.idle.notify_all();
+            }
+            if let Some(job) = job {
+                self.run(job);
+            }
+            state = self.lock();
+        }
+    }
+
+    /// Runs rows, and gives each request its own.
+    fn run(&self, job: Job) {
+        let shape = shape_of(&job.rows);
+        let output = catch_unwind(AssertUnwindSafe(|| self.compute(&job, shape)));
+        let output = output.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Inference, "a run panicked, which is a bug in nvembed; see the log"))
+        });
+        let time = job.began.elapsed();
+        let computed = self.executor().computed(shape);
+        let mut over = Vec::new();
+        for (id, request) in &job.requests {
+            let places: Vec<(usize, usize)> = job
+                .rows
+                .iter()
+                .enumerate()
+                .filter(|(_, row)| row.request == *id)
+                .map(|(from, row)| (from, row.index))
+                .collect();
+            let tokens: usize = places.iter().map(|(from, _)| job.rows[*from].tokens).sum();
+            let computed = computed * tokens / shape.tokens.max(1);
+            let part = Part { places, computed, began: job.began, time };
+            over.extend(request.place(&part, &output).map(|result| (*id, request, result)));
+        }
+        let mut state = self.lock();
+        state.runs.remove(&job.number);
+        for (id, ..) in &over {
+            state.schedule.remove(*id);
+            state.requests.remove(id);
+        }
+        let counts = &mut state.counts;
+        counts.runs += 1;
+        counts.failed_runs += u64::from(output.is_err());
+        counts.run_rows += shape.rows as u64;
+        counts.run_tokens += shape.tokens as u64;
+        counts.computed_positions += computed as u64;
+        let time = time.div_f64(job.sharing);
+        counts.run_time += time;
+        if output.is_ok() {
+            state.fit.add(self.executor().cost(shape), shape.tokens, time);
+        }
+        let is_idle = state.is_idle();
+        drop(state);
+        for (_, request, result) in over {
+            request.tell(result);
+        }
+        if is_idle {
+            self.idle.notify_all();
+        }
+    }
+
+    /// # Errors
+    /// Those of the run; none of its rows is there then.
+    fn compute(&self, job: &Job, shape: Shape) -> Result<Rows> {
+        let encoding = |row: &Row| job.requests.get(&row.request).and_then(|request| request.encodings.get(row.index));
+        let encodings: Vec<_> = job.rows.iter().filter_map(encoding).collect();
+        let stop = Stop { deadline: None, cancel: Some(job.cancel.clone()) };
+        // What a very long row takes on the host is not kept.
+        let arena = if shape.length > BATCH_TOKENS_ON_CPU { Arena::Shrink } else { Arena::Keep };
+        let submitted = self.executor().submit(Batch::new(&encodings), &stop, arena)?;
+        let output = Submitted::wait(submitted)?;
+        EmbedOptions::default().form(self.embedder.dim()).check(&output, job.rows.len())?;
+        Ok(output)
+    }
+}
+
+impl State {
+    fn running_tokens(&self) -> usize {
+        self.runs.values().flat_map(|run| &run.rows).map(|row| row.tokens).sum()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.runs.is_empty()
+    }
+
+    fn begin(&mut self, rows: Vec<Row>, began: Instant, sharing: f64, expected: Option<Duration>) -> Job {
+        self.next += 1;
+        let (number, cancel) = (self.next, CancelToken::new());
+        let request = |row: &Row| self.requests.get(&row.request).map(|request| (row.request, Arc::clone(request)));
+        let requests = rows.iter().filter_map(request).collect();
+        self.runs.insert(number, Run { rows: rows.clone(), cancel: cancel.clone(), began, expected });
+        Job { number, rows, requests, cancel, began, sharing }
+    }
+
+    /// Forgets a request; returns it, and the runs that only nobody waits for any more.
+    fn abandon(&mut self, id: u64) -> Option<(Arc<Request>, Vec<CancelToken>)> {
+        let request = self.requests.remove(&id)?;
+        self.counts.abandoned_waiting_rows += self.schedule.remove(id) as u64;
+        let mut unwanted = Vec::new();
+        for run in self.runs.values() {
+            let of_request = run.rows.iter().filter(|row| row.request == id).count();
+            self.counts.abandoned_running_rows += of_request as u64;
+            if of_request > 0 && run.rows.iter().all(|row| !self.requests.contains_key(&row.request)) {
+                unwanted.push(run.cancel.clone());
+            }
+        }
+        Some((request, unwanted))
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the queue is closed and takes no more requests")
+}
