@@ -55,6 +55,9 @@ pub enum ErrorKind {
     Overloaded,
     /// A [`Queue`](crate::queue::Queue) was closed: it takes no more requests, or ended before this one ran.
     Closed,
+    /// The system refused what the process needs: a thread, a file descriptor, memory, or /proc. The process and everything
+    /// that is open stay usable; the same call may succeed later, or with a higher limit.
+    System,
 }
 
 impl ErrorKind {
@@ -73,6 +76,7 @@ impl ErrorKind {
         Self::DeadlineExceeded,
         Self::Overloaded,
         Self::Closed,
+        Self::System,
     ];
 
     /// The number of this kind outside of Rust, for example in the C interface. Never changed and never reused.
@@ -91,6 +95,7 @@ impl ErrorKind {
             Self::DeadlineExceeded => 11,
             Self::Overloaded => 12,
             Self::Closed => 13,
+            Self::System => 14,
         }
     }
 }
@@ -100,9 +105,15 @@ impl Error {
         Self { kind, message: message.into(), source: None, retry_after: None }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause. One that comes from a limit of the system is of kind [`ErrorKind::System`] and says so,
+    /// whatever failed for it.
     pub(crate) fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { source: Some(Arc::from(source.into())), ..self }
+        let source = source.into();
+        let (kind, message) = match refused_by_the_system(&source.to_string()) {
+            Some(reason) => (ErrorKind::System, format!("{}: {reason}", self.message)),
+            None => (self.kind, self.message),
+        };
+        Self { kind, message, source: Some(Arc::from(source)), ..self }
     }
 
     /// The same error, saying when another attempt may succeed.
@@ -187,6 +198,22 @@ impl StdError for Error {
     }
 }
 
+/// What the system refused and what to do, if a cause is of that kind: by the words of the C library, which ONNX Runtime passes
+/// on.
+pub(crate) fn refused_by_the_system(cause: &str) -> Option<&'static str> {
+    const KNOWN: [(&[&str], &str); 4] = [
+        (&["Too many open files"], "the process may open no more files; raise its limit (ulimit -n)"),
+        (
+            &["pthread_create failed", "Resource temporarily unavailable"],
+            "no more threads can be made; raise the limit (ulimit -u, or pids.max of the cgroup), or set `intra_threads` to 1",
+        ),
+        (&["Cannot allocate memory", "std::bad_alloc"], "the process gets no more memory"),
+        (&["/proc is mounted", "/proc mounted"], "ONNX Runtime reads a model's weights by way of /proc; mount it"),
+    ];
+    let is_of = |words: &[&str]| words.iter().any(|words| cause.contains(words));
+    KNOWN.iter().find(|(words, _)| is_of(words)).map(|(_, reason)| *reason)
+}
+
 /// # Errors
 /// [`ErrorKind::Option`] when the value is outside of `low` to `high`.
 pub(crate) fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<()> {
@@ -231,8 +258,32 @@ mod tests {
     }
 
     #[test]
+    fn what_the_system_refuses_is_an_error_of_its_own_kind_whatever_failed_for_it() {
+        let os = |code| std::io::Error::from_raw_os_error(code).to_string();
+        let (files, threads, memory) = (os(24), os(11), os(12));
+        // ONNX Runtime 1.32's words.
+        let ort = "env.cc:327 pthread_create failed, error code: 11 error msg: Resource temporarily unavailable";
+        let proc =
+            "Secure opened-file canonicalization requires procfs at /proc/self/fd/8. Ensure /proc is mounted in the";
+        for (cause, reason) in [
+            (&*files, "ulimit -n"),
+            (&threads, "`intra_threads` to 1"),
+            (ort, "pids.max"),
+            (&memory, "no more memory"),
+            (proc, "mount it"),
+        ] {
+            let error = Error::new(ErrorKind::Model, "a cannot be read").because(cause.to_owned());
+            assert_eq!(error.kind(), ErrorKind::System, "{cause}");
+            assert!(error.to_string().starts_with("a cannot be read: ") && error.to_string().contains(reason));
+            assert_eq!(error.source().unwrap().to_string(), cause);
+        }
+        let other = Error::new(ErrorKind::Model, "a").because(os(2));
+        assert_eq!((other.kind(), other.to_string()), (ErrorKind::Model, "a".to_owned()));
+    }
+
+    #[test]
     fn every_kind_has_a_code_of_its_own() {
         let codes: Vec<_> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
-        assert_eq!(codes, (1..=13).collect::<Vec<_>>());
+        assert_eq!(codes, (1..=14).collect::<Vec<_>>());
     }
 }

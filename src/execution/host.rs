@@ -11,16 +11,21 @@ use super::Opening;
 use crate::batch::{Batch, Shape};
 use crate::embeddings::{Dtype, Rows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine;
 use crate::model::{Layout, Target};
 use crate::onnxruntime::{GraphFile, open_graph};
 use crate::options::CancelToken;
 use crate::provider::{Placement, Provider};
 
-/// The most attention scores a batch may need on a provider that stores them all, in bytes: 8 GiB.
-///
-/// It makes one long text an error instead of a killed process. 32 heads reach it at 8,192 tokens. It does not bound the memory
-/// of a run, which has other tensors too.
-const MAX_SCORE_BYTES: u64 = 8 << 30;
+/// What the scores of several rows that run together may take, in bytes: 8 GiB. More rows at once would not run faster.
+const MAX_SCORES_TOGETHER: u64 = 8 << 30;
+
+/// The memory for attention scores in bytes, where the system does not say how much there is.
+const UNKNOWN_MEMORY: u64 = 8 << 30;
+
+/// What a run needs for each byte of scores, in eighths: the scores, their softmax, and other tensors of that row. Measured with
+/// nv-embed-mini and rows of 4,096 tokens: 2.08 bytes.
+const EIGHTHS_PER_SCORE: u64 = 17;
 
 /// An open graph on the host.
 ///
@@ -36,6 +41,8 @@ pub(crate) struct Host {
     has_arena: bool,
     /// Bytes of attention scores per row and squared token, where the provider stores them.
     score_bytes: Option<u64>,
+    /// The memory that is left to this process once the model is open, in bytes.
+    memory: u64,
     /// For a graph that computes real tokens only: the cost of attention to another token, in tokens.
     attention_cost: Option<f64>,
 }
@@ -58,7 +65,7 @@ impl Host {
         let Opening { manifest, library, options, .. } = opening;
         let placement = Placement {
             precision: Some(manifest.precision()),
-            threads: options.intra_threads,
+            threads: Some(options.intra_threads.unwrap_or_else(machine::threads)),
             arena: !options.low_memory,
             ..Placement::default()
         };
@@ -73,6 +80,7 @@ impl Host {
             pad_token_id: manifest.pad_token_id(),
             dtype: manifest.output_dtype(),
             has_arena: options.provider == Provider::Cpu && placement.arena,
+            memory: memory_left(),
             score_bytes: stores_scores.then(|| (manifest.architecture().num_attention_heads as u64).saturating_mul(4)),
             attention_cost: matches!(manifest.target(), Target::Cpu | Target::Cuda | Target::OpenVino)
                 .then(|| manifest.architecture().attention_cost()),
@@ -95,26 +103,29 @@ impl Host {
 
     /// Whether a batch's attention scores fit into memory, on a provider that stores them all.
     pub(crate) fn fits(&self, shape: Shape) -> bool {
-        self.scores(shape.length).saturating_mul(shape.rows as u64) <= MAX_SCORE_BYTES
+        let scores = self.scores(shape.length).saturating_mul(shape.rows as u64);
+        scores <= self.memory && (shape.rows == 1 || scores <= MAX_SCORES_TOGETHER)
     }
 
-    /// The attention scores that are stored for a row of `length` tokens, in bytes.
+    /// The memory for the attention scores that are stored for a row of `length` tokens, in bytes.
     fn scores(&self, length: usize) -> u64 {
-        self.score_bytes.unwrap_or(0).saturating_mul((length as u64).saturating_pow(2))
+        let scores = self.score_bytes.unwrap_or(0).saturating_mul((length as u64).saturating_pow(2));
+        scores.saturating_mul(EIGHTHS_PER_SCORE) / 8
     }
 
     /// # Errors
     /// [`ErrorKind::TooLong`] when not even one row of `length` tokens fits.
     pub(crate) fn check_length(&self, length: usize) -> Result<()> {
         let row = self.scores(length);
-        if row <= MAX_SCORE_BYTES {
+        if row <= self.memory {
             return Ok(());
         }
+        let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let message = format!(
-            "a row of {length} tokens needs {:.1} GiB for attention scores on the CPU, the limit is {} GiB; lower \
-             `max_length`, or export the model with --target cpu, which does not store them",
-            row as f64 / f64::from(1 << 30),
-            MAX_SCORE_BYTES >> 30
+            "a row of {length} tokens needs {:.1} GiB for attention scores on the CPU, and {:.1} GiB are left of the memory that \
+             this process may use; lower `max_length`, or export the model with --target cpu, which does not store them",
+            gibibytes(row),
+            gibibytes(self.memory)
         );
         Err(Error::new(ErrorKind::TooLong, message))
     }
@@ -168,6 +179,12 @@ impl Host {
         }
         .map_err(failed)
     }
+}
+
+/// What this process may still use of the machine's memory, or of its cgroup's.
+fn memory_left() -> u64 {
+    let limit = machine::memory_limit();
+    limit.map_or(UNKNOWN_MEMORY, |limit| limit.saturating_sub(machine::resident_memory().unwrap_or(0)))
 }
 
 fn rows<T: PrimitiveTensorElementType + Clone>(value: &DynValue) -> ort::Result<Array2<T>> {

@@ -10,6 +10,7 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 
 use super::{Library, explain};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine;
 use crate::model::{Dim, Manifest, TensorSpec};
 use crate::options::ModelOptions;
 use crate::provider::{Attachment, Provider};
@@ -183,10 +184,10 @@ pub(super) fn builder(library: &Library, options: &ModelOptions, file: &GraphFil
         // Every batch has its own shape: a memory plan for each would only grow.
         .with_memory_pattern(false)
         .map_err(failed)?;
-    // OpenVINO has threads of its own; ONNX Runtime's would only wait.
-    if let Some(threads) = if is_openvino { Some(1) } else { options.intra_threads } {
-        builder = builder.with_intra_threads(threads).map_err(failed)?;
-    }
+    // OpenVINO has threads of its own; ONNX Runtime's would only wait. A number that ONNX Runtime chooses itself is that of the
+    // machine's cores, whatever this process may use of them, and it binds each thread to one.
+    let threads = if is_openvino { 1 } else { options.intra_threads.unwrap_or_else(machine::threads) };
+    builder = builder.with_intra_threads(threads).map_err(failed)?;
     if options.gpu.fpa_intb_gemm {
         builder = builder.with_config_entry("ep.cuda.fpa_intb_gemm", "1").map_err(failed)?;
     }

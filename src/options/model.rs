@@ -34,8 +34,9 @@ pub struct ModelOptions {
     /// (`VIRTUAL_ENV`), in a `.venv` in any folder above the executable, and beside the ONNX Runtime library. Only for
     /// providers that come as plugins; [`Provider::Plugin`] needs it.
     pub provider_library: Option<PathBuf>,
-    /// Threads per run, 1 to 1,024. `None`: one per physical core. Tokenization uses rayon's global pool, which this does not
-    /// change. CPU, OpenVINO and unknown plugins only.
+    /// Threads per run, 1 to 1,024. `None`: one per physical core of the process's affinity, or fewer if its cgroup has a quota
+    /// ([`machine::threads`](crate::machine::threads)); none is bound to a processor. Tokenization has threads of its own, one
+    /// per processor of the same, which this does not change. CPU, OpenVINO and unknown plugins only.
     pub intra_threads: Option<usize>,
     /// Compare the SHA-256 of every file with the manifest. Default: false, since it reads the whole model.
     pub verify_hashes: bool,

@@ -409,7 +409,7 @@ fn a_batch_whose_attention_scores_do_not_fit_is_refused_before_it_is_run() {
     let error = embedder.embed(&[Prompt::passage("rain ".repeat(40))], &EmbedOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLong);
     let message = error.to_string();
-    assert!(message.starts_with("prompt 0: a row of") && message.contains("the limit is 8 GiB"), "{message}");
+    assert!(message.starts_with("prompt 0: a row of") && message.contains("GiB are left of the memory"), "{message}");
     // In a stream only the long row fails.
     let prompts = [Prompt::passage("rain"), Prompt::passage("rain ".repeat(40)), Prompt::passage("snow")];
     let prompts = prompts.into_iter().enumerate();

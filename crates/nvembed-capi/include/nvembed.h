@@ -57,6 +57,10 @@
 /// A queue was closed: it takes no more requests, or ended before this one ran.
 #define NVEMBED_CLOSED 13
 
+/// The system refused what the process needs: a thread, a file descriptor, memory, or /proc. Handles stay usable; the same call
+/// may succeed later, or with a higher limit.
+#define NVEMBED_SYSTEM 14
+
 /// The handle is NULL, closed, of another type, or not a handle at all.
 #define NVEMBED_INVALID_HANDLE 100
 
@@ -308,7 +312,7 @@ nvembed_code nvembed_model_options_set_provider_library(struct nvembed_model_opt
                                                         size_t path_length,
                                                         struct nvembed_error **error);
 
-/// Threads per run, 1 to 1,024. 0, the default: one per physical core. CPU and OpenVINO only.
+/// Threads per run, 1 to 1,024. 0, the default: one per physical core that the process may use. CPU and OpenVINO only.
 ///
 /// Thread-safe.
 nvembed_code nvembed_model_options_set_intra_threads(struct nvembed_model_options *options,

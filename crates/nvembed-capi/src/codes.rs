@@ -33,6 +33,9 @@ pub const NVEMBED_DEADLINE_EXCEEDED: i32 = 11;
 pub const NVEMBED_OVERLOADED: i32 = 12;
 /// A queue was closed: it takes no more requests, or ended before this one ran.
 pub const NVEMBED_CLOSED: i32 = 13;
+/// The system refused what the process needs: a thread, a file descriptor, memory, or /proc. Handles stay usable; the same call
+/// may succeed later, or with a higher limit.
+pub const NVEMBED_SYSTEM: i32 = 14;
 /// The handle is NULL, closed, of another type, or not a handle at all.
 pub const NVEMBED_INVALID_HANDLE: i32 = 100;
 /// A required pointer is NULL.
@@ -70,6 +73,7 @@ pub extern "C" fn nvembed_code_name(code: nvembed_code) -> *const c_char {
         NVEMBED_DEADLINE_EXCEEDED => c"NVEMBED_DEADLINE_EXCEEDED",
         NVEMBED_OVERLOADED => c"NVEMBED_OVERLOADED",
         NVEMBED_CLOSED => c"NVEMBED_CLOSED",
+        NVEMBED_SYSTEM => c"NVEMBED_SYSTEM",
         NVEMBED_INVALID_HANDLE => c"NVEMBED_INVALID_HANDLE",
         NVEMBED_NULL_POINTER => c"NVEMBED_NULL_POINTER",
         NVEMBED_INVALID_ARGUMENT => c"NVEMBED_INVALID_ARGUMENT",

@@ -201,7 +201,7 @@ pub unsafe extern "C" fn nvembed_model_options_set_provider_library(
     }
 }
 
-/// Threads per run, 1 to 1,024. 0, the default: one per physical core. CPU and OpenVINO only.
+/// Threads per run, 1 to 1,024. 0, the default: one per physical core that the process may use. CPU and OpenVINO only.
 ///
 /// Thread-safe.
 #[unsafe(no_mangle)]

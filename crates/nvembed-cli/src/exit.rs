@@ -15,7 +15,7 @@ pub(crate) const HELP: &str = "Exit codes:
   3    bad input: a file, a line or a text that cannot be embedded
   4    the model folder is missing, damaged or of another version
   5    the ONNX Runtime library or the execution provider cannot be used
-  6    a run failed
+  6    a run failed, or the system refused a thread, a file descriptor or memory
   7    the output or the cache cannot be written
   8    embeddings differ from the known ones (verify), or rows are wrong or failed (bench), or a corpus is
        incomplete or damaged (corpus)
@@ -125,7 +125,8 @@ fn code(kind: ErrorKind) -> u8 {
         | ErrorKind::Cancelled
         | ErrorKind::DeadlineExceeded
         | ErrorKind::Overloaded
-        | ErrorKind::Closed => 6,
+        | ErrorKind::Closed
+        | ErrorKind::System => 6,
         ErrorKind::Cache => 7,
         _ => 1,
     }

@@ -165,7 +165,7 @@ fn what(kind: ErrorKind) -> Option<What> {
         ErrorKind::DeadlineExceeded => What::Deadline,
         ErrorKind::Cancelled => What::Cancelled,
         ErrorKind::Overloaded => What::Overloaded,
-        ErrorKind::Device | ErrorKind::Closed => What::Unavailable,
+        ErrorKind::Device | ErrorKind::Closed | ErrorKind::System => What::Unavailable,
         ErrorKind::Library | ErrorKind::Provider | ErrorKind::Model | ErrorKind::Cache | ErrorKind::Inference => {
             What::Internal
         }

@@ -43,7 +43,7 @@ pub(crate) struct OpenArguments {
     /// environment or beside ONNX Runtime.
     #[arg(long, value_name = "FILE")]
     provider_library: Option<PathBuf>,
-    /// Threads per run (cpu, openvino). Default: one per physical core.
+    /// Threads per run (cpu, openvino). Default: one per physical core that the process may use.
     #[arg(long, value_name = "N")]
     intra_threads: Option<usize>,
     /// Compare every file's SHA-256 with the manifest first.
