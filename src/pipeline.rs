@@ -34,9 +34,10 @@ impl Pipeline {
     /// Tokenizes. The outer error is of the options, each inner one of its prompt.
     pub(crate) fn encode(&self, prompts: &[Prompt<'_>], options: &EmbedOptions) -> Result<Vec<Result<Encoding>>> {
         let max_length = self.check(options)?;
-        options.stop().check()?;
+        let stop = &options.stop();
+        stop.check()?;
         let EmbedOptions { truncation, special_tokens, .. } = *options;
-        let encodings = self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens });
+        let encodings = self.tokenizer.encode(prompts, Limits { max_length, truncation, special_tokens, stop })?;
         let checked = |encoding: Encoding| self.executor.check_length(encoding.ids().len()).map(|()| encoding);
         Ok(encodings.into_iter().map(|encoding| encoding.and_then(checked)).collect())
     }

@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// Cancels the calls it was given to, from any thread; see [`EmbedOptions::cancel`](crate::EmbedOptions::cancel).
 ///
 /// Clones are the same token. A cancelled token stays cancelled: a call that gets it later ends at once. A call checks the
-/// token before it tokenizes, before each run of the graph and, during a run, between two nodes of the graph (OpenVINO has
-/// only one node). A call that waits for another call's run checks when its turn comes.
+/// token before it tokenizes each prompt and each piece of a long one, before each run of the graph and, during a run, between two
+/// nodes of the graph (OpenVINO has only one node). A call that waits for another call's run checks when its turn comes.
 ///
 /// ```
 /// let token = nvembed::CancelToken::new();

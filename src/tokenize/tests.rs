@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::options::CancelToken;
 
 thread_local! {
     /// Bytes given to the tokenizer by this thread: what the work on long texts is measured by.
@@ -14,12 +15,15 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::new(HfTokenizer::from_file(path).unwrap(), 2)
 }
 
-fn limits(max_length: usize) -> Limits {
-    Limits { max_length, truncation: Truncation::Reference, special_tokens: SpecialTokens::Parse }
+/// What never ends a call.
+static NEVER: Stop = Stop { deadline: None, cancel: None };
+
+fn limits(max_length: usize) -> Limits<'static> {
+    Limits { max_length, truncation: Truncation::Reference, special_tokens: SpecialTokens::Parse, stop: &NEVER }
 }
 
-fn encode_one(tokenizer: &Tokenizer, prompt: &Prompt<'_>, limits: Limits) -> Result<Encoding> {
-    tokenizer.encode(std::slice::from_ref(prompt), limits).pop().unwrap()
+fn encode_one(tokenizer: &Tokenizer, prompt: &Prompt<'_>, limits: Limits<'_>) -> Result<Encoding> {
+    tokenizer.encode(std::slice::from_ref(prompt), limits).unwrap().pop().unwrap()
 }
 
 /// What the reference does: the whole string, then cut.
@@ -79,7 +83,7 @@ fn at_every_boundary_the_ids_before_it_are_the_first_ids_of_the_whole() {
         let whole = ids(&text);
         let mut boundaries = 0;
         let mut from = 1;
-        while let Some(end) = cutter.boundary(&text, from) {
+        while let Cut::Safe(end) = cutter.cut(&text, from) {
             let start = ids(&text[..end]);
             assert!(whole.starts_with(&start), "cut at {end} of {:?}", &text[..end.min(80)]);
             boundaries += 1;
@@ -128,9 +132,9 @@ fn without_their_start_long_texts_have_the_last_ids_of_the_whole() {
             let prompt = Prompt::with_instruction(instruction, &*text);
             let n = tokenizer.instruction_tokens(instruction, limits(4000)).unwrap();
             for special_tokens in [SpecialTokens::Parse, SpecialTokens::Literal] {
-                let whole = tokenizer.ids_of_whole(&prompt, special_tokens).unwrap();
+                let whole = tokenizer.ids_of_whole(&prompt, Limits { special_tokens, ..limits(4000) }).unwrap();
                 for max_length in [n + 1, n + 2, n + 17, 64, 100, 256, 1000, 3000, whole.len() - 1] {
-                    let limits = Limits { max_length, truncation: Truncation::Start, special_tokens };
+                    let limits = Limits { max_length, truncation: Truncation::Start, special_tokens, stop: &NEVER };
                     let (ids, truncated) = tokenizer.ids(&prompt, n, limits).unwrap();
                     let kept = n.max(1);
                     assert!(truncated);
@@ -154,22 +158,13 @@ fn at_every_boundary_the_ids_behind_it_are_the_last_ids_of_the_whole() {
         let text: String = text;
         let whole = ids(&text);
         let mut from = 1;
-        while let Some(start) = cutter.boundary(&text, from) {
+        while let Cut::Safe(start) = cutter.cut(&text, from) {
             let before = cutter.before(&text, start);
             let end = ids(&text[start - before.len()..]).split_off(ids(before).len());
             assert!(whole.ends_with(&end), "cut at {start} of {:?}", &text[..start.min(80)]);
             from = start + 1;
         }
     }
-}
-
-#[test]
-fn a_stretch_without_a_safe_place_is_tokenized_whole() {
-    let tokenizer = tokenizer();
-    let text = "a".repeat(100_000);
-    let prompt = Prompt::passage(&*text);
-    assert!(tokenizer.ids_of_start(&prompt, limits(512)).unwrap().is_none());
-    assert_eq!(tokenizer.ids(&prompt, 0, limits(512)).unwrap().0, whole(&tokenizer, &prompt, 512));
 }
 
 #[test]
@@ -265,9 +260,83 @@ fn an_empty_text_is_legal() {
 fn a_cut_never_goes_through_a_special_token_or_a_pair_of_the_vocabulary() {
     let tokenizer = tokenizer();
     let cutter = tokenizer.cutter.as_ref().unwrap();
-    assert_eq!(cutter.boundary("ab</s>cd ef", 3), Some(6), "behind the special token");
-    assert_eq!(cutter.boundary("the end", 1), Some(3), "before the space");
-    assert_eq!(cutter.boundary("thethe", 1), None);
-    assert_eq!(cutter.boundary("short", 100), None);
-    assert_eq!(cutter.boundary("", 0), None);
+    assert_eq!(cutter.cut("ab</s>cd ef", 3), Cut::Safe(6), "behind the special token");
+    assert_eq!(cutter.cut("the end", 1), Cut::Safe(3), "before the space");
+    assert_eq!(cutter.cut("thethe", 1), Cut::End);
+    assert_eq!(cutter.cut("short", 100), Cut::End);
+    assert_eq!(cutter.cut("", 0), Cut::End);
+    assert!(matches!(cutter.cut(&"the".repeat(10_000), 7), Cut::Unknown(place) if place > 7));
+}
+
+/// Stretches in which no two neighbours allow a cut, each of about `bytes` bytes.
+fn stretches(bytes: usize) -> Vec<String> {
+    let parts =
+        ["a", " ", "\u{2581}", "the", "ab", "0", "=-", "://www.", "ere", "in", "</s", "<", "<s", "漢", "\t", "  a"];
+    let mut texts: Vec<String> = parts.iter().map(|part| part.repeat(bytes / part.len())).collect();
+    // Letters in no order, so that no period helps.
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for letters in ["ab", "etaoin", "acgt", "lL1", "thean"] {
+        let letters: Vec<char> = letters.chars().collect();
+        texts.push((0..bytes).map(|_| letters[random(letters.len())]).collect());
+    }
+    // Special tokens in the middle of a stretch, whole and broken.
+    texts.push(format!("{}</s>{}<s></s", "a".repeat(bytes / 3), "aa</s>".repeat(bytes / 9)));
+    texts
+}
+
+#[test]
+fn a_stretch_without_a_safe_cut_gives_the_ids_of_the_whole() {
+    let tokenizer = tokenizer();
+    for text in stretches(30_000) {
+        for (text, instruction) in
+            [(text.clone(), "Instruct: find\nQuery: "), (format!("Some words. {text}{text}"), "")]
+        {
+            let prompt = Prompt::with_instruction(instruction, &*text);
+            let n = tokenizer.instruction_tokens(instruction, limits(4000)).unwrap();
+            for special_tokens in [SpecialTokens::Parse, SpecialTokens::Literal] {
+                let whole = tokenizer.ids_of_whole(&prompt, Limits { special_tokens, ..limits(4000) }).unwrap();
+                for max_length in [n + 2, 64, 333] {
+                    let limits = Limits { max_length, special_tokens, ..limits(max_length) };
+                    let (start, _) = tokenizer.ids(&prompt, n, limits).unwrap();
+                    assert_eq!(start, whole[..max_length], "{max_length} {special_tokens:?} {:?}", &text[..12]);
+                    let limits = Limits { truncation: Truncation::Start, ..limits };
+                    let (end, _) = tokenizer.ids(&prompt, n, limits).unwrap();
+                    let kept = n.max(1);
+                    let wanted = &whole[whole.len() - (max_length - kept)..];
+                    assert!(end[kept..] == *wanted, "{max_length} {special_tokens:?} {:?}", &text[..12]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stretch_without_a_safe_cut_costs_no_more_than_the_row() {
+    let tokenizer = tokenizer();
+    for text in stretches(1 << 20) {
+        TOKENIZED_BYTES.set(0);
+        let (ids, truncated) = tokenizer.ids(&Prompt::passage(&*text), 0, limits(64)).unwrap();
+        assert!(truncated && ids.len() == 64);
+        let tokenized = TOKENIZED_BYTES.get();
+        assert!(tokenized < 1 << 15, "{tokenized} bytes tokenized of {:?}", &text[..9]);
+    }
+}
+
+#[test]
+fn a_call_that_has_to_end_ends_while_it_tokenizes() {
+    let tokenizer = tokenizer();
+    let cancel = CancelToken::new();
+    let stop = Stop { deadline: None, cancel: Some(cancel.clone()) };
+    let prompts = vec![Prompt::passage("a text"); 3];
+    assert!(tokenizer.encode(&prompts, Limits { stop: &stop, ..limits(64) }).is_ok());
+    cancel.cancel();
+    let error = tokenizer.encode(&prompts, Limits { stop: &stop, ..limits(64) }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    let stop = Stop { deadline: Some(std::time::Instant::now()), cancel: None };
+    let error = tokenizer.encode(&prompts, Limits { stop: &stop, ..limits(64) }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
 }
