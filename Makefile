@@ -11,7 +11,8 @@ RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty -
     cargo build --locked --release -p nvembed-cli
 
 .DEFAULT_GOAL := help
-include export/export.mk crates/nvembed-capi/capi.mk tests/gpu/gpu.mk benches/benches.mk examples/examples.mk
+include export/export.mk crates/nvembed-capi/capi.mk crates/nvembed-server/server.mk tests/gpu/gpu.mk benches/benches.mk \
+    examples/examples.mk
 
 .PHONY: help demo test check test-rust test-openvino test-eval lint format release prerequisites clean
 
