@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use nvembed::{CancelToken, EmbedOptions, Embedder, Embeddings, Prompt};
+use nvembed::queue::{Class, Queue, SubmitOptions, Ticket};
+use nvembed::{EmbedOptions, Embedder, Embeddings, Prompt};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
@@ -24,12 +25,15 @@ pub(crate) enum Phase {
     Draining,
 }
 
+/// Texts of so many bytes are tokenized on a thread that serves connections; more of them would hold up its other requests.
+const TOKENIZED_HERE: usize = 64 << 10;
+
 pub(crate) struct App {
     pub(crate) options: ServerOptions,
     pub(crate) metrics: Metrics,
     pub(crate) started: Instant,
     keys: RwLock<Option<Keys>>,
-    model: OnceLock<Model>,
+    model: Arc<OnceLock<Model>>,
     phase: AtomicU8,
     /// True when everything is to end at once.
     stop: watch::Sender<bool>,
@@ -38,6 +42,7 @@ pub(crate) struct App {
 /// The open model, and what clients call it.
 pub(crate) struct Model {
     pub(crate) embedder: Arc<Embedder>,
+    pub(crate) queue: Arc<Queue>,
     /// The first name is the one in answers.
     pub(crate) names: Vec<String>,
     pub(crate) opened: Duration,
@@ -45,12 +50,13 @@ pub(crate) struct Model {
 
 impl App {
     pub(crate) fn new(options: ServerOptions, keys: Option<Keys>, routes: &[&str]) -> Self {
+        let model = Arc::<OnceLock<Model>>::default();
         Self {
             options,
-            metrics: Metrics::new(routes),
+            metrics: Metrics::new(routes, Arc::clone(&model)),
             started: Instant::now(),
             keys: RwLock::new(keys),
-            model: OnceLock::new(),
+            model,
             phase: AtomicU8::new(Phase::Loading as u8),
             stop: watch::Sender::new(false),
         }
@@ -70,14 +76,15 @@ impl App {
         self.metrics.ready.set(i64::from(self.phase() == Phase::Ready));
     }
 
-    pub(crate) fn set_model(&self, embedder: Arc<Embedder>) {
+    pub(crate) fn set_model(&self, queue: Queue) {
+        let embedder = Arc::clone(queue.embedder());
         let manifest = embedder.manifest();
         let mut names = self.options.names.clone();
         if names.is_empty() {
             names.push(manifest.name().to_owned());
             names.push(manifest.source().to_owned());
         }
-        let _ = self.model.set(Model { embedder, names, opened: self.started.elapsed() });
+        let _ = self.model.set(Model { embedder, queue: Arc::new(queue), names, opened: self.started.elapsed() });
     }
 
     /// The model.
@@ -99,30 +106,65 @@ impl App {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
-    /// Ends all runs; their requests fail.
+    /// Ends all requests with an error, and with them their runs.
     pub(crate) fn stop_all(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Embeds prompts off the threads that serve connections. Whoever stops waiting for it stops the work.
+    /// Waits for the threads of the queue, whose runs are cancelled: ONNX Runtime crashes when the process ends during one.
+    pub(crate) fn join_runs(&self) {
+        if let Some(model) = self.model.get() {
+            model.queue.drain(Duration::ZERO);
+        }
+    }
+
+    /// Lets prompts wait in the queue, and waits for their embeddings. Whoever stops waiting for it gives up the prompts'
+    /// places, and a run that is only theirs.
     pub(crate) async fn embed(
         &self,
         model: &Model,
         prompts: Vec<Prompt<'static>>,
-        mut options: EmbedOptions,
+        class: Option<Class>,
+        options: EmbedOptions,
     ) -> Result<Embeddings, Problem> {
-        let token = CancelToken::new();
-        let _guard = CancelOnDrop(token.clone());
-        options.cancel = Some(token);
-        let embedder = Arc::clone(&model.embedder);
-        let work = tokio::task::spawn_blocking(move || embedder.embed(&prompts, &options));
+        let deadline = options.deadline;
+        let mut submit = SubmitOptions::default();
+        (submit.embed, submit.class) = (options, class);
+        let ticket = async { self.submit(model, prompts, submit).await?.await.map_err(Problem::from) };
         let mut stop = self.stop.subscribe();
         tokio::select! {
-            embeddings = work => Ok(embeddings.map_err(|_| Problem::new(What::Internal, "the request was lost"))??),
+            embeddings = ticket => embeddings,
+            () = reached(deadline) => {
+                Err(Problem::new(What::Deadline, "the deadline passed before the embeddings were there"))
+            }
             _ = stop.wait_for(|stop| *stop) => {
                 Err(Problem::new(What::Unavailable, "the server is shutting down; try another replica"))
             }
         }
+    }
+
+    /// A place in the queue.
+    async fn submit(
+        &self,
+        model: &Model,
+        prompts: Vec<Prompt<'static>>,
+        options: SubmitOptions,
+    ) -> Result<Ticket, Problem> {
+        let bytes: usize = prompts.iter().map(|prompt| prompt.instruction().len() + prompt.text().len()).sum();
+        if bytes <= TOKENIZED_HERE {
+            return Ok(model.queue.submit(&prompts, &options)?);
+        }
+        let queue = Arc::clone(&model.queue);
+        let work = tokio::task::spawn_blocking(move || queue.submit(&prompts, &options));
+        work.await.map_err(|_| Problem::new(What::Internal, "the request was lost"))?.map_err(Problem::from)
+    }
+}
+
+/// Waits for a moment; for ever if there is none.
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -150,13 +192,5 @@ impl Model {
     /// The name in answers.
     pub(crate) fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
-    }
-}
-
-struct CancelOnDrop(CancelToken);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
     }
 }

@@ -1,15 +1,22 @@
 //! What Prometheus can read.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
+use nvembed::queue::QueueStats;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::app::Model;
 
 /// The labels of a request. A route is one of ours, never the client's path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +53,7 @@ pub(crate) struct Metrics {
     pub(crate) without_input_type: Counter,
     pub(crate) instructions_in_text: Counter,
     pub(crate) duration: Times,
+    pub(crate) queue: Histogram,
     pub(crate) run: Histogram,
     pub(crate) text_tokens: Histogram,
     pub(crate) ready: Gauge,
@@ -59,9 +67,10 @@ fn times() -> Histogram {
 
 impl Metrics {
     /// All metrics at zero, for these routes.
-    pub(crate) fn new(routes: &[&str]) -> Self {
+    pub(crate) fn new(routes: &[&str], model: Arc<OnceLock<Model>>) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process));
+        registry.register_collector(Box::new(InQueue(model)));
         let ours = registry.sub_registry_with_prefix("nvembed");
         let requests = Family::<RequestLabels, Counter>::default();
         let duration = Family::<RouteLabels, Histogram, fn() -> Histogram>::new_with_constructor(times);
@@ -102,7 +111,8 @@ impl Metrics {
         let in_flight = gauge("requests_in_flight", "Requests being answered");
         let connections = gauge("connections", "Open connections");
         let ready = gauge("ready", "1 while the server is ready");
-        let (run, text_tokens) = (times(), Histogram::new(exponential_buckets(8.0, 2.0, 13)));
+        let (queue, run, text_tokens) = (times(), times(), Histogram::new(exponential_buckets(8.0, 2.0, 13)));
+        ours.register_with_unit("queue_duration", "Until the first row of a request ran", Unit::Seconds, queue.clone());
         ours.register_with_unit("run_duration", "In ONNX Runtime, per request", Unit::Seconds, run.clone());
         ours.register("text_tokens", "Token ids per text", text_tokens.clone());
         ours.register("build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -118,6 +128,7 @@ impl Metrics {
             without_input_type,
             instructions_in_text,
             duration,
+            queue,
             run,
             text_tokens,
             ready,
@@ -135,6 +146,88 @@ impl Metrics {
         }
         Ok(text)
     }
+}
+
+/// What the queue says of itself when it is asked.
+struct InQueue(Arc<OnceLock<Model>>);
+
+impl fmt::Debug for InQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InQueue")
+    }
+}
+
+impl Collector for InQueue {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let stats = self.0.get().map(|model| model.queue.stats()).unwrap_or_default();
+        let QueueStats { interactive, bulk, .. } = stats;
+        let gauges = [
+            ("nvembed_queue_tokens", "Tokens that wait", interactive.waiting_tokens, bulk.waiting_tokens),
+            ("nvembed_queue_texts", "Texts that wait", interactive.waiting_rows, bulk.waiting_rows),
+        ];
+        for (name, help, interactive, bulk) in gauges {
+            let values = [("interactive", interactive as u64), ("bulk", bulk as u64)];
+            labelled(&mut encoder, name, help, MetricType::Gauge, "class", &values)?;
+        }
+        let help = "How long a short request that came now would wait";
+        let name = "nvembed_queue_wait_estimate";
+        let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for (class, wait) in [("interactive", interactive.estimated_wait), ("bulk", bulk.estimated_wait)] {
+            ConstGauge::new(wait.as_secs_f64()).encode(metric.encode_family(&[("class", class)])?)?;
+        }
+        let help = "Texts of requests that were admitted";
+        let values = [("interactive", interactive.admitted_rows), ("bulk", bulk.admitted_rows)];
+        labelled(&mut encoder, "nvembed_admitted_texts", help, MetricType::Counter, "class", &values)?;
+        let help = "Texts that nobody waited for any more, before they ran or while they did";
+        let values = [("queue", stats.abandoned_waiting_rows), ("run", stats.abandoned_running_rows)];
+        labelled(&mut encoder, "nvembed_abandoned_texts", help, MetricType::Counter, "stage", &values)?;
+        for (name, help, value) in [
+            ("nvembed_runs", "Runs that ended", stats.runs),
+            ("nvembed_failed_runs", "Runs that failed", stats.failed_runs),
+            ("nvembed_run_texts", "Texts of all runs", stats.run_rows),
+            ("nvembed_run_tokens", "Tokens of all runs", stats.run_tokens),
+            ("nvembed_computed_positions", "Positions that runs computed, with padding", stats.computed_positions),
+            (
+                "nvembed_hopeless_requests",
+                "Requests dropped as they could not meet their deadline",
+                stats.hopeless_requests,
+            ),
+        ] {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let (texts, tokens) = (stats.running_rows as u64, stats.running_tokens as u64);
+        for (name, help, value) in
+            [("nvembed_running_texts", "Texts that run", texts), ("nvembed_running_tokens", "Tokens that run", tokens)]
+        {
+            whole(value, encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A metric with one label, which has two values.
+fn labelled(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    label: &'static str,
+    values: &[(&'static str, u64); 2],
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (of, value) in values {
+        let labels = [(label, *of)];
+        let metric = metric.encode_family(&labels)?;
+        match kind {
+            MetricType::Counter => ConstCounter::new(*value).encode(metric)?,
+            _ => whole(*value, metric)?,
+        }
+    }
+    Ok(())
+}
+
+fn whole(value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
 }
 
 /// What Linux says about this process, under the names that every Prometheus client uses. Nothing on other systems.
@@ -188,7 +281,7 @@ mod tests {
 
     #[test]
     fn everything_is_there_at_zero_in_both_formats() {
-        let metrics = Metrics::new(&["/v1/embeddings"]);
+        let metrics = Metrics::new(&["/v1/embeddings"], Arc::default());
         let (old, new) = (metrics.text(false).unwrap(), metrics.text(true).unwrap());
         for line in [
             "nvembed_requests_total{route=\"/v1/embeddings\",code=\"200\"} 0",
@@ -196,6 +289,10 @@ mod tests {
             "nvembed_rejected_total{reason=\"overloaded\"} 0",
             "nvembed_requests_without_input_type_total 0",
             "nvembed_ready 0",
+            "nvembed_queue_tokens{class=\"bulk\"} 0",
+            "nvembed_queue_wait_estimate_seconds{class=\"interactive\"} 0.0",
+            "nvembed_abandoned_texts_total{stage=\"run\"} 0",
+            "nvembed_runs_total 0",
         ] {
             assert!(old.contains(line) && new.contains(line), "{line}\n{old}");
         }

@@ -26,8 +26,9 @@ pub(crate) struct Work {
     pub(crate) characters: usize,
     pub(crate) tokens: usize,
     pub(crate) truncated: usize,
+    /// Until its first row ran.
+    pub(crate) queue: Duration,
     pub(crate) run: Duration,
-    pub(crate) total: Duration,
 }
 
 /// Who may use an address.
@@ -131,19 +132,18 @@ impl<'a> Record<'a> {
 
     /// The headers of text-embeddings-inference, and the one that browsers show.
     fn tell_times(&self, work: Work, headers: &mut HeaderMap) {
-        let wait = work.total.saturating_sub(work.run);
         let numbers = [
             ("x-compute-characters", work.characters),
             ("x-compute-tokens", work.tokens),
             ("x-total-time", self.start.elapsed().as_millis() as usize),
-            ("x-queue-time", wait.as_millis() as usize),
+            ("x-queue-time", work.queue.as_millis() as usize),
             ("x-inference-time", work.run.as_millis() as usize),
         ];
         for (name, number) in numbers {
             headers.insert(name, HeaderValue::from(number));
         }
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let timing = format!("wait;dur={:.1}, run;dur={:.1}", ms(wait), ms(work.run));
+        let timing = format!("queue;dur={:.1}, run;dur={:.1}", ms(work.queue), ms(work.run));
         if let Ok(timing) = HeaderValue::from_str(&timing) {
             headers.insert("server-timing", timing);
         }
@@ -167,11 +167,11 @@ impl<'a> Record<'a> {
             tracing::trace!(target: "nvembed::request", id, route, status, ms, "probe");
             return;
         }
-        let Work { texts, tokens, truncated, run, .. } = work;
-        let (key, run_ms) = (self.key.as_deref(), run.as_secs_f64() * 1e3);
+        let Work { texts, tokens, truncated, queue, run, .. } = work;
+        let (key, queue_ms, run_ms) = (self.key.as_deref(), queue.as_secs_f64() * 1e3, run.as_secs_f64() * 1e3);
         let problem = problem.map(|problem| tracing::field::debug(problem.what));
         tracing::info!(
-            target: "nvembed::request", id, route, status, texts, tokens, truncated, ms, run_ms, key, problem, "request"
+            target: "nvembed::request", id, route, status, texts, tokens, truncated, ms, queue_ms, run_ms, key, problem, "request"
         );
     }
 }

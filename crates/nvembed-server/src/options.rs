@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nvembed::queue::QueueOptions;
 use nvembed::{EmbedOptions, Prompt, Truncation};
 
 use crate::listen::Address;
@@ -34,8 +35,10 @@ pub struct ServerOptions {
     pub auto_truncate: bool,
     /// Ignore fields that the server does not know, instead of refusing the request.
     pub ignore_unknown_fields: bool,
-    /// Limits of rows and batches. `truncation` is how a text is cut on the right when its request asks for that.
+    /// Limits of rows. `truncation` is how a text is cut on the right when its request asks for that. Batches are `queue`'s.
     pub embed: EmbedOptions,
+    /// The queue in which all requests wait, and the limits of its batches.
+    pub queue: QueueOptions,
     /// The most texts of a request. Default: 2,048.
     pub max_texts: usize,
     /// The most bytes of a request's body. Default: 32 MiB.
@@ -75,6 +78,7 @@ impl Default for ServerOptions {
             auto_truncate: false,
             ignore_unknown_fields: false,
             embed: EmbedOptions::default(),
+            queue: QueueOptions::default(),
             max_texts: 2048,
             max_body: 32 << 20,
             max_connections: 1024,
@@ -118,6 +122,11 @@ impl ServerOptions {
             return Err(
                 "`truncation` is how a text is cut when a request asks for it: reference or keep-eos".to_owned()
             );
+        }
+        let default = EmbedOptions::default();
+        let batches = |options: &EmbedOptions| (options.max_batch_tokens, options.max_batch_size, options.window);
+        if batches(&self.embed) != batches(&default) {
+            return Err("the limits of batches are options of `queue`, not of `embed`".to_owned());
         }
         if self.query_task.trim().is_empty() {
             return Err("`query_task` must be a sentence, got an empty one".to_owned());

@@ -177,6 +177,7 @@ fn what(kind: ErrorKind) -> Option<What> {
 fn field(option: &str) -> String {
     match option {
         "max_length" => "the server's --max-length".to_owned(),
+        "max_tokens" => "the server's --max-queue-tokens".to_owned(),
         "truncation" => "`truncate`".to_owned(),
         _ => format!("`{option}`"),
     }

@@ -10,6 +10,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use nvembed::Embedder;
+use nvembed::queue::Queue;
 use tokio::sync::{Semaphore, watch};
 
 use crate::app::{App, Phase};
@@ -115,8 +116,9 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::System)?;
         let outcome = runtime.block_on(serve(&app, listeners, &addresses, &signals, open));
         app.stop_all();
-        // Joins the runs: ONNX Runtime crashes when the process ends during one.
+        // Joins what still tokenizes, then the runs.
         drop(runtime);
+        app.join_runs();
         if let Some(runtime) = admin_runtime {
             runtime.shutdown_background();
         }
@@ -141,18 +143,19 @@ async fn serve(
     }
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     tracing::info!(addresses = addresses.join(" "), "listening; the model is being opened");
-    let options = app.options.embed.clone();
-    let opening = tokio::task::spawn_blocking(move || -> Result<Embedder, Error> {
+    let (mut options, queue) = (app.options.embed.clone(), app.options.queue.clone());
+    (options.max_batch_tokens, options.max_batch_size) = (queue.max_batch_tokens, queue.max_batch_size);
+    let opening = tokio::task::spawn_blocking(move || -> Result<Queue, Error> {
         let embedder = open()?;
         // An option out of range ends the server here, not every request.
         embedder.warm_up(&options)?;
-        Ok(embedder)
+        Ok(Queue::start(embedder, queue)?)
     });
     let mut signal = signals.subscribe();
     tokio::select! {
         opened = opening => {
             let lost = || Error::System(std::io::Error::other("opening the model panicked"));
-            app.set_model(Arc::new(opened.map_err(|_| lost())??));
+            app.set_model(opened.map_err(|_| lost())??);
             app.enter(Phase::Ready);
             tracing::info!(seconds = app.started.elapsed().as_secs_f64(), "ready");
             notify::tell("READY=1");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nvembed::queue::QueueOptions;
 use nvembed::{EmbedOptions, Embedder, Prompt, SpecialTokens, Truncation};
 use nvembed_server::{Address, Control, Error, InputType, Server, ServerOptions};
 
@@ -68,6 +69,13 @@ pub(crate) struct Arguments {
     /// Rows per batch.
     #[arg(long, value_name = "N", default_value_t = EmbedOptions::default().max_batch_size)]
     max_batch_size: usize,
+    /// Tokens that wait or run; a request beyond it is refused with 429. A tenth is kept for interactive requests.
+    #[arg(long, value_name = "N", default_value_t = QueueOptions::default().max_tokens)]
+    max_queue_tokens: usize,
+    /// Seconds that a run may take, as predicted, while interactive requests come; one text always runs. Default: 0.25 on CPUs,
+    /// 0.025 on GPUs.
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    max_run: Option<Duration>,
     /// Texts per request.
     #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_texts)]
     max_texts: usize,
@@ -132,8 +140,10 @@ impl Arguments {
         options.embed.max_length = self.max_length;
         options.embed.truncation = self.truncation;
         options.embed.special_tokens = self.special_tokens;
-        options.embed.max_batch_tokens = self.max_batch_tokens;
-        options.embed.max_batch_size = self.max_batch_size;
+        options.queue.max_batch_tokens = self.max_batch_tokens;
+        options.queue.max_batch_size = self.max_batch_size;
+        options.queue.max_tokens = self.max_queue_tokens;
+        options.queue.max_run = self.max_run;
         options.max_texts = self.max_texts;
         options.max_body = self.max_body;
         options.max_connections = self.max_connections;

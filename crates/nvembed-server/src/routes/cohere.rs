@@ -9,7 +9,7 @@ use nvembed::{Embeddings, Rows};
 use serde_json::Value;
 
 use super::openai::truncation;
-use super::{account, counted, dimensions, json_answer};
+use super::{account, class, counted, dimensions, json_answer};
 use crate::answer::{self as write, Encoding, Type};
 use crate::app::App;
 use crate::problem::Problem;
@@ -43,12 +43,13 @@ pub(super) async fn embed(State(app): State<Arc<App>>, request: Request) -> Resu
     let mut options = app.options.embed.clone();
     options.truncation = truncation(&app, &mut fields)?;
     options.dimensions = dimensions(model, "output_dimension", fields.integer("output_dimension")?)?;
+    let class = class(&headers, &mut fields)?;
     fields.finish(app.options.ignore_unknown_fields)?;
     said.suffix = model.suffix_of(name.as_deref())?;
     options.deadline = start.checked_add(deadline::of(&headers, app.options.max_deadline));
     let characters = texts.iter().map(|text| text.chars().count()).sum();
     let prompts = counted(&app, said.prompts(texts, &app.options)?);
-    let embeddings = app.embed(model, prompts, options).await?;
+    let embeddings = app.embed(model, prompts, class, options).await?;
     let work = account(&app, &embeddings, characters);
     let id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     let lists =

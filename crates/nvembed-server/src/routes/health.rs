@@ -1,6 +1,7 @@
 //! Whether the server lives and is ready, and its metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -10,9 +11,21 @@ use serde_json::json;
 use crate::app::{App, Phase};
 use crate::problem::{Problem, What};
 
-/// Whoever answers, lives. Load never fails it: a restart would only add to it.
-pub(super) async fn live() -> Response {
+/// A run that took so long, and ten times as long as predicted, will not end.
+const HUNG: Duration = Duration::from_secs(60);
+
+/// Whoever answers, lives, unless a run hangs. Load never fails it: a restart would only add to it.
+pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
+    let run = app.model().ok().and_then(|model| model.queue.stats().longest_run);
+    if run.is_some_and(|run| is_hung(run.elapsed, run.expected)) {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, "a run hangs", &json!({"live": false}));
+    }
     answer(StatusCode::OK, "live", &json!({"live": true}))
+}
+
+fn is_hung(elapsed: Duration, expected: Option<Duration>) -> bool {
+    // Nothing is known about the first runs.
+    elapsed > HUNG && expected.is_some_and(|expected| elapsed > expected * 10)
 }
 
 /// Not ready while the model is being opened and while the server is about to end; never for load.
@@ -45,4 +58,17 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
         "text/plain; version=0.0.4; charset=utf-8"
     };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_that_takes_much_longer_than_predicted_hangs() {
+        let seconds = Duration::from_secs;
+        assert!(is_hung(seconds(61), Some(seconds(6))));
+        assert!(!is_hung(seconds(61), Some(seconds(7))) && !is_hung(seconds(59), Some(seconds(1))));
+        assert!(!is_hung(seconds(600), None));
+    }
 }

@@ -9,15 +9,17 @@ mod tei;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use nvembed::Embeddings;
+use nvembed::queue::Class;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::app::{App, Model};
+use crate::fields::Fields;
 use crate::observe::{Access, Work, observe};
 use crate::problem::{Dialect, Problem, What};
 use crate::prompts::Prompts;
@@ -151,6 +153,20 @@ fn counted(app: &App, prompts: Prompts) -> Vec<nvembed::Prompt<'static>> {
     prompts
 }
 
+/// Whether a request is in a hurry: by `x-nvembed-class`, which a gateway sets, or by `priority`, in which vLLM's and Cohere's
+/// clients say 0 for what comes first. The queue decides by its size when nothing says so.
+fn class(headers: &HeaderMap, fields: &mut Fields) -> Result<Option<Class>, Problem> {
+    let priority = fields.integer("priority")?;
+    let Some(header) = headers.get("x-nvembed-class") else {
+        return Ok(priority.map(|priority| if priority > 0 { Class::Bulk } else { Class::Interactive }));
+    };
+    match header.as_bytes() {
+        b"interactive" => Ok(Some(Class::Interactive)),
+        b"bulk" => Ok(Some(Class::Bulk)),
+        _ => Err(Problem::invalid("x-nvembed-class", "the header x-nvembed-class must be interactive or bulk")),
+    }
+}
+
 /// How many numbers of each embedding a request wants.
 fn dimensions(model: &Model, field: &'static str, wanted: Option<i64>) -> Result<Option<usize>, Problem> {
     let Some(wanted) = wanted else { return Ok(None) };
@@ -169,6 +185,7 @@ fn account(app: &App, embeddings: &Embeddings, characters: usize) -> Work {
     metrics.texts.inc_by(embeddings.len() as u64);
     metrics.tokens.inc_by(stats.tokens as u64);
     metrics.truncated_texts.inc_by(truncated as u64);
+    metrics.queue.observe(stats.queue_time.as_secs_f64());
     metrics.run.observe(stats.session_time.as_secs_f64());
     for tokens in embeddings.token_counts() {
         metrics.text_tokens.observe(*tokens as f64);
@@ -178,8 +195,8 @@ fn account(app: &App, embeddings: &Embeddings, characters: usize) -> Work {
         characters,
         tokens: stats.tokens,
         truncated,
+        queue: stats.queue_time,
         run: stats.session_time,
-        total: stats.total_time,
     }
 }
 

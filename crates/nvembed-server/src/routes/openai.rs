@@ -8,7 +8,7 @@ use axum::response::Response;
 use nvembed::Truncation;
 use serde_json::{Value, json};
 
-use super::{account, counted, created, json as answer, json_answer};
+use super::{account, class, counted, created, json as answer, json_answer};
 use crate::answer::{self as write, Encoding, Type};
 use crate::app::{App, Model};
 use crate::fields::Fields;
@@ -39,6 +39,7 @@ pub(super) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     only_true(&mut fields, "add_special_tokens")?;
     // Who the end user is, is none of our business.
     let _ = fields.take("user");
+    let class = class(&headers, &mut fields)?;
     fields.finish(app.options.ignore_unknown_fields)?;
     said.suffix = model.suffix_of(name.as_deref())?;
     let mut options = app.options.embed.clone();
@@ -50,7 +51,7 @@ pub(super) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     options.deadline = start.checked_add(deadline::of(&headers, app.options.max_deadline));
     let characters = texts.iter().map(|text| text.chars().count()).sum();
     let prompts = counted(&app, said.prompts(texts, &app.options)?);
-    let embeddings = app.embed(model, prompts, options).await?;
+    let embeddings = app.embed(model, prompts, class, options).await?;
     let work = account(&app, &embeddings, characters);
     let name = name.as_deref().unwrap_or(model.name());
     let body = write::openai(&embeddings, name, kind, encoding.unwrap_or_default());

@@ -12,7 +12,7 @@ use nvembed::{EmbedOptions, Truncation};
 use serde_json::json;
 
 use super::openai::only_true;
-use super::{account, counted, json as answer, json_answer};
+use super::{account, class, counted, json as answer, json_answer};
 use crate::app::App;
 use crate::fields::Fields;
 use crate::problem::{Problem, What};
@@ -35,10 +35,11 @@ pub(super) async fn embed(State(app): State<Arc<App>>, request: Request) -> Resu
     let mut options = options(&app, &mut fields, &headers, start)?;
     only_true(&mut fields, "normalize")?;
     options.dimensions = super::dimensions(model, "dimensions", fields.integer("dimensions")?)?;
+    let class = class(&headers, &mut fields)?;
     fields.finish(app.options.ignore_unknown_fields)?;
     let characters = texts.iter().map(|text| text.chars().count()).sum();
     let prompts = counted(&app, said.prompts(texts, &app.options)?);
-    let embeddings = app.embed(model, prompts, options).await?;
+    let embeddings = app.embed(model, prompts, class, options).await?;
     let work = account(&app, &embeddings, characters);
     Ok(json_answer(write::tei(&embeddings), work))
 }
@@ -52,6 +53,7 @@ pub(super) async fn similarity(State(app): State<Arc<App>>, request: Request) ->
         return Err(Problem::invalid("inputs", "`inputs` is missing: {\"source_sentence\", \"sentences\"}"));
     };
     let mut parameters = fields.object("parameters")?;
+    let class = class(&headers, &mut fields)?;
     fields.finish(app.options.ignore_unknown_fields)?;
     let source = inputs.string("source_sentence")?.filter(|text| !text.is_empty());
     let source = source.ok_or_else(|| Problem::invalid("source_sentence", "`source_sentence` is missing or empty"))?;
@@ -70,7 +72,7 @@ pub(super) async fn similarity(State(app): State<Arc<App>>, request: Request) ->
     let passage = Said { prompt_name: Some("passage".to_owned()), ..Said::default() };
     let mut prompts = counted(&app, query);
     prompts.extend(counted(&app, passage.prompts(sentences, &app.options)?));
-    let embeddings = app.embed(model, prompts, options).await?;
+    let embeddings = app.embed(model, prompts, class, options).await?;
     let rows = embeddings.to_f32();
     let query = rows.row(0);
     let similarities: Vec<f32> = rows.rows().into_iter().skip(1).map(|row| row.dot(&query)).collect();
@@ -137,8 +139,8 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Response, Proble
         "model_type": {"embedding": {"pooling": "latent_attention"}},
         "max_concurrent_requests": options.max_connections,
         "max_input_length": options.embed.max_length.unwrap_or(manifest.max_length()),
-        "max_batch_tokens": options.embed.max_batch_tokens,
-        "max_batch_requests": options.embed.max_batch_size,
+        "max_batch_tokens": options.queue.max_batch_tokens,
+        "max_batch_requests": options.queue.max_batch_size,
         "max_client_batch_size": options.max_texts,
         "auto_truncate": options.auto_truncate,
         "tokenization_workers": nvembed::machine::cores(),

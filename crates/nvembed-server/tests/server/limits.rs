@@ -87,9 +87,11 @@ fn a_client_that_leaves_stops_its_work() {
     let mut stream = server.client.connect();
     stream.write_all(&head("POST", ROUTE, &JSON, body.len())).unwrap();
     stream.write_all(body.as_bytes()).unwrap();
-    wait_until("in flight", || server.client.metric("nvembed_requests_in_flight") >= 2.0);
+    wait_until("in the queue", || server.client.metric("nvembed_queue_texts{class=\"bulk\"}") > 0.0);
     drop(stream);
     wait_until("abandoned", || server.client.metric("nvembed_requests_abandoned_total") == 1.0);
+    wait_until("out of the queue", || server.client.metric("nvembed_queue_texts{class=\"bulk\"}") == 0.0);
+    assert!(server.client.metric("nvembed_abandoned_texts_total{stage=\"queue\"}") > 0.0);
     // The work would take minutes; the server ends only when all of it has ended.
     server.end().unwrap();
 }

@@ -8,9 +8,10 @@ mod life;
 mod limits;
 mod openai;
 mod openapi;
+mod queue;
 mod tei;
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ impl Running {
         let mut options = ServerOptions::default();
         options.listen = vec!["127.0.0.1:0".parse().unwrap()];
         options.drain_delay = Duration::ZERO;
+        // Enough for requests that keep a server busy.
+        options.queue.max_tokens = 1 << 22;
         change(&mut options);
         let server = Server::bind(options).unwrap();
         let mut clients = server.addresses().iter().map(|address| Client::new(&address.to_string()));
@@ -59,6 +62,16 @@ impl Running {
 fn shared() -> &'static Client {
     static SHARED: OnceLock<Running> = OnceLock::new();
     &SHARED.get_or_init(|| Running::start(|_| {})).client
+}
+
+/// A server with one client at a time: what runs together differs in the last bits.
+fn alone() -> MutexGuard<'static, Client> {
+    static ALONE: OnceLock<Mutex<Client>> = OnceLock::new();
+    let client = ALONE.get_or_init(|| {
+        let Running { client, .. } = Running::start(|_| {});
+        Mutex::new(client)
+    });
+    client.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The library's embeddings, which the server's must be, bit by bit.

@@ -3,7 +3,7 @@
 use nvembed::Prompt;
 use serde_json::{Value, json};
 
-use crate::{embed, shared};
+use crate::{alone, embed, shared};
 
 const ROUTE: &str = "/v1/embeddings";
 
@@ -15,7 +15,7 @@ fn embeddings_are_those_of_the_library_bit_by_bit() {
     for format in ["float", "base64"] {
         for (input_type, wanted) in [("query", &wanted[0]), ("passage", &wanted[1])] {
             let body = json!({"input": question, "input_type": input_type, "encoding_format": format});
-            assert_eq!(shared().post(ROUTE, &body).embeddings(), std::slice::from_ref(wanted), "{format} {input_type}");
+            assert_eq!(alone().post(ROUTE, &body).embeddings(), std::slice::from_ref(wanted), "{format} {input_type}");
         }
     }
 }
@@ -37,7 +37,7 @@ fn every_text_can_have_its_own_instruction() {
         let difference = found.iter().zip(wanted).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
         assert!(difference <= crate::common::BATCH_INVARIANCE, "{difference}");
     }
-    let task = shared().post(ROUTE, &json!({"input": "one", "task": "Find it"})).embeddings();
+    let task = alone().post(ROUTE, &json!({"input": "one", "task": "Find it"})).embeddings();
     assert_eq!(task, embed(&prompts[..1]));
 }
 
@@ -45,11 +45,11 @@ fn every_text_can_have_its_own_instruction() {
 fn the_end_of_the_models_name_says_what_texts_are_even_against_a_wrong_input_type() {
     let query = embed(&[Prompt::query(Prompt::DEFAULT_TASK, "hello")]);
     let body = json!({"model": "NV-Embed-mini-query", "input": "hello", "input_type": "passage"});
-    let reply = shared().post(ROUTE, &body);
+    let reply = alone().post(ROUTE, &body);
     assert_eq!(reply.embeddings(), query);
     assert_eq!(reply.json()["model"], "NV-Embed-mini-query");
     let passage = json!({"model": "nv-embed-mini-passage", "input": "hello"});
-    assert_eq!(shared().post(ROUTE, &passage).embeddings(), embed(&[Prompt::passage("hello")]));
+    assert_eq!(alone().post(ROUTE, &passage).embeddings(), embed(&[Prompt::passage("hello")]));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn numbers_come_in_every_type_and_width_and_encoding_of_the_library() {
     let ask = |kind: &str, encoding: &str| {
         let ask = |text: &str| {
             let body = json!({"input": text, "dimensions": 100, "embedding_type": kind, "encoding_format": encoding});
-            shared().post(ROUTE, &body).json()["data"][0].clone()
+            alone().post(ROUTE, &body).json()["data"][0].clone()
         };
         [ask("one"), ask("two")]
     };

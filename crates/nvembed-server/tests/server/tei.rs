@@ -4,14 +4,14 @@ use nvembed::Prompt;
 use serde_json::json;
 
 use crate::client::vector;
-use crate::{embed, shared};
+use crate::{alone, embed, shared};
 
 #[test]
 fn embed_answers_with_a_bare_list_of_the_librarys_numbers() {
     let wanted = embed(&[Prompt::query(Prompt::DEFAULT_TASK, "hello")]);
     for route in ["/embed", "/", "/invocations"] {
         let body = json!({"inputs": "hello", "prompt_name": "query", "normalize": true, "truncate": true});
-        let answer = shared().post(route, &body).json();
+        let answer = alone().post(route, &body).json();
         assert_eq!(answer.as_array().unwrap().iter().map(vector).collect::<Vec<_>>(), wanted, "{route}");
     }
 }
@@ -70,7 +70,7 @@ fn coheres_clients_get_every_type_they_ask_for_and_errors_in_their_form() {
     let wanted = embed(&[Prompt::query(Prompt::DEFAULT_TASK, "hello")]);
     let types = ["float", "base64", "int8", "ubinary"];
     let body = json!({"texts": ["hello"], "input_type": "search_query", "embedding_types": types});
-    let answer = shared().post_with("/v2/embed", &[("x-request-id", "mine-2")], &body).json();
+    let answer = alone().post_with("/v2/embed", &[("x-request-id", "mine-2")], &body).json();
     for kind in ["float", "base64"] {
         assert_eq!(vector(&answer["embeddings"][kind][0]), wanted[0], "{kind}");
     }
@@ -79,7 +79,7 @@ fn coheres_clients_get_every_type_they_ask_for_and_errors_in_their_form() {
     let largest = answer["embeddings"]["int8"][0].as_array().unwrap().iter().map(|value| value.as_i64().unwrap().abs());
     assert_eq!((largest.max(), &answer["id"]), (Some(127), &json!("mine-2")));
     assert!(answer["meta"]["billed_units"]["input_tokens"].as_u64().unwrap() > 5);
-    let refused = shared().post("/v2/embed", &json!({"texts": ["a"], "embedding_types": ["int4"]}));
+    let refused = alone().post("/v2/embed", &json!({"texts": ["a"], "embedding_types": ["int4"]}));
     assert_eq!(refused.status, 400);
     assert!(refused.json()["message"].as_str().unwrap().contains("`embedding_types` must be a list of float"));
 }
