@@ -2,6 +2,7 @@
 
 use nvembed::Prompt;
 
+use crate::fields::Fields;
 use crate::options::ServerOptions;
 use crate::problem::Problem;
 
@@ -68,6 +69,19 @@ pub(crate) struct Prompts {
 }
 
 impl Said {
+    /// What the fields say, by the names that all routes have. `prompt_name` is not one of Cohere's.
+    ///
+    /// # Errors
+    /// When a field has another type.
+    pub(crate) fn read(fields: &mut Fields) -> Result<Self, Problem> {
+        Ok(Self {
+            instruction: fields.one_or_each("instruction")?,
+            task: fields.one_or_each("task")?,
+            input_type: fields.string("input_type")?,
+            ..Self::default()
+        })
+    }
+
     /// The prompt of each text.
     ///
     /// # Errors

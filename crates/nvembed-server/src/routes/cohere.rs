@@ -33,12 +33,7 @@ pub(super) async fn embed(State(app): State<Arc<App>>, request: Request) -> Resu
     let (headers, mut fields) = body::fields(&app, request).await?;
     let name = fields.string("model")?;
     let texts = fields.texts("texts", app.options.max_texts)?;
-    let mut said = Said {
-        instruction: fields.one_or_each("instruction")?,
-        task: fields.one_or_each("task")?,
-        input_type: fields.string("input_type")?,
-        ..Said::default()
-    };
+    let mut said = Said::read(&mut fields)?;
     let types = types(fields.take("embedding_types"))?;
     let mut options = app.options.embed.clone();
     options.truncation = truncation(&app, &mut fields)?;

@@ -25,13 +25,7 @@ pub(super) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     let texts = fields.texts("input", app.options.max_texts)?;
     let encoding = fields.choice("encoding_format", &[("float", Encoding::Numbers), ("base64", Encoding::Base64)])?;
     let dimensions = fields.integer("dimensions")?;
-    let mut said = Said {
-        instruction: fields.one_or_each("instruction")?,
-        task: fields.one_or_each("task")?,
-        prompt_name: fields.string("prompt_name")?,
-        input_type: fields.string("input_type")?,
-        suffix: None,
-    };
+    let mut said = Said { prompt_name: fields.string("prompt_name")?, ..Said::read(&mut fields)? };
     let truncation = truncation(&app, &mut fields)?;
     let cut_at = fields.integer("truncate_prompt_tokens")?;
     let kind = fields.choice("embedding_type", &Type::NAMES)?.unwrap_or_default();

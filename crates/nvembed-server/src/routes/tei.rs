@@ -25,13 +25,7 @@ pub(super) async fn embed(State(app): State<Arc<App>>, request: Request) -> Resu
     let model = app.model()?;
     let (headers, mut fields) = body::fields(&app, request).await?;
     let texts = fields.texts("inputs", app.options.max_texts)?;
-    let said = Said {
-        instruction: fields.one_or_each("instruction")?,
-        task: fields.one_or_each("task")?,
-        prompt_name: fields.string("prompt_name")?,
-        input_type: fields.string("input_type")?,
-        suffix: None,
-    };
+    let said = Said { prompt_name: fields.string("prompt_name")?, ..Said::read(&mut fields)? };
     let mut options = options(&app, &mut fields, &headers, start)?;
     only_true(&mut fields, "normalize")?;
     options.dimensions = super::dimensions(model, "dimensions", fields.integer("dimensions")?)?;
@@ -87,13 +81,7 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> R
     let model = app.model()?;
     let (headers, mut fields) = body::fields(&app, request).await?;
     let texts = fields.texts("inputs", app.options.max_texts)?;
-    let said = Said {
-        instruction: fields.one_or_each("instruction")?,
-        task: fields.one_or_each("task")?,
-        prompt_name: fields.string("prompt_name")?,
-        input_type: fields.string("input_type")?,
-        suffix: None,
-    };
+    let said = Said { prompt_name: fields.string("prompt_name")?, ..Said::read(&mut fields)? };
     let options = options(&app, &mut fields, &headers, start)?;
     only_true(&mut fields, "add_special_tokens")?;
     fields.finish(app.options.ignore_unknown_fields)?;
