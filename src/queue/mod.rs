@@ -60,7 +60,7 @@ impl Queue {
     /// Starts a queue, with one thread for the host or two per GPU.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`] for an option out of range; [`ErrorKind::Device`] when a thread cannot be started.
+    /// [`ErrorKind::Option`] for an option out of range; [`ErrorKind::System`] when a thread cannot be started.
     pub fn start(embedder: impl Into<Arc<Embedder>>, options: QueueOptions) -> Result<Self> {
         options.check()?;
         let embedder = embedder.into();
@@ -71,7 +71,7 @@ impl Queue {
             let engine = Arc::clone(&queue.engine);
             let thread = std::thread::Builder::new().name(format!("nvembed-queue{number}"));
             let thread = thread.spawn(move || engine.serve()).map_err(|error| {
-                Error::new(ErrorKind::Device, "a thread of the queue could not be started").because(error)
+                Error::new(ErrorKind::System, "a thread of the queue could not be started").because(error)
             })?;
             queue.threads().push(thread);
         }

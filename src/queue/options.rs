@@ -67,7 +67,8 @@ pub enum Order {
     /// Interactive requests before bulk ones, which still get their share; the rows of one request between those of others.
     #[default]
     Fair,
-    /// First come, first served, whatever the class, and without [`QueueOptions::max_run`].
+    /// First come, first served, whatever the class, and without [`QueueOptions::max_run`]. All that waits counts as interactive
+    /// in [`QueueStats`](super::QueueStats).
     Arrival,
 }
 
@@ -87,8 +88,10 @@ pub enum Class {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SubmitOptions {
-    /// How the prompts become rows. `deadline` and `cancel` end the request wherever it is. `max_batch_tokens`,
-    /// `max_batch_size` and `window` belong to the queue, and must have their defaults here.
+    /// How the prompts become rows. `cancel` ends the request wherever it is, and so does `deadline` in
+    /// [`Ticket::wait`](super::Ticket::wait). Past the deadline no row begins to run; but a ticket that is awaited, or calls back,
+    /// ends with a run that is under way: give your runtime's timeout the same deadline. `max_batch_tokens`, `max_batch_size`
+    /// and `window` belong to the queue, and must have their defaults here.
     pub embed: EmbedOptions,
     /// `None`: bulk if the prompts do not fit one run, otherwise interactive.
     pub class: Option<Class>,

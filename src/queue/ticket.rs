@@ -58,15 +58,20 @@ impl Ticket {
         result
     }
 
-    /// Waits for the embeddings, but not longer than `timeout`; `None` if they are not there by then, and the request goes on.
+    /// Waits for the embeddings, but not longer than `timeout`.
     ///
     /// # Errors
-    /// The inner ones are those of [`Ticket::wait`], except that the request's deadline is not waited for.
-    pub fn wait_for(&mut self, timeout: Duration) -> Option<Result<Embeddings>> {
+    /// The ticket itself if they are not there by then: the request goes on. The inner errors are those of [`Ticket::wait`],
+    /// except that the request's deadline is not waited for.
+    pub fn wait_for(mut self, timeout: Duration) -> std::result::Result<Result<Embeddings>, Self> {
         // A moment that the clock cannot represent is never reached.
-        let result = self.request.wait(Instant::now().checked_add(timeout))?;
-        self.place.id = None;
-        Some(result)
+        match self.request.wait(Instant::now().checked_add(timeout)) {
+            Some(result) => {
+                self.place.id = None;
+                Ok(result)
+            }
+            None => Err(self),
+        }
     }
 
     /// Lets `on_done` be called once with the result, on the thread that ends the request: it must not block, since a device

@@ -168,6 +168,19 @@ fn a_deadline_ends_the_wait_and_drops_the_rows() {
 }
 
 #[test]
+fn a_wait_that_ends_early_gives_the_ticket_back() {
+    let queue = queue(|_| {});
+    let (go, held) = hold(&queue);
+    let ticket = queue.submit(&prompts(1, 1), &SubmitOptions::default()).unwrap();
+    let ticket = ticket.wait_for(Duration::from_millis(20)).unwrap_err();
+    go.send(()).unwrap();
+    let found = ticket.wait_for(Duration::from_secs(60)).unwrap().unwrap();
+    let wanted = embedder().embed(&prompts(1, 1), &EmbedOptions::default()).unwrap();
+    assert_eq!(found.to_f32(), wanted.to_f32());
+    held.detach();
+}
+
+#[test]
 fn a_full_queue_refuses_with_an_estimate_and_keeps_room_for_queries() {
     let queue = queue(|options| options.max_tokens = 1000);
     let (release, _pending) = hold(&queue);

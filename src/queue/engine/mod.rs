@@ -3,6 +3,8 @@
 //! There are two kinds of locks. That of the state is held to admit, to pull and to account, never during a run or a
 //! caller's code. Each request has its own for its result. The two are never held together.
 
+mod admission;
+
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,12 +26,9 @@ use crate::options::{CancelToken, EmbedOptions, Stop, deadline_passed};
 const MAX_RUN_ON_CPU: Duration = Duration::from_millis(250);
 const MAX_RUN_ON_GPU: Duration = Duration::from_millis(25);
 
-/// The least that [`Error::retry_after`] says.
-const LEAST_WAIT: Duration = Duration::from_millis(10);
-
-pub(super) struct Engine {
-    pub(super) embedder: Arc<Embedder>,
-    pub(super) limits: EmbedOptions,
+pub(in crate::queue) struct Engine {
+    pub(in crate::queue) embedder: Arc<Embedder>,
+    pub(in crate::queue) limits: EmbedOptions,
     max_tokens: usize,
     devices: usize,
     start: Instant,
@@ -85,7 +84,7 @@ impl Device for (&Executor, &EmbedOptions) {
 }
 
 impl Engine {
-    pub(super) fn new(embedder: Arc<Embedder>, options: &QueueOptions) -> Self {
+    pub(in crate::queue) fn new(embedder: Arc<Embedder>, options: &QueueOptions) -> Self {
         let depth = embedder.pipeline.executor.depth();
         let is_gpu = depth > 0;
         // Two runs per GPU are handed over at a time; they take turns on it.
@@ -114,7 +113,7 @@ impl Engine {
     }
 
     /// How many threads keep the devices busy: one for the host, two per GPU.
-    pub(super) fn threads(&self) -> usize {
+    pub(in crate::queue) fn threads(&self) -> usize {
         self.executor().depth().max(1)
     }
 
@@ -132,103 +131,12 @@ impl Engine {
 
     /// # Errors
     /// [`ErrorKind::Closed`].
-    pub(super) fn check_open(&self) -> Result<()> {
+    pub(in crate::queue) fn check_open(&self) -> Result<()> {
         if self.lock().is_closed { Err(closed()) } else { Ok(()) }
     }
 
-    /// Lets a request wait, and returns its number.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`]; [`ErrorKind::Overloaded`] when there is no room, or too much waits before it to meet its deadline;
-    /// [`ErrorKind::DeadlineExceeded`] when it could not meet it alone; [`ErrorKind::Option`] when it could never be admitted.
-    pub(super) fn admit(&self, request: &Arc<Request>) -> Result<u64> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        if state.is_closed {
-            return Err(closed());
-        }
-        if let Err(error) = self.check_room(&state, request, now) {
-            if error.kind() == ErrorKind::Overloaded {
-                state.counts.class(request.class).refused_requests += 1;
-            }
-            return Err(error);
-        }
-        state.next += 1;
-        let id = state.next;
-        let lengths: Vec<usize> = request.encodings.iter().map(|encoding| encoding.ids().len()).collect();
-        let deadline = request.deadline.map(|deadline| self.since_start(deadline));
-        let fit = state.fit;
-        state.schedule.add(id, request.class, &lengths, deadline, self.since_start(now), &fit);
-        state.requests.insert(id, Arc::clone(request));
-        let counts = state.counts.class(request.class);
-        counts.admitted_requests += 1;
-        counts.admitted_rows += lengths.len() as u64;
-        counts.admitted_tokens += request.tokens as u64;
-        drop(state);
-        self.work.notify_all();
-        Ok(id)
-    }
-
-    fn check_room(&self, state: &State, request: &Request, now: Instant) -> Result<()> {
-        let (tokens, class) = (request.tokens, request.class);
-        // A tenth is kept for those who wait.
-        let room = if class == Class::Bulk { self.max_tokens - self.max_tokens / 10 } else { self.max_tokens };
-        if tokens > room {
-            let message = format!(
-                "the request has {tokens} tokens, of which a queue of {} (`max_tokens`) admits {room} at a time; submit fewer \
-                 prompts, or open the queue with a larger `max_tokens`",
-                self.max_tokens
-            );
-            return Err(Error::new(ErrorKind::Option, message));
-        }
-        let (interactive, bulk) = state.schedule.tokens();
-        let busy = interactive + bulk + state.running_tokens();
-        if busy + tokens > room {
-            let wait = self.work(state, busy + tokens - room).max(LEAST_WAIT);
-            let message = format!(
-                "the queue is full: {busy} tokens wait or run, and {tokens} more are beyond the limit of {room} (`max_tokens`); \
-                 try again in about {wait:.1?}"
-            );
-            return Err(Error::new(ErrorKind::Overloaded, message).retry_after_about(wait));
-        }
-        let Some(deadline) = request.deadline else { return Ok(()) };
-        let left = deadline.saturating_duration_since(now);
-        let alone = self.work(state, tokens);
-        if left.is_zero() || alone > left {
-            return Err(deadline_passed());
-        }
-        let before = self.estimate(state, class, now);
-        if before + alone > left {
-            let wait = (before + alone - left).max(LEAST_WAIT);
-            let message = format!(
-                "the request would end in about {:.1?}, and its deadline is in {left:.1?}; try again in about {wait:.1?}, or \
-                 with a later `deadline`",
-                before + alone
-            );
-            return Err(Error::new(ErrorKind::Overloaded, message).retry_after_about(wait));
-        }
-        Ok(())
-    }
-
-    /// How long all devices together take for so many tokens.
-    fn work(&self, state: &State, tokens: usize) -> Duration {
-        state.fit.work(tokens).div_f64(self.devices as f64)
-    }
-
-    /// How long a short request of a class that comes now waits before it runs.
-    fn estimate(&self, state: &State, class: Class, now: Instant) -> Duration {
-        let left = |run: &Run| {
-            let elapsed = now.saturating_duration_since(run.began);
-            run.expected.unwrap_or_default().saturating_sub(elapsed)
-        };
-        let running: Duration = state.runs.values().map(left).sum();
-        let (interactive, bulk) = state.schedule.tokens();
-        let tokens = if class == Class::Bulk { interactive + bulk } else { interactive };
-        running.div_f64(self.devices as f64) + self.work(state, tokens)
-    }
-
     /// Ends a request that nobody waits for any more, or whose rows cannot be had.
-    pub(super) fn end(&self, id: u64, error: Error) {
+    pub(in crate::queue) fn end(&self, id: u64, error: Error) {
         let mut state = self.lock();
         let Some((request, runs)) = state.abandon(id) else { return };
         let is_idle = state.is_idle();
@@ -243,12 +151,12 @@ impl Engine {
     }
 
     /// Takes no more requests.
-    pub(super) fn close(&self) {
+    pub(in crate::queue) fn close(&self) {
         self.lock().is_closed = true;
     }
 
     /// Waits until nothing waits or runs, or until then. Returns whether it is so.
-    pub(super) fn wait_idle(&self, until: Option<Instant>) -> bool {
+    pub(in crate::queue) fn wait_idle(&self, until: Option<Instant>) -> bool {
         let mut state = self.lock();
         loop {
             if state.is_idle() {
@@ -268,7 +176,7 @@ impl Engine {
     }
 
     /// Ends all requests and the threads; returns how many requests that were.
-    pub(super) fn finish(&self) -> usize {
+    pub(in crate::queue) fn finish(&self) -> usize {
         let mut state = self.lock();
         (state.is_closed, state.is_over) = (true, true);
         let requests: Vec<u64> = state.requests.keys().copied().collect();
@@ -289,7 +197,7 @@ impl Engine {
         count
     }
 
-    pub(super) fn stats(&self) -> QueueStats {
+    pub(in crate::queue) fn stats(&self) -> QueueStats {
         let now = Instant::now();
         let state = self.lock();
         let mut stats = state.counts;
@@ -307,7 +215,7 @@ impl Engine {
     }
 
     /// The life of a thread that runs rows: as long as the queue is not over.
-    pub(super) fn serve(&self) {
+    pub(in crate::queue) fn serve(&self) {
         let mut state = self.lock();
         while !state.is_over {
             let now = Instant::now();
