@@ -8,6 +8,7 @@ mod embedder;
 mod model_folder;
 mod numerics;
 mod prepare;
+mod providers;
 mod queue;
 mod rescoring;
 mod self_check;
