@@ -4,9 +4,10 @@ make performance-tables                       # write the table in docs/guides/m
 python docs/figures/corpora.py --check        # fail if the document has another table
 """
 
-import argparse
 import sys
 from pathlib import Path
+
+from tables import write_or_check
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "guides/many-machines.md"
 BEGIN, END = "<!-- table: computed by docs/figures/corpora.py -->", "<!-- end of computed table -->"
@@ -42,20 +43,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare and write nothing; exit 1 if they differ")
-    check = parser.parse_args().check
-    text = DOCUMENT.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    wanted = f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
-    if check and wanted != text:
-        print(f"{DOCUMENT.name}: the table is not what {Path(__file__).name} computes; run it", file=sys.stderr)
-        return 1
-    if not check:
-        DOCUMENT.write_text(wanted, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(__doc__, DOCUMENT, BEGIN, END, f"\n\n{table()}\n\n"))

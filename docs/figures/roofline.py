@@ -8,10 +8,11 @@ FLOP/s and its bytes divided by memory bandwidth. Operations run one after anoth
 memory access overlap fully. Operations between products are fused into passes over the residual stream.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tables import write_or_check
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "lab" / "gpu-roofline.md"
 START, END = "<!-- table: computed by docs/figures/roofline.py -->\n", "<!-- end of computed table -->"
@@ -99,24 +100,5 @@ def table() -> str:
     return "\n".join(["", *lines, "", f"Peaks of the data sheets, float16 without sparsity: {sources}.", "", ""])
 
 
-def main() -> int:
-    """Write the table to the document, or compare the two."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare and write nothing; exit 1 if they differ")
-    check = parser.parse_args().check
-    text = DOCUMENT.read_text("utf-8")
-    before, rest = text.split(START)
-    wanted = before + START + table() + END + rest.split(END)[1]
-    if check and wanted != text:
-        print(
-            f"{DOCUMENT}: the table differs from the computed one; run make performance-tables",
-            file=sys.stderr,
-        )
-        return 1
-    if not check:
-        DOCUMENT.write_text(wanted, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(__doc__, DOCUMENT, START, END, table()))
