@@ -20,7 +20,7 @@ pub struct QueueStats {
     pub longest_run: Option<RunAge>,
     /// Runs that have ended.
     pub runs: u64,
-    /// Runs that failed.
+    /// Runs that failed. One that was ended because nobody waited for its rows any more is not among them.
     pub failed_runs: u64,
     /// Rows of all runs.
     pub run_rows: u64,

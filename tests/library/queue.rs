@@ -153,6 +153,19 @@ fn what_is_abandoned_or_cancelled_does_not_run() {
 }
 
 #[test]
+fn a_run_that_is_ended_for_want_of_a_waiter_did_not_fail() {
+    let queue = queue(|_| {});
+    let ticket = queue.submit(&[Prompt::passage("word ".repeat(3000))], &SubmitOptions::default()).unwrap();
+    while queue.stats().running_rows == 0 {
+        std::thread::yield_now();
+    }
+    drop(ticket);
+    assert_eq!(queue.drain(Duration::MAX), 0);
+    let stats = queue.stats();
+    assert_eq!((stats.runs, stats.abandoned_running_rows, stats.failed_runs), (1, 1, 0));
+}
+
+#[test]
 fn a_deadline_ends_the_wait_and_drops_the_rows() {
     let queue = queue(|_| ());
     let (release, _pending) = hold(&queue);
