@@ -27,7 +27,8 @@ test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA l
 	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed-cli --test cli gpu::
 	cargo build --locked --quiet -p nvembed-cli
 	$(GPU_VENV)/bin/python tests/gpu/acceptance/acceptance.py --nvembed $(TARGET)/debug/nvembed --library $(GPU_LIBRARY) \
-	    --shim build/cuda-shim --out build/gpu-acceptance/shim.md --batch 1,8 --length 16,32
+	    --shim build/cuda-shim --out build/gpu-acceptance/shim.md --batch 1,8 --length 16,32 \
+	    --device-tests 'cargo test --locked --quiet -p nvembed --test device --'
 
 test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## Exported graphs against CUDA's and TensorRT's libraries, without a GPU
 
