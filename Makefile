@@ -11,8 +11,8 @@ RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty -
     cargo build --locked --release -p nvembed-cli
 
 .DEFAULT_GOAL := help
-include export/export.mk crates/nvembed-capi/capi.mk crates/nvembed-server/server.mk tests/gpu/gpu.mk benches/benches.mk \
-    examples/examples.mk
+include export/export.mk crates/nvembed-capi/capi.mk crates/nvembed-python/python.mk crates/nvembed-server/server.mk tests/gpu/gpu.mk \
+    benches/benches.mk examples/examples.mk
 
 .PHONY: help demo test check test-rust test-openvino test-eval lint format release prerequisites clean
 
@@ -23,7 +23,7 @@ demo: release $(MODELS)/nv-embed-mini-fp32/nvembed.json ## Export the mini model
 	$(TARGET)/release/nvembed score --model $(MODELS)/nv-embed-mini-fp32 \
 	    --queries examples/model-card/queries.txt --passages examples/model-card/passages.txt
 
-test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-peers ## All tests without a GPU, except the extra suites test-torch and test-gpu-graph
+test: test-export test-rust test-openvino test-gpu test-eval test-c-api test-python test-peers ## All tests without a GPU, except the extra suites test-torch and test-gpu-graph
 
 check: prerequisites ## Formatting, imports, clippy and unit tests; downloads nothing but crates
 	cargo fmt --all --check

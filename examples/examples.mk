@@ -16,9 +16,10 @@ $(STORES_VENV)/.done: examples/stores/requirements.txt | prerequisites
 	$(call install,$(STORES_VENV),$<,the vector stores)
 	@touch $@
 
-test-clusters: $(CLUSTERS_VENV)/.done models ## Ray, Daft and the Kubernetes manifest give what one process gives, 3 minutes
+test-clusters: $(CLUSTERS_VENV)/.done models python-package ## Ray, Daft and the Kubernetes manifest give what one process gives, 3 minutes
 	cargo build --locked --quiet -p nvembed-cli
-	NVEMBED=$(NVEMBED_DEBUG) VIRTUAL_ENV=$(abspath $(VENV)) $(CLUSTERS_VENV)/bin/python -m pytest examples/clusters -q
+	NVEMBED=$(NVEMBED_DEBUG) VIRTUAL_ENV=$(abspath $(VENV)) PYTHONPATH=$(abspath build/python) \
+	    $(CLUSTERS_VENV)/bin/python -m pytest examples/clusters -q
 
 $(CLUSTERS_VENV)/.done: examples/clusters/requirements.txt | prerequisites
 	$(PYTHON) -m venv $(CLUSTERS_VENV)

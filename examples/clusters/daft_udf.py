@@ -6,26 +6,21 @@ python daft_udf.py MODEL INPUT OUTPUT [PROCESSES]     # Parquet with a column `t
 import sys
 
 import daft
-import numpy as np
+import nvembed
 from daft import DataType
 
 
-def embed(model, source, out, processes=1, open_model=None, width=4096):
-    """Reads, embeds and writes; `open_model(model)` returns what has `encode`."""
+def embed(model, source, out, processes=1, width=4096):
+    """Reads, embeds and writes."""
 
     @daft.cls(max_concurrency=processes, use_process=processes > 1)
     class Embed:
         def __init__(self, model):
-            if open_model is None:
-                import nvembed
-
-                self.embedder = nvembed.Embedder(model)
-            else:
-                self.embedder = open_model(model)
+            self.embedder = nvembed.Embedder(model)
 
         @daft.method.batch(return_dtype=DataType.fixed_size_list(DataType.float32(), width), batch_size=1024)
         def __call__(self, text):
-            return list(np.asarray(self.embedder.encode(text.to_pylist()), dtype=np.float32))
+            return self.embedder.encode(text.to_pylist(), convert_to_numpy=False)
 
     rows = daft.read_parquet(source)
     rows.with_column("embedding", Embed(model)(rows["text"])).exclude("text").write_parquet(out)

@@ -8,24 +8,9 @@ that dies is started again, and its rows are embedded again.
 
 import argparse
 
-import numpy as np
-import pyarrow
 import ray
+from nvembed.ray import Embed
 from ray.data.checkpoint import CheckpointConfig
-
-
-class Embed:
-    """One open model. A batch is a table with a column `text`, which is replaced by `embedding`."""
-
-    def __init__(self, model, **options):
-        import nvembed
-
-        self.embedder = nvembed.Embedder(model, **options)
-
-    def __call__(self, batch):
-        rows = np.asarray(self.embedder.encode(batch["text"].to_pylist()), dtype=np.float16)
-        embeddings = pyarrow.FixedSizeListArray.from_arrays(rows.reshape(-1), rows.shape[1])
-        return batch.drop_columns(["text"]).append_column("embedding", embeddings)
 
 
 def embed(model, source, out, *, actors=1, gpus=0, cpus=1, batch=1024, checkpoint=None, actor=Embed, **options):
@@ -34,9 +19,6 @@ def embed(model, source, out, *, actors=1, gpus=0, cpus=1, batch=1024, checkpoin
     """
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(id_column="id", checkpoint_path=checkpoint) if checkpoint else None
-    if not gpus:
-        # Otherwise each actor takes all processors.
-        options.setdefault("intra_threads", cpus)
     rows = ray.data.read_parquet(source).select_columns(["id", "text"])
     rows = rows.repartition(target_num_rows_per_block=4 * batch).map_batches(
         actor,

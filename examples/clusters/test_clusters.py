@@ -1,8 +1,6 @@
 """Engines for many machines give what one process gives: two actors of Ray, one killed; a run that goes on; Daft.
 
-    make test-clusters
-
-Where the package `nvembed` is not installed, actors ask the program `nvembed embed` instead, and the test says so.
+make test-clusters
 """
 
 import json
@@ -10,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,32 +28,12 @@ ROWS, FILES = 480, 8
 TOLERANCE = 2**-10
 
 
-class Program:
-    """What `nvembed.Embedder` does, by the program."""
-
-    def __init__(self, model, **options):
-        self.command = [PROGRAM, "embed", "-q", "-m", model, "--format", "jsonl", "--intra-threads", "1"]
-
-    def encode(self, texts):
-        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-            lines = "\n".join(json.dumps({"text": text}) for text in texts)
-            subprocess.run([*self.command, "-o", file.name], input=lines.encode(), check=True, cwd=ROOT)
-            return np.load(file.name)
-
-
-def open_model(model, **options):
-    try:
-        import nvembed
-    except ImportError:
-        return Program(model, **options)
-    return nvembed.Embedder(model, **options)
-
-
 class Watched(ray_data.Embed):
     """Tells when a batch begins, so that the test can kill it in the middle."""
 
     def __init__(self, model, notes, **options):
-        self.embedder, self.notes = open_model(model, **options), Path(notes)
+        super().__init__(model, **options)
+        self.notes = Path(notes)
 
     def __call__(self, batch):
         with (self.notes / str(os.getpid())).open("a") as file:
@@ -101,7 +78,6 @@ def check(folder, expected):
 
 @pytest.fixture(scope="module")
 def cluster():
-    print("embedding with", type(open_model(MODEL)).__name__)
     environment = {"PYTHONPATH": str(Path(__file__).parent), "VIRTUAL_ENV": os.environ.get("VIRTUAL_ENV", "")}
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
     yield
@@ -199,5 +175,5 @@ def test_the_jobs_of_the_manifest_are_valid_and_share_a_corpus(texts, expected, 
 def test_daft(texts, expected, tmp_path):
     import daft_udf
 
-    daft_udf.embed(MODEL, f"{texts}/*.parquet", str(tmp_path), open_model=open_model, width=256)
+    daft_udf.embed(MODEL, f"{texts}/*.parquet", str(tmp_path), width=256)
     check(tmp_path, expected)

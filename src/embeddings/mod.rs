@@ -117,6 +117,11 @@ impl Embeddings {
         &self.rows
     }
 
+    /// The embeddings, without a copy; what is known of each row is given up.
+    pub fn into_rows(self) -> Rows {
+        self.rows
+    }
+
     /// All rows as 32-bit floats, `[N, D]`; a copy.
     pub fn to_f32(&self) -> Array2<f32> {
         self.rows.to_f32()
