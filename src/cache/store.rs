@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::ErrorKind as IoErrorKind;
+use std::io::{self, ErrorKind as IoErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use crate::hash::{fingerprint, sha256, sha256_of_file};
 
 /// The file that makes a folder an entry.
 const ENTRY_FILE: &str = "entry.json";
+/// What ends the name of an entry that is being made.
+const PARTIAL: &str = ".partial";
 
 /// Everything that an entry depends on, as names and values.
 #[derive(Debug, Clone)]
@@ -97,8 +99,9 @@ impl Cache {
         if let Some(entry) = self.find(key, true) {
             return Ok(entry);
         }
+        self.remove_leftovers();
         // Only the holder of the lock is here: leftovers are a dead maker's, or damaged.
-        let partial = self.folder.join(format!("{name}.partial"));
+        let partial = self.folder.join(format!("{name}{PARTIAL}"));
         for left in [&partial, &entry] {
             remove(left).map_err(|error| cannot_write(left, &error))?;
         }
@@ -106,7 +109,7 @@ impl Cache {
             .map_err(|error| cannot_write(&partial, &error))
             .and_then(|()| make(&partial))
             .and_then(|()| seal(&partial, key).map_err(|error| cannot_write(&partial, &error)))
-            .and_then(|()| fs::rename(&partial, &entry).map_err(|error| cannot_write(&entry, &error)));
+            .and_then(|()| put_in_place(&partial, &entry).map_err(|error| cannot_write(&entry, &error)));
         if let Err(error) = made {
             if let Err(left) = remove(&partial) {
                 tracing::warn!(folder = %partial.display(), %left, "cannot remove the unfinished entry");
@@ -117,6 +120,58 @@ impl Cache {
             note_seen(&entry, &found);
         }
         Ok(entry)
+    }
+
+    /// Removes what dead makers of other entries left: whoever makes one holds its lock. An entry can be as large as the model.
+    fn remove_leftovers(&self) {
+        for file in self.folder.read_dir().into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let Some(entry) = name.to_str().and_then(|name| name.strip_suffix(PARTIAL)) else { continue };
+            let Ok(lock) = File::options().write(true).open(self.folder.join(format!("{entry}.lock"))) else {
+                continue;
+            };
+            if lock.try_lock().is_ok() {
+                tracing::debug!(folder = %file.path().display(), "removing what a killed process left");
+                // Nobody asked for this entry: it may stay.
+                let _ = remove(&file.path());
+            }
+        }
+    }
+}
+
+/// Gives a complete entry its name. Where folders cannot be renamed, its files are moved one by one, the file that makes it an
+/// entry last: the work of an hour is not thrown away for its name.
+fn put_in_place(partial: &Path, entry: &Path) -> io::Result<()> {
+    if fs::rename(partial, entry).is_ok() {
+        return Ok(());
+    }
+    let moved = move_files(partial, entry);
+    if moved.is_err() {
+        // Half an entry is no entry, and the error that counts is the first.
+        let _ = remove(entry);
+    }
+    moved
+}
+
+fn move_files(partial: &Path, entry: &Path) -> io::Result<()> {
+    fs::create_dir(entry)?;
+    let mut names = fs::read_dir(partial)?.map(|file| Ok(file?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort_by_key(|name| name == ENTRY_FILE);
+    for name in names {
+        let (from, to) = (partial.join(&name), entry.join(&name));
+        if fs::rename(&from, &to).is_err() {
+            fs::copy(&from, &to)?;
+            sync(&to)?;
+        }
+    }
+    remove(partial)
+}
+
+/// Makes the disk have a file's content. A file system that cannot promise that is no failure.
+fn sync(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        Err(error) if matches!(error.kind(), IoErrorKind::InvalidInput | IoErrorKind::Unsupported) => Ok(()),
+        result => result,
     }
 }
 
@@ -140,7 +195,7 @@ fn seal(folder: &Path, key: &Key) -> std::io::Result<()> {
     let mut files = BTreeMap::new();
     for file in fs::read_dir(folder)? {
         let file = file?;
-        File::open(file.path())?.sync_all()?;
+        sync(&file.path())?;
         let facts = FileFacts { bytes: file.metadata()?.len(), sha256: sha256_of_file(&file.path())? };
         files.insert(file.file_name().to_string_lossy().into_owned(), facts);
     }
@@ -148,7 +203,7 @@ fn seal(folder: &Path, key: &Key) -> std::io::Result<()> {
     let text = serde_json::to_string_pretty(&Contents { depends_on, files })?;
     let path = folder.join(ENTRY_FILE);
     fs::write(&path, text)?;
-    File::open(path)?.sync_all()
+    sync(&path)
 }
 
 fn check(entry: &Path, verify_hashes: bool) -> std::result::Result<(), String> {
@@ -311,6 +366,45 @@ mod tests {
         assert_eq!(cache.find(&key("a"), true), None);
         cache.make(&key("a"), write("content")).unwrap();
         assert_eq!(cache.find(&key("a"), true), Some(entry));
+    }
+
+    #[test]
+    fn what_a_killed_maker_of_another_entry_left_is_removed_and_what_is_being_made_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().to_owned());
+        let partial = |value: &str| {
+            let partial = folder.path().join(format!("{}{PARTIAL}", key(value).folder_name()));
+            fs::create_dir(&partial).unwrap();
+            fs::write(partial.join("half"), "half").unwrap();
+            (partial, lock(&folder.path().join(format!("{}.lock", key(value).folder_name()))).unwrap())
+        };
+        let (dead, released) = partial("dead");
+        let (running, held) = partial("running");
+        drop(released);
+        cache.make(&key("a"), write("content")).unwrap();
+        assert!(!dead.exists() && running.exists());
+        drop(held);
+        cache.make(&key("b"), write("content")).unwrap();
+        assert!(!running.exists());
+    }
+
+    #[test]
+    fn an_entry_gets_its_name_where_folders_cannot_be_renamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (partial, entry) = (folder.path().join("a.partial"), folder.path().join("a"));
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("file"), "content").unwrap();
+        seal(&partial, &key("a")).unwrap();
+        move_files(&partial, &entry).unwrap();
+        assert_eq!(check(&entry, true), Ok(()));
+        assert!(!partial.exists());
+        // A place that is taken by something else is left as it was.
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("file"), "content").unwrap();
+        let file = folder.path().join("taken");
+        fs::write(&file, "mine").unwrap();
+        assert!(put_in_place(&partial, &file).is_err());
+        assert_eq!(fs::read(&file).unwrap(), b"mine");
     }
 
     #[test]

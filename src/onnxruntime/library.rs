@@ -1,12 +1,14 @@
 //! Finding and loading ONNX Runtime's shared library, once per process.
 
+use std::fs::File;
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ort::environment::Environment;
 
 use super::places::{Place, absolute, packages_of, virtual_environments};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, refused_by_the_system};
 use crate::options::ModelOptions;
 use crate::provider::{self, Provider, Source};
 
@@ -56,12 +58,22 @@ impl Library {
             return library.clone().matching(path);
         }
         let mut tried = String::new();
+        let mut refused = None;
         let mut reject = |path: &Path, origin: &str, reason: &str| {
+            if refused.is_none() && refused_by_the_system(reason).is_some() {
+                refused = Some(reason.to_owned());
+            }
             tracing::debug!(path = %path.display(), reason, "not usable as ONNX Runtime");
             tried.push_str(&format!("\n  {} ({origin}): {reason}", path.display()));
         };
         for Place { path, origin } in places(path) {
-            let files = if path.is_dir() { libraries_in(&path) } else { vec![path.clone()] };
+            let files = match libraries_of(&path) {
+                Ok(files) => files,
+                Err(error) => {
+                    reject(&path, origin, &error.to_string());
+                    continue;
+                }
+            };
             if files.is_empty() {
                 reject(&path, origin, "no ONNX Runtime library in this folder");
             }
@@ -76,13 +88,17 @@ impl Library {
             }
         }
         let (major, minor) = MINIMUM_VERSION;
-        Err(Error::new(
+        let error = Error::new(
             ErrorKind::Library,
             format!(
                 "no usable ONNX Runtime library (version {major}.{minor} or newer); searched:{tried}\nget one with `pip install \
                  onnxruntime` in a virtual environment, or name one with `library` or {VARIABLE}"
             ),
-        ))
+        );
+        Err(match refused {
+            Some(cause) => error.because(cause),
+            None => error,
+        })
     }
 
     fn matching(self, path: Option<&Path>) -> Result<Self> {
@@ -91,7 +107,10 @@ impl Library {
             _ => one == other,
         };
         match path {
-            Some(path) if !same(path, &self.path) && !libraries_in(path).iter().any(|file| same(file, &self.path)) => {
+            Some(path)
+                if !same(path, &self.path)
+                    && !libraries_of(path).is_ok_and(|files| files.iter().any(|file| same(file, &self.path))) =>
+            {
                 Err(Error::new(
                     ErrorKind::Library,
                     format!(
@@ -173,8 +192,18 @@ impl Library {
 
 fn try_load(path: &Path, origin: &'static str) -> std::result::Result<Library, String> {
     let by_name = path.components().count() == 1;
-    if !by_name && !path.is_file() {
-        return Err("no such file or folder".to_owned());
+    if !by_name {
+        // The system's own reason, which the loader does not pass on: for example, that no more files may be opened.
+        File::open(path).map_err(|error| match error.kind() {
+            IoErrorKind::NotFound => "no such file or folder".to_owned(),
+            _ => error.to_string(),
+        })?;
+    }
+    // `ort` looks for a relative path beside the executable first, and panics where nothing says what that is.
+    if path.is_relative() && std::env::current_exe().is_err() {
+        return Err("not searched by name, because the system does not say where this program is (is /proc mounted?); name the \
+                    library's whole path"
+            .to_owned());
     }
     let Some(minor_version) = ort::util::probe(path) else {
         return Err(
@@ -218,9 +247,18 @@ fn places(path: Option<&Path>) -> Vec<Place> {
     places
 }
 
+/// A file itself, and of a folder those that may be the library. A path that does not exist counts as a file.
+fn libraries_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(path) {
+        Ok(entries) => Ok(libraries_in(entries)),
+        Err(error) if refused_by_the_system(&error.to_string()).is_some() => Err(error),
+        Err(_) if path.is_dir() => Ok(Vec::new()),
+        Err(_) => Ok(vec![path.to_owned()]),
+    }
+}
+
 /// The files in a folder named like ONNX Runtime's library, with or without a version; the plain name first.
-fn libraries_in(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+fn libraries_in(entries: std::fs::ReadDir) -> Vec<PathBuf> {
     let is_library = |path: &Path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name == "onnxruntime.dll"

@@ -42,6 +42,16 @@ pub(crate) enum CliError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The system refused what the program itself needs.
+    #[error(
+        "{what} could not be started: {source}; raise the limit of threads (ulimit -u, or pids.max of the cgroup) or of files (ulimit -n)"
+    )]
+    System {
+        /// What needed it.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// The machine cannot run a model.
     #[error("{0}")]
     Doctor(String),
@@ -70,6 +80,7 @@ impl CliError {
             Self::Input(_) => 3,
             Self::Model(_) => 4,
             Self::Doctor(_) => 5,
+            Self::System { .. } => 6,
             Self::Output { .. } => 7,
             Self::Verify(_) => 8,
             Self::Listen(_) => 9,
@@ -143,6 +154,14 @@ fn reader_is_gone(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_the_program_is_refused_has_the_code_of_what_the_system_refuses() {
+        let source = std::io::Error::from_raw_os_error(11);
+        let error = CliError::System { what: "the thread that waits for signals", source };
+        assert_eq!(error.code(), code(ErrorKind::System));
+        assert!(error.to_string().contains("pids.max"), "{error}");
+    }
 
     #[test]
     fn every_kind_of_error_has_an_exit_code() {

@@ -59,7 +59,8 @@ fn show(bar: &ProgressBar, folder: &Path) {
         return;
     }
     let (bar, folder) = (bar.clone(), folder.to_owned());
-    std::thread::spawn(move || {
+    // Without the thread there is no progress to see, which is no failure.
+    let _ = std::thread::Builder::new().name("progress".to_owned()).spawn(move || {
         while !bar.is_finished() {
             let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
             bar.set_position(files.flat_map(|file| file.metadata()).map(|file| file.len()).sum());

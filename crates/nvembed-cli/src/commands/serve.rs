@@ -175,16 +175,20 @@ fn watch_signals(control: Control) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if signal != SIGHUP {
-                control.drain();
-            } else if let Err(error) = control.reload_keys() {
-                tracing::error!(%error, "the old keys stay");
+    let refused = |source| CliError::System { what: "the thread that waits for signals", source };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(refused)?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if signal != SIGHUP {
+                    control.drain();
+                } else if let Err(error) = control.reload_keys() {
+                    tracing::error!(%error, "the old keys stay");
+                }
             }
-        }
-    })?;
+        })
+        .map_err(refused)?;
     Ok(())
 }
 

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[cfg(unix)]
+use crate::exit::CliError;
+
 /// The file or folder that is being written and must not survive an interruption. Held only briefly.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// Held while a row is written.
@@ -27,12 +30,16 @@ pub(crate) fn watch() -> anyhow::Result<()> {
 
     let ignored = ignored_signals();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let mut signals = Signals::new(wanted)?;
-    std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
-            end();
-        }
-    })?;
+    let refused = |source| CliError::System { what: "the thread that waits for signals", source };
+    let mut signals = Signals::new(wanted).map_err(refused)?;
+    std::thread::Builder::new()
+        .name("interrupt".to_owned())
+        .spawn(move || {
+            if signals.forever().next().is_some() {
+                end();
+            }
+        })
+        .map_err(refused)?;
     Ok(())
 }
 

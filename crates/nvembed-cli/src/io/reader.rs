@@ -275,7 +275,16 @@ impl OpenFile {
         let id = record.id.map(ToOwned::to_owned);
         let string = |name: &str, value: &RawValue| {
             serde_json::from_str::<String>(value.get()).map_err(|error| {
-                let reason = if error.is_data() { "expected a string".to_owned() } else { error.to_string() };
+                // The parser counts from the start of the value.
+                let (reason, column) = (error.to_string(), error.column());
+                let reason = match reason.strip_suffix(&format!(" at line 1 column {column}")) {
+                    _ if error.is_data() => "expected a string".to_owned(),
+                    Some(reason) => {
+                        let start = value.get().as_ptr().addr() - line.as_ptr().addr();
+                        format!("{reason} at byte {} of the line", start + column)
+                    }
+                    None => reason,
+                };
                 (id.clone(), format!("not a valid record: field `{name}`: {reason}"))
             })
         };

@@ -48,6 +48,13 @@ fn embed_refuses_bad_texts_and_options() {
             3,
             &["input:1", "field `text`: expected a string"],
         ),
+        (
+            "half of a surrogate pair",
+            vec!["--format", "jsonl"],
+            b"{\"id\": 1, \"text\": \"ab\\ud800 c\"}",
+            3,
+            &["input:1", "field `text`", "at byte 28 of the line"],
+        ),
         ("a bare string", vec!["--format", "jsonl"], b"\"secret\"", 3, &["input:1", "expected a JSON object"]),
         ("an array", vec!["--format", "jsonl"], b"[\"who?\", \"find it\"]", 3, &["expected a JSON object"]),
         (
@@ -426,4 +433,38 @@ fn where_no_library_is_every_place_is_listed() {
     std::os::unix::fs::symlink(library, folder.path().join("libonnxruntime.so")).unwrap();
     let found = bare().output().unwrap();
     assert!(String::from_utf8_lossy(&found.stdout).contains("beside the executable"), "{}", one_line(&found));
+}
+
+#[test]
+fn a_limit_of_open_files_is_named_and_no_library_or_model_is_blamed() {
+    for limit in 3..12 {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""));
+        command.arg(env!("CARGO_BIN_EXE_nvembed")).args(["embed", "-m"]).arg(mini("fp32")).arg("-");
+        let output = run(command.current_dir(crate::common::root()), b"a text\n");
+        let text = one_line(&output);
+        match output.status.code() {
+            Some(0) => return assert!(limit > 3),
+            // The system's loader, before the program starts.
+            Some(127) => {}
+            Some(6) => assert!(text.contains("ulimit -n"), "{limit}: {text}"),
+            code => panic!("{limit}: {code:?}: {text}"),
+        }
+    }
+}
+
+#[test]
+fn without_proc_a_library_is_not_asked_for_by_name_and_nothing_panics() {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "umount -l /proc && exec \"$0\" inspect"]);
+    let output =
+        command.arg(env!("CARGO_BIN_EXE_nvembed")).env_remove("ORT_DYLIB_PATH").env_remove("VIRTUAL_ENV").output();
+    let output = output.expect("unshare starts");
+    let text = one_line(&output);
+    if !text.contains("nvembed") && !output.status.success() {
+        println!("SKIPPED: /proc cannot be taken away here: {text}");
+    } else if !output.status.success() {
+        assert_eq!(output.status.code(), Some(5), "{text}");
+        assert!(text.contains("is /proc mounted?"), "{text}");
+    }
 }
