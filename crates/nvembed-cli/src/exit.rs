@@ -22,6 +22,10 @@ pub(crate) const HELP: &str = "Exit codes:
   9    an address cannot be listened on (serve)
   130  interrupted";
 
+/// Too many open files: of the process, of the system.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
 /// Errors that only the command line has.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -44,11 +48,11 @@ pub(crate) enum CliError {
     },
     /// The system refused what the program itself needs.
     #[error(
-        "{what} could not be started: {source}; raise the limit of threads (ulimit -u, or pids.max of the cgroup) or of files (ulimit -n)"
+        "{what}: {source}; raise the limit of threads (ulimit -u, or pids.max of the cgroup) or of files (ulimit -n)"
     )]
     System {
-        /// What needed it.
-        what: &'static str,
+        /// What failed for it.
+        what: String,
         /// The system's reason.
         source: std::io::Error,
     },
@@ -67,6 +71,21 @@ impl CliError {
     /// A file that cannot be written.
     pub(crate) fn output(path: &Path, source: std::io::Error) -> Self {
         Self::Output { what: path.display().to_string(), source }
+    }
+
+    /// A file that cannot be opened. That the process may open no more of them is not the file's fault.
+    pub(crate) fn unopened(name: &str, source: std::io::Error) -> Self {
+        let what = format!("{name}: cannot be opened");
+        match source.raw_os_error() {
+            Some(EMFILE | ENFILE) => Self::System { what, source },
+            _ => Self::Input(format!("{what}: {source}")),
+        }
+    }
+
+    /// A thread of the program itself, or what it waits with, that the system refused.
+    #[cfg(unix)]
+    pub(crate) fn no_signals(source: std::io::Error) -> Self {
+        Self::System { what: "signals cannot be waited for".to_owned(), source }
     }
 
     /// Standard output that cannot be written.
@@ -156,11 +175,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_the_program_is_refused_has_the_code_of_what_the_system_refuses() {
-        let source = std::io::Error::from_raw_os_error(11);
-        let error = CliError::System { what: "the thread that waits for signals", source };
-        assert_eq!(error.code(), code(ErrorKind::System));
-        assert!(error.to_string().contains("pids.max"), "{error}");
+    fn what_the_system_refuses_the_program_has_the_code_of_what_it_refuses_the_library() {
+        let refused = std::io::Error::from_raw_os_error;
+        for (error, limit) in
+            [(CliError::no_signals(refused(11)), "pids.max"), (CliError::unopened("a", refused(EMFILE)), "ulimit -n")]
+        {
+            assert_eq!(error.code(), code(ErrorKind::System));
+            assert!(error.to_string().contains(limit), "{error}");
+        }
+        assert_eq!(CliError::unopened("a", refused(2)).code(), code(ErrorKind::Input));
     }
 
     #[test]

@@ -175,8 +175,7 @@ fn watch_signals(control: Control) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
-    let refused = |source| CliError::System { what: "the thread that waits for signals", source };
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(refused)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(CliError::no_signals)?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
@@ -188,7 +187,7 @@ fn watch_signals(control: Control) -> anyhow::Result<()> {
                 }
             }
         })
-        .map_err(refused)?;
+        .map_err(CliError::no_signals)?;
     Ok(())
 }
 

@@ -30,8 +30,7 @@ pub(crate) fn watch() -> anyhow::Result<()> {
 
     let ignored = ignored_signals();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let refused = |source| CliError::System { what: "the thread that waits for signals", source };
-    let mut signals = Signals::new(wanted).map_err(refused)?;
+    let mut signals = Signals::new(wanted).map_err(CliError::no_signals)?;
     std::thread::Builder::new()
         .name("interrupt".to_owned())
         .spawn(move || {
@@ -39,7 +38,7 @@ pub(crate) fn watch() -> anyhow::Result<()> {
                 end();
             }
         })
-        .map_err(refused)?;
+        .map_err(CliError::no_signals)?;
     Ok(())
 }
 

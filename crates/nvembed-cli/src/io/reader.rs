@@ -128,7 +128,7 @@ impl Reader {
             // A pipe would notice that it was opened.
             let opened =
                 path.metadata().and_then(|file| if file.is_file() { File::open(path).map(|_| ()) } else { Ok(()) });
-            opened.map_err(|error| CliError::Input(format!("{}: cannot be opened: {error}", path.display())))?;
+            opened.map_err(|error| CliError::unopened(&path.display().to_string(), error))?;
         }
         Ok(())
     }
@@ -216,8 +216,7 @@ impl OpenFile {
         let lines: Box<dyn BufRead + Send> = if is_stdin {
             Box::new(BufReader::new(std::io::stdin()))
         } else {
-            let file =
-                File::open(path).map_err(|error| CliError::Input(format!("{name}: cannot be opened: {error}")))?;
+            let file = File::open(path).map_err(|error| CliError::unopened(&name, error))?;
             Box::new(BufReader::with_capacity(1 << 16, file))
         };
         let is_json = match format {

@@ -1,0 +1,210 @@
+"""What happens now in the cases of real users that once went wrong, as a table.
+
+    python3 tests/faults/faults.py --nvembed target/release/nvembed --model build/models/nv-embed-mini-fp32 \
+        --exporter .venv/bin/nvembed-export --checkpoint models/nv-embed-mini
+
+Each case makes its own small inputs in a temporary folder and runs a program. `n` is the number of the row in the list of faults. A case that needs root, or more than this machine has, says so in the table.
+Exits with 1 when a case is not as it should be.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SURROGATE = b'{"text": "broken \\ud83d"}\n'
+RECORD = b'{"text":"hello"}\n'
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4999819336\n"
+ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "nvidia/NV-Embed-v2", "r": 8}
+
+
+@dataclass
+class Case:
+    """A row of the table: what is run, and what must come of it."""
+
+    n: str
+    what: str
+    #: Makes the inputs in the folder and returns the shell command line, with {nv}, {model}, {export} and {checkpoint}.
+    prepare: Callable[[Path], str]
+    code: int
+    #: What the message must name.
+    says: str = ""
+    #: Holds of the folder afterwards.
+    leaves: Callable[[Path], bool] = lambda _: True
+
+
+def files(command: str, **contents: bytes) -> Callable[[Path], str]:
+    """A command line, and input files by name; `__` stands for the dot."""
+
+    def prepare(folder: Path) -> str:
+        for name, content in contents.items():
+            (folder / name.replace("__", ".")).write_bytes(content)
+        return command
+
+    return prepare
+
+
+def variant(options: str = "", config: dict | None = None, **contents: object) -> Callable[[Path], str]:
+    """An export of the checkpoint with other keys in its config.json and further files."""
+
+    def prepare(folder: Path) -> str:
+        checkpoint = folder / "checkpoint"
+        shutil.copytree(CHECKPOINT, checkpoint)
+        if config is not None:
+            known = json.loads((checkpoint / "config.json").read_text())
+            (checkpoint / "config.json").write_text(json.dumps(known | config))
+        for name, content in contents.items():
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            (checkpoint / name.replace("__", ".")).write_bytes(data)
+        return f"{{export}} checkpoint out {options}"
+
+    return prepare
+
+
+def is_npy(name: str, shape: str) -> Callable[[Path], bool]:
+    return lambda folder: (
+        (folder / name).read_bytes()[:128].startswith(b"\x93NUMPY") and shape in str((folder / name).read_bytes()[:128])
+    )
+
+
+def dense_modules() -> list[dict]:
+    kinds = ["Transformer", "Pooling", "Dense"]
+    return [
+        {"idx": n, "name": str(n), "path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
+
+
+EMBED = "{nv} embed -q -m {model}"
+MOUNT = "unshare --mount sh -c "
+CASES = [
+    Case("1", "JSON lines in a file named .JSONL", files(f"{EMBED} UP.JSONL", UP__JSONL=RECORD), 0, '"tokens":4,'),
+    Case("2", "JSON lines in a file named .json", files(f"{EMBED} x.json", x__json=RECORD), 3, "--format jsonl"),
+    Case("2", "JSON lines by standard input", files(f"cat x | {EMBED}", x=RECORD), 3, "--format jsonl"),
+    Case("3", "output named OUT.NPY", files(f"{EMBED} t -o OUT.NPY", t=b"a\n"), 0, "", is_npy("OUT.NPY", "(1, ")),
+    Case("4", "an adapter beside full weights", variant(adapter_config__json=ADAPTER), 3, "adapter"),
+    Case("5", "a dense layer behind the pooling", variant(modules__json=dense_modules()), 3, "Dense"),
+    Case(
+        "6", "texts put in lower case", variant(sentence_bert_config__json={"do_lower_case": True}), 3, "do_lower_case"
+    ),
+    Case("11", "bound to one core", files(f"taskset -c 0 {EMBED} t", t=b"a\n"), 0, "embedding"),
+    Case(
+        "14", "no /proc, library not named", files(MOUNT + "'umount -l /proc && {nv} inspect'"), 5, "is /proc mounted"
+    ),
+    Case(
+        "14",
+        "few descriptors",
+        files(f"sh -c 'ulimit -n 5 && exec {EMBED} t'", t=b"a\n"),
+        6,
+        "ulimit -n",
+    ),
+    Case(
+        "15",
+        "the output is a mounted file",
+        files(
+            MOUNT + f"'mount --bind real.npy out.npy && {EMBED} t -o out.npy'", t=b"a\n", real__npy=b"", out__npy=b""
+        ),
+        0,
+        "",
+        is_npy("real.npy", "(1, "),
+    ),
+    Case(
+        "21",
+        "a bad record after good ones, skipped",
+        files(f"{EMBED} --on-error skip x.jsonl -o x.npy", x__jsonl=RECORD * 3 + SURROGATE),
+        0,
+        "x.jsonl:4",
+        is_npy("x.npy", "(4, "),
+    ),
+    Case("22", "a later input is missing", files(f"{EMBED} t nope -o x.npy", t=b"a\n"), 3, "nope"),
+    Case("23", "half of a surrogate pair", files(f"{EMBED} x.jsonl", x__jsonl=SURROGATE), 3, "at byte 24 of the line"),
+    Case("28", "a name that is no text", files("{export} {checkpoint} out --name $'mod\\xe8le'"), 2, "--name is"),
+    Case(
+        "31",
+        "a folder with an adapter only",
+        files("{export} . out", adapter_config__json=json.dumps(ADAPTER).encode()),
+        3,
+        "adapter",
+    ),
+    Case("32", "a Git LFS pointer instead of weights", variant(model__safetensors=LFS), 3, "LFS"),
+    Case("33", "keys that change nothing", variant(config={"output_hidden_states": True, "num_labels": 1}), 0),
+    Case("33", "an unknown key, ignored by an option", variant("--ignore-config-key odd", {"odd": 1}), 0),
+    Case(
+        "34",
+        "an instruction with a literal \\n",
+        files(f"{EMBED} t --instruction 'Instruct: X\\nQuery: '", t=b"a\n"),
+        0,
+        "WARN",
+    ),
+    Case("35", "UTF-16 with a mark", files(f"{EMBED} t", t="hi\r\n".encode("utf-16")), 3, "UTF-16"),
+    Case("36", "a .gz file", files(f"{EMBED} t.gz", t__gz=b"\x1f\x8b\x08\0\0\0\0\0"), 3, "gzip"),
+    Case(
+        "40",
+        "the output is a link that leads nowhere yet",
+        files(f"ln -s real.npy link.npy && {EMBED} t -o link.npy", t=b"a\n"),
+        0,
+        "",
+        lambda folder: (folder / "link.npy").is_symlink() and is_npy("real.npy", "(1, ")(folder),
+    ),
+    Case("43", "a name with control characters", files("{export} {checkpoint} out --name $'a\\033b'"), 2, "--name is"),
+]
+
+
+def outcome(case: Case, programs: dict[str, str]) -> tuple[str, str]:
+    """What happened, and whether it is right."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = case.prepare(folder)
+        for key, value in programs.items():
+            command = command.replace(f"{{{key}}}", value)
+        done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, timeout=300, check=False)
+        text = (done.stderr + done.stdout).decode(errors="replace")
+        if re.search(r"unshare: |umount: |mount: |command not found", text):
+            return f"not run here: {text.splitlines()[0]}", "–"
+        right = (
+            done.returncode == case.code and case.says in text and "panicked" not in text and "Traceback" not in text
+        )
+        right = right and (done.returncode != 0 or case.leaves(folder))
+        message = (
+            "" if done.returncode == 0 and not case.says else text.strip().splitlines()[-1 if "Error" in text else 0]
+        )
+        message = message.replace(name, "…").replace("|", "\\|")
+        for value in programs.values():
+            message = message.replace(value, Path(value).name)
+        message = re.sub(r"^\S+Z +(WARN)", r"\1", message)
+        if message.startswith('{"index"'):
+            message = message.split(',"embedding"')[0] + ", …"
+        message = message[:200] + ("…" if len(message) > 200 else "")
+        return f"exit {done.returncode}" + (f": {message}" if message else ""), "yes" if right else "**no**"
+
+
+def main() -> int:
+    global CHECKPOINT
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("nvembed", "model", "exporter", "checkpoint"):
+        parser.add_argument(f"--{name}", required=True, type=lambda path: str(Path(path).absolute()))
+    parser.add_argument("--only", help="the numbers of rows, with commas")
+    given = parser.parse_args()
+    CHECKPOINT = given.checkpoint
+    programs = {"nv": given.nvembed, "model": given.model, "export": given.exporter, "checkpoint": given.checkpoint}
+    wrong = 0
+    print("| n | case | what happens now | as it should be |\n|---|---|---|---|")
+    for case in CASES:
+        if given.only and case.n not in given.only.split(","):
+            continue
+        happened, right = outcome(case, programs)
+        wrong += right == "**no**"
+        print(f"| {case.n} | {case.what} | {happened} | {right} |", flush=True)
+    return min(wrong, 1)
+
+
+CHECKPOINT = ""
+
+if __name__ == "__main__":
+    sys.exit(main())
