@@ -12,7 +12,7 @@ RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty -
 
 .DEFAULT_GOAL := help
 include export/export.mk crates/nvembed-capi/capi.mk crates/nvembed-python/python.mk crates/nvembed-server/server.mk tests/gpu/gpu.mk \
-    benches/benches.mk examples/examples.mk
+    benches/benches.mk examples/examples.mk tests/faults/faults.mk
 
 .PHONY: help demo test check test-rust test-openvino test-eval lint lint-more format release prerequisites clean
 

@@ -3,7 +3,8 @@
     python3 tests/faults/faults.py --nvembed target/release/nvembed --model build/models/nv-embed-mini-fp32 \
         --exporter .venv/bin/nvembed-export --checkpoint models/nv-embed-mini
 
-Each case makes its own small inputs in a temporary folder and runs a program. `n` is the number of the row in the list of faults. A case that needs root, or more than this machine has, says so in the table.
+Each case makes its own small inputs in a temporary folder and runs a program. `n` is the number of the
+row in the list of faults. A case that needs root, or more than this machine has, says so in the table.
 Exits with 1 when a case is not as it should be.
 """
 
