@@ -95,9 +95,7 @@ CASES = [
         "6", "texts put in lower case", variant(sentence_bert_config__json={"do_lower_case": True}), 3, "do_lower_case"
     ),
     Case("11", "bound to one core", files(f"taskset -c 0 {EMBED} t", t=b"a\n"), 0, "embedding"),
-    Case(
-        "14", "no /proc, library not named", files(MOUNT + "'umount -l /proc && {nv} inspect'"), 5, "is /proc mounted"
-    ),
+    Case("14", "no /proc, library not named", files(MOUNT + "'umount -l /proc && {nv} inspect'"), 6, "mount it"),
     Case(
         "14",
         "few descriptors",
@@ -173,7 +171,11 @@ def outcome(case: Case, programs: dict[str, str]) -> tuple[str, str]:
         )
         right = right and (done.returncode != 0 or case.leaves(folder))
         message = (
-            "" if done.returncode == 0 and not case.says else text.strip().splitlines()[-1 if "Error" in text else 0]
+            ""
+            if done.returncode == 0 and not case.says
+            else next(
+                (line for line in text.splitlines() if case.says and case.says in line), text.strip().splitlines()[0]
+            )
         )
         message = message.replace(name, "…").replace("|", "\\|")
         for value in programs.values():

@@ -464,7 +464,7 @@ fn without_proc_a_library_is_not_asked_for_by_name_and_nothing_panics() {
     if !text.contains("nvembed") && !output.status.success() {
         println!("SKIPPED: /proc cannot be taken away here: {text}");
     } else if !output.status.success() {
-        assert_eq!(output.status.code(), Some(5), "{text}");
+        assert_eq!(output.status.code(), Some(6), "{text}");
         assert!(text.contains("is /proc mounted?"), "{text}");
     }
 }
