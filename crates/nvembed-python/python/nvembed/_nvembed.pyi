@@ -4,6 +4,7 @@ from typing import Any, final
 
 VERSION: str
 DEFAULT_TASK: str
+__all__ = ["CODES", "DEFAULT_TASK", "VERSION", "Model", "Pending"]
 CODES: dict[str, int]
 
 @final
