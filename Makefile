@@ -4,17 +4,18 @@ PYTHON ?= python3
 PREFIX ?= /usr/local
 # Where cargo builds, by its own rules.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-OPENVINO_VENV := .venv-openvino
 PYTHON_CODE := export tests docs benches crates examples
+# Always the whole workspace: with one crate, cargo picks other features of the dependencies, and compiles them all again.
+BUILD := cargo build --locked --workspace --quiet
 # The rows of `nvembed bench` say which commit was built.
 RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" \
     cargo build --locked --release -p nvembed-cli
 
 .DEFAULT_GOAL := help
 include export/export.mk crates/nvembed-capi/capi.mk crates/nvembed-python/python.mk crates/nvembed-server/server.mk tests/gpu/gpu.mk \
-    benches/benches.mk examples/examples.mk tests/faults/faults.mk
+    tests/openvino/openvino.mk benches/benches.mk examples/examples.mk tests/faults/faults.mk
 
-.PHONY: help demo test check test-rust test-openvino test-eval lint lint-more format release prerequisites clean
+.PHONY: help demo test check test-rust test-eval lint lint-more format release prerequisites clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
@@ -35,24 +36,8 @@ test-rust: models reference ## The library's, the program's and the benchmark's 
 	cargo test --locked --workspace
 
 test-eval: venv-test models ## The mini model's retrieval and similarity figures, through the runtime
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	$(BIN)/python tests/eval/score.py --check --nvembed $(TARGET)/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32
-
-# The tests of test-rust that are skipped where there is no library.
-ifeq ($(shell uname -sm),Linux x86_64)
-test-openvino: $(OPENVINO_VENV)/.done models reference ## The OpenVINO provider on this processor
-	NVEMBED_REQUIRE_OPENVINO=1 cargo test --locked -p nvembed --test openvino
-	NVEMBED_REQUIRE_OPENVINO=1 cargo test --locked -p nvembed-cli --test cli openvino::
-else
-test-openvino:
-	@echo 'SKIPPED $@: onnxruntime-openvino is tested on x86-64 Linux, and this is $(shell uname -sm)'
-endif
-
-# Its shared libraries are all that is used of the package.
-$(OPENVINO_VENV)/.done: tests/openvino/requirements.txt | prerequisites
-	$(PYTHON) -m venv $(OPENVINO_VENV)
-	$(call install,$(OPENVINO_VENV),$<,ONNX Runtime with OpenVINO,--no-deps)
-	@touch $@
 
 lint: check lint-more ## All of check, rustdoc, licences and sources of crates, ruff; warnings are errors
 

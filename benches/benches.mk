@@ -51,4 +51,4 @@ figures: $(VENV)/.figures ## Draw the pictures of the documents from their table
 performance-tables: venv ## Write the tables of the documents from benches/results, and the computed one
 	$(BIN)/python docs/figures/roofline.py
 	$(BIN)/python docs/figures/corpora.py
-	NVEMBED_WRITE_TABLES=1 cargo test --locked --quiet -p nvembed-cli --test cli performance_tables
+	NVEMBED_WRITE_TABLES=1 cargo test --locked --quiet --workspace --test cli performance_tables

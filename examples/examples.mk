@@ -7,7 +7,7 @@ NVEMBED_DEBUG := $(abspath $(TARGET))/debug/nvembed
 .PHONY: test-stores test-clusters
 
 test-stores: $(STORES_VENV)/.done models ## Every vector store of docs/guides/stores.md finds what exact search finds, 2 minutes
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	NVEMBED=$(NVEMBED_DEBUG) VIRTUAL_ENV=$(abspath $(VENV)) $(STORES_VENV)/bin/python -m pytest examples/stores -q
 
 # sqlite-vec needs a Python whose sqlite3 loads extensions, which Debian's is.
@@ -17,7 +17,7 @@ $(STORES_VENV)/.done: examples/stores/requirements.txt | prerequisites
 	@touch $@
 
 test-clusters: $(CLUSTERS_VENV)/.done models python-package ## Ray, Daft and the Kubernetes manifest give what one process gives, 3 minutes
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	NVEMBED=$(NVEMBED_DEBUG) VIRTUAL_ENV=$(abspath $(VENV)) PYTHONPATH=$(abspath build/python) \
 	    $(CLUSTERS_VENV)/bin/python -m pytest examples/clusters -q
 

@@ -8,7 +8,7 @@ install: prerequisites ## The libraries for C and C++, under PREFIX (/usr/local)
 	@$(MAKE) --no-print-directory -C $(CAPI)/packaging install PREFIX='$(abspath $(PREFIX))' DESTDIR='$(DESTDIR)'
 
 header: ## Write nvembed.h from the sources
-	NVEMBED_WRITE_HEADER=1 cargo test --locked --quiet -p nvembed-capi --test header
+	NVEMBED_WRITE_HEADER=1 cargo test --locked --quiet --workspace --test header
 
 test-c-api: venv-test models install-for-tests ## The C and C++ libraries, as programs use them; says what is SKIPPED for want of a tool
 	$(BIN)/python -m pytest $(CAPI)/tests -q -rs
@@ -21,4 +21,4 @@ install-for-tests: prerequisites
 	@rm -rf build/capi/prefix && mkdir -p build/capi
 	@$(MAKE) --no-print-directory -C $(CAPI)/packaging install PROFILE=dev PREFIX='$(CURDIR)/build/capi/prefix' DESTDIR= \
 	    >build/capi/install.log 2>&1 || { cat build/capi/install.log; exit 1; }
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)

@@ -7,13 +7,13 @@ WHEEL_VENV := .venv-wheel
 
 # What a wheel would install, without one: the package and the module of the development profile.
 python-package: prerequisites
-	cargo build --locked --quiet -p nvembed-python
+	$(BUILD)
 	@rm -rf build/python && mkdir -p build/python
 	@cp -rL $(PACKAGE)/python/nvembed export/nvembed_export build/python/
 	@cp $(TARGET)/debug/lib_nvembed.so build/python/nvembed/_nvembed.abi3.so
 
 test-python: venv-test models python-package ## The Python package, against the program
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	PYTHONPATH=build/python $(BIN)/python -m pytest $(PACKAGE)/tests -q -rs -m 'not wheel'
 
 # The exporter is another folder's package, and maturin takes packages from one folder: so both are put into one.
@@ -27,7 +27,7 @@ wheel: $(WHEEL_VENV)/.done ## build/wheel/nvembed-*.whl, optimized
 # In an environment of its own, with what the other Pythons and the frameworks need; not part of `make test`.
 test-wheel: wheel models ## The wheel, installed; its stubs, MTEB, LangChain, sentence-transformers
 	$(WHEEL_VENV)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps build/wheel/nvembed-*.whl
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	$(WHEEL_VENV)/bin/python -m pytest $(PACKAGE)/tests -q -rs -o asyncio_mode=auto
 	$(WHEEL_VENV)/bin/python -m mypy.stubtest nvembed._nvembed
 

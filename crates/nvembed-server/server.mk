@@ -6,7 +6,7 @@
 CLIENTS := crates/nvembed-server/tests/clients
 
 test-clients: models .venv-clients/.done build/clients-node/.done ## nvembed serve against the clients of OpenAI, NIM, TEI and Cohere
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	.venv-clients/bin/python $(CLIENTS)/clients.py --nvembed $(TARGET)/debug/nvembed --model $(MODELS)/nv-embed-mini-fp32 \
 	    --require all $(ARGUMENTS)
 

@@ -23,21 +23,21 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep '^GPU')
 
 ifeq ($(shell uname -sm),Linux x86_64)
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
-	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed --lib --test gpu -- provider:: runs:: failures:: graphs:: packed::
-	NVEMBED_REQUIRE_SHIM=1 cargo test --locked -p nvembed-cli --test cli gpu::
-	cargo build --locked --quiet -p nvembed-cli
+	NVEMBED_REQUIRE_SHIM=1 cargo test --locked --workspace --lib --test gpu -- provider:: runs:: failures:: graphs:: packed::
+	NVEMBED_REQUIRE_SHIM=1 cargo test --locked --workspace --test cli gpu::
+	$(BUILD)
 	$(GPU_VENV)/bin/python tests/gpu/acceptance/acceptance.py --nvembed $(TARGET)/debug/nvembed --library $(GPU_LIBRARY) \
 	    --shim build/cuda-shim --out build/gpu-acceptance/shim.md --batch 1,8 --length 16,32 \
-	    --device-tests 'cargo test --locked --quiet -p nvembed --test device --'
+	    --device-tests 'cargo test --locked --quiet --workspace --test device --'
 
 test-gpu-graph: test-gpu-graph-mini test-gpu-graph-7b ## Exported graphs against CUDA's and TensorRT's libraries, without a GPU
 
 test-gpu-graph-mini: $(GPU_VENV)/.rtx cuda-shim $(GPU_MINI) ## The same with the mini model only
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	$(GPU_VENV)/bin/python -m pytest tests/gpu/graph -q -m 'not full_width'
 
 test-gpu-graph-7b: $(GPU_VENV)/.rtx cuda-shim $(GPU_MODELS)/7b-widths.done ## The same at the 7B widths only
-	cargo build --locked --quiet -p nvembed-cli
+	$(BUILD)
 	$(GPU_VENV)/bin/python -m pytest tests/gpu/graph -q -m full_width
 else
 test-gpu test-gpu-graph test-gpu-graph-mini test-gpu-graph-7b:
