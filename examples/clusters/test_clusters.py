@@ -78,7 +78,9 @@ def check(folder, expected):
 
 @pytest.fixture(scope="module")
 def cluster():
-    environment = {"PYTHONPATH": str(Path(__file__).parent), "VIRTUAL_ENV": os.environ.get("VIRTUAL_ENV", "")}
+    # Ray's own processes do not get the test's PYTHONPATH.
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {"PYTHONPATH": path, "VIRTUAL_ENV": os.environ.get("VIRTUAL_ENV", "")}
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
     yield
     ray.shutdown()
