@@ -92,7 +92,7 @@ pub use tokenize::Tokens;
 /// NVIDIA GPUs: options, devices, the libraries they need, and embeddings that stay in their memory.
 pub mod gpu {
     pub use crate::execution::gpu::{
-        DeviceEmbeddings, DeviceInfo, KNOWN_LIBRARY, SharedLibrary, check_device, check_driver, devices,
+        DeviceEmbeddings, DeviceInfo, DeviceRows, KNOWN_LIBRARY, SharedLibrary, check_device, check_driver, devices,
         driver_version, free_memory, preload_libraries,
     };
     pub use crate::provider::{ArenaStrategy, GpuOptions, TargetGpu, UserStream};

@@ -23,7 +23,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep '^GPU')
 
 ifeq ($(shell uname -sm),Linux x86_64)
 test-gpu: cuda-shim models ## The runtime's GPU path on stand-ins for the CUDA libraries
-	NVEMBED_REQUIRE_SHIM=1 cargo test --locked --workspace --lib --test gpu -- provider:: runs:: failures:: graphs:: packed::
+	NVEMBED_REQUIRE_SHIM=1 cargo test --locked --workspace --lib --test gpu -- provider:: device_rows:: runs:: failures:: graphs:: packed::
 	NVEMBED_REQUIRE_SHIM=1 cargo test --locked --workspace --test cli gpu::
 	$(BUILD)
 	$(GPU_VENV)/bin/python tests/gpu/acceptance/acceptance.py --nvembed $(TARGET)/debug/nvembed --library $(GPU_LIBRARY) \

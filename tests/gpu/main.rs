@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod device_rows;
 mod failures;
 mod graphs;
 mod packed;

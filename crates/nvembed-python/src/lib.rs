@@ -1,6 +1,7 @@
 //! The compiled module `_nvembed` of the Python package `nvembed`: a model, its queue, and errors as Python's. What the
 //! arguments of `SentenceTransformer` mean is decided in Python (`python/nvembed/embedder.py`).
 
+mod device_rows;
 mod errors;
 mod interrupt;
 mod model;
@@ -21,6 +22,7 @@ fn _nvembed(module: &Bound<'_, PyModule>) -> PyResult<()> {
         codes.set_item(format!("{kind:?}"), kind.code())?;
     }
     module.add("CODES", codes)?;
+    module.add_class::<device_rows::DeviceRows>()?;
     module.add_class::<model::Model>()?;
     module.add_class::<submit::Pending>()
 }

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
 
+use crate::device_rows::DeviceRows;
 use crate::errors::{option, to_python};
 use crate::interrupt::interruptible;
 use crate::submit::{Delivery, Pending};
@@ -121,6 +122,24 @@ impl Model {
             inner.embedder.embed(&prompts, &options)
         })?;
         rows::to_python(py, embeddings)
+    }
+
+    /// Embeds texts as one batch, whose rows stay on the GPU.
+    fn embed_on_device(
+        &self,
+        py: Python<'_>,
+        texts: Vec<PyBackedStr>,
+        instructions: Vec<PyBackedStr>,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<DeviceRows> {
+        let inner = self.inner(py)?;
+        let mut options = options::of_call(options)?;
+        let prompts = prompts(py, &instructions, &texts)?;
+        let embeddings = interruptible(py, |cancel| {
+            options.cancel = Some(cancel);
+            inner.embedder.embed_on_device(&prompts, &options)
+        })?;
+        DeviceRows::new(py, embeddings)
     }
 
     /// Puts texts into the queue. `on_done(embeddings, error)` is called once, on a thread of the module.

@@ -2,10 +2,9 @@
 #![expect(unsafe_code, reason = "device memory is known by its address only")]
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Instant;
 
-use cudarc::driver::{CudaContext, CudaEvent, DeviceRepr, DriverError, PinnedHostSlice, ValidAsZeroBits, result, sys};
+use cudarc::driver::{CudaEvent, DeviceRepr, PinnedHostSlice, ValidAsZeroBits, result, sys};
 use half::f16;
 use half::slice::HalfBitsSliceExt;
 use ndarray::Array2;
@@ -14,6 +13,7 @@ use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{PrimitiveTensorElementType, Tensor, TensorRefMut};
 
 use super::driver::Device;
+use super::memory::DeviceMemory;
 use crate::batch::{Batch, Shape};
 use crate::embeddings::{Dtype, Rows};
 use crate::error::{Error, ErrorKind, Result};
@@ -210,11 +210,11 @@ impl Buffers {
     pub(super) fn read(&mut self, device: &Device, rows: usize, dim: usize) -> Result<Rows> {
         match &mut self.output {
             Output::F16(memory, host) => {
-                let bits = read(device, memory.address, host, rows * dim)?;
+                let bits = read(device, memory.address(), host, rows * dim)?;
                 array(rows, dim, bits.reinterpret_cast::<f16>()).map(Rows::F16)
             }
             Output::F32(memory, host) => {
-                array(rows, dim, read(device, memory.address, host, rows * dim)?).map(Rows::F32)
+                array(rows, dim, read(device, memory.address(), host, rows * dim)?).map(Rows::F32)
             }
         }
     }
@@ -222,8 +222,8 @@ impl Buffers {
     pub(super) fn location(&self, device: &Device) -> Location {
         let (event, stream) = (self.done.cu_event() as usize, device.stream_address());
         let (address, dtype) = match &self.output {
-            Output::F16(memory, _) => (memory.address, Dtype::F16),
-            Output::F32(memory, _) => (memory.address, Dtype::F32),
+            Output::F16(memory, _) => (memory.address(), Dtype::F16),
+            Output::F32(memory, _) => (memory.address(), Dtype::F32),
         };
         Location { address, event, stream, dtype }
     }
@@ -234,34 +234,6 @@ impl Drop for Buffers {
         // Work that is still on the stream uses this memory. The event was recorded after the last of it.
         if let Err(error) = self.done.synchronize() {
             tracing::warn!(?error, "a GPU failed while its buffers were freed");
-        }
-    }
-}
-
-/// Device memory that the session's arena knows nothing of.
-struct DeviceMemory {
-    address: sys::CUdeviceptr,
-    context: Arc<CudaContext>,
-}
-
-impl DeviceMemory {
-    /// # Errors
-    /// The driver's, when memory runs out.
-    fn new(device: &Device, bytes: usize) -> std::result::Result<Self, DriverError> {
-        let context = Arc::clone(&device.context);
-        context.bind_to_thread()?;
-        // SAFETY: the memory is unset; a run writes it before it is read.
-        let address = unsafe { result::malloc_sync(bytes) }?;
-        Ok(Self { address, context })
-    }
-}
-
-impl Drop for DeviceMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new`, freed once, after everything that used it (Buffers' own Drop waits for that).
-        let freed = self.context.bind_to_thread().and_then(|()| unsafe { result::free_sync(self.address) });
-        if let Err(error) = freed {
-            tracing::warn!(?error, "a GPU failed while its memory was freed");
         }
     }
 }
@@ -279,7 +251,7 @@ fn bind_output<T: PrimitiveTensorElementType + Debug>(
     size: [usize; 2],
 ) -> ort::Result<()> {
     let size = size.map(|size| size as i64);
-    let address = memory.address as *mut std::ffi::c_void;
+    let address = memory.address() as *mut std::ffi::c_void;
     // SAFETY: the memory is the device's, has room for `size`, and is freed after the binding, which has the tensor.
     let tensor = unsafe { TensorRefMut::<T>::from_raw(memory_info(device)?, address, size.into()) }?;
     binding.bind_output(name, tensor)

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::Worker;
 use super::buffers::Location;
+use super::memory::Copy;
 use super::session::Slot;
 use crate::batch::Batch;
 use crate::embeddings::Dtype;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::Stop;
 use crate::tokenize::Encoding;
 
@@ -82,6 +83,22 @@ impl DeviceEmbeddings {
         &self.truncated
     }
 
+    /// Copies the rows into memory of their own, waits until they are complete, and lets other runs have the buffer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] when memory runs out or the run failed.
+    pub fn into_rows(self) -> Result<DeviceRows> {
+        let size = match self.dtype() {
+            Dtype::F16 => size_of::<half::f16>(),
+            _ => size_of::<f32>(),
+        };
+        let memory = self.worker.copy(self.slot, self.rows * self.dim * size)?;
+        memory.wait().map_err(|error| {
+            Error::new(ErrorKind::Device, format!("GPU {}: a run failed", self.device_id())).because(error)
+        })?;
+        Ok(DeviceRows { memory, device_id: self.device_id(), dtype: self.dtype(), shape: self.shape() })
+    }
+
     /// Lets runs after `event` reuse the buffer. Record the event after everything that reads the rows; the host does not
     /// wait.
     ///
@@ -97,5 +114,39 @@ impl DeviceEmbeddings {
 impl Drop for DeviceEmbeddings {
     fn drop(&mut self) {
         self.worker.release(self.slot, self.event);
+    }
+}
+
+/// Embeddings in a GPU's memory that is theirs alone, one contiguous row per prompt, `[N, D]`, complete and free to be kept.
+///
+/// They outlive the model, and hold none of its buffers. Dropping them frees the memory, for which the driver waits until the
+/// device is idle.
+#[derive(Debug)]
+pub struct DeviceRows {
+    memory: Copy,
+    device_id: usize,
+    dtype: Dtype,
+    shape: (usize, usize),
+}
+
+impl DeviceRows {
+    /// The address of the first number in the memory of GPU [`DeviceRows::device_id`] (a `CUdeviceptr`).
+    pub fn device_pointer(&self) -> u64 {
+        self.memory.address()
+    }
+
+    /// The element type: 16-bit floats or f32.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The GPU's number among those that the driver shows this process.
+    pub fn device_id(&self) -> usize {
+        self.device_id
+    }
+
+    /// (N, D).
+    pub fn shape(&self) -> (usize, usize) {
+        self.shape
     }
 }

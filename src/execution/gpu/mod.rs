@@ -5,13 +5,14 @@ mod buffers;
 mod driver;
 mod embeddings;
 mod libraries;
+mod memory;
 mod session;
 mod shapes;
 mod support;
 mod worker;
 
 pub use driver::{DeviceInfo, devices, driver_version, free_memory};
-pub use embeddings::DeviceEmbeddings;
+pub use embeddings::{DeviceEmbeddings, DeviceRows};
 pub use libraries::{SharedLibrary, preload_libraries};
 
 pub use support::{KNOWN_LIBRARY, check_device, check_driver};

@@ -10,6 +10,7 @@ use ort::session::Session;
 use super::Shapes;
 use super::buffers::{Buffers, Location};
 use super::driver::{Device, ignore_recordings_of_other_threads};
+use super::memory::Copy;
 use crate::batch::{Batch, Shape};
 use crate::embeddings::Rows;
 use crate::error::{Error, ErrorKind, Result};
@@ -111,6 +112,16 @@ impl GpuSession {
         // SAFETY: whoever gave the event promised that it is one and still exists (DeviceEmbeddings::release_after).
         unsafe { result::stream::wait_event(self.device.stream.cu_stream(), event as sys::CUevent, flags) }
             .map_err(failed)
+    }
+
+    /// Starts to copy the first `bytes` bytes of held buffers' output into memory of their own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] when memory runs out, or the run failed and its buffers are gone.
+    pub(super) fn copy(&mut self, slot: Slot, bytes: usize) -> Result<Copy> {
+        let location = buffers(&mut self.buffers, slot)?.location(&self.device);
+        let failed = |error| self.device.error(&format!("copying {bytes} bytes of rows on the device failed"), error);
+        Copy::start(&self.device, location.address, bytes).map_err(failed)
     }
 
     /// Allocates and records a shape ahead of its first batch.

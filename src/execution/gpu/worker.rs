@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::buffers::Location;
+use super::memory::Copy;
 use super::session::{GpuSession, Slot};
 use crate::batch::{Batch, Shape};
 use crate::embeddings::Rows;
@@ -30,6 +31,7 @@ pub(crate) struct Worker {
 enum Job {
     Run { batch: Batch, stop: Stop, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<Rows>> },
     Hold { batch: Batch, stop: Stop, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<(Slot, Location)>> },
+    Copy { slot: Slot, bytes: usize, answer: SyncSender<Result<Copy>> },
     Release { slot: Slot, event: Option<usize> },
     WarmUp { shape: Shape, abandoned: Arc<AtomicBool>, answer: SyncSender<Result<()>> },
 }
@@ -106,6 +108,16 @@ impl Worker {
         let (answer, ticket) = self.ticket(0, stop);
         let abandoned = Arc::clone(&ticket.abandoned);
         self.send(Job::Hold { batch, stop: stop.clone(), abandoned, answer })?;
+        ticket.wait()
+    }
+
+    /// Copies the rows of held buffers into memory of their own, and waits until the copy has started.
+    ///
+    /// # Errors
+    /// As [`GpuSession::copy`]; that of a device that failed earlier.
+    pub(super) fn copy(&self, slot: Slot, bytes: usize) -> Result<Copy> {
+        let (answer, ticket) = self.ticket(1, &Stop::default());
+        self.send(Job::Copy { slot, bytes, answer })?;
         ticket.wait()
     }
 
@@ -223,6 +235,9 @@ fn handle(job: Job, session: &mut GpuSession, failure: &OnceLock<Error>) {
         }
         Job::WarmUp { shape, answer, .. } => {
             let _ = answer.send(attempt(session, failure, |session| session.warm_up(shape)));
+        }
+        Job::Copy { slot, bytes, answer } => {
+            let _ = answer.send(attempt(session, failure, |session| session.copy(slot, bytes)));
         }
         Job::Release { slot, event } => {
             if let Err(error) = session.release(slot, event) {

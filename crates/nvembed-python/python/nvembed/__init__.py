@@ -8,7 +8,7 @@ passages = model.encode_document(["The Odyssey is attributed to Homer."])
 print(model.similarity(queries, passages))
 """
 
-from nvembed._nvembed import DEFAULT_TASK
+from nvembed._nvembed import DEFAULT_TASK, DeviceRows
 from nvembed._nvembed import VERSION as __version__
 from nvembed.embedder import Embedder
 from nvembed.errors import (
@@ -40,6 +40,7 @@ __all__ = [
     "ClosedError",
     "DeadlineExceededError",
     "DeviceError",
+    "DeviceRows",
     "Embedder",
     "ForkedError",
     "InferenceError",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvembed import _onnxruntime
-from nvembed._nvembed import DEFAULT_TASK, Model
+from nvembed._nvembed import DEFAULT_TASK, DeviceRows, Model
 from nvembed.arguments import as_list, converted, instruction_for, settings, unit
 from nvembed.errors import LibraryError, OptionError, ProviderError
 
@@ -205,6 +205,23 @@ class Embedder:
     ) -> Any:
         """Embed documents: `encode` with the instruction of the prompt "document", which is none."""
         return self.encode(inputs, self._default(prompt_name, "document", arguments), **arguments)
+
+    def encode_on_device(
+        self,
+        inputs: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        task: str | None = None,
+    ) -> DeviceRows:
+        """Embed texts as one batch and leave the rows on the GPU: [N, D] in the model's float16 or float32, complete.
+
+        `torch.from_dlpack(rows)`, CuPy and JAX take them over without a copy. Raises OptionError for a model that is
+        not open on a GPU, for more texts than one batch holds, and with a `truncate_dim`.
+        """
+        texts, _ = as_list(inputs)
+        instruction = self._instruction(prompt_name, prompt, task)
+        return self._model.embed_on_device(texts, [instruction], self._call({"dimensions": self.truncate_dim}))
 
     async def aencode(
         self,
