@@ -1,9 +1,10 @@
-"""Measure `nvembed corpus` and `eval`: kills, speed, sizes, quality. What came out is in docs/lab/corpus.md.
+"""Measure `nvembed corpus` and `eval`: kills, speed, sizes, quality, search. What came out is in docs/lab/corpus.md.
 
     python benches/corpus/measure.py kills --nvembed target/release/nvembed --model build/models/nv-embed-mini-fp32
     python benches/corpus/measure.py speed ...
     python benches/corpus/measure.py row ...
     python benches/corpus/measure.py evaluate ...
+    python benches/corpus/measure.py search    # needs numpy and cargo; compares with faiss where it is
     python benches/corpus/measure.py sizes     # needs pyarrow and duckdb: .venv-stores/bin/python
 
 All of it needs numpy; kills needs pyarrow.
@@ -188,6 +189,54 @@ def sizes(arguments):
             print(f"| {name} |", " | ".join(figures), "|", flush=True)
 
 
+def search(arguments):
+    """Seconds of exact search in random passages of 4,096 numbers, by 500 queries; and NumPy's, or faiss', in turns."""
+    import numpy as np
+
+    queries, dim, block, depth = 500, 4096, 4096, 100
+
+    def ours(dtype):
+        command = [*"cargo run --locked --release --quiet -p nvembed-eval --example search_speed --".split()]
+        command += [*map(str, (arguments.count, queries, dim)), dtype]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    def theirs(find):
+        draw = np.random.default_rng(1)
+        asked = draw.standard_normal((queries, dim), np.float32)
+        scores, ids = np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64)
+        spent = 0.0
+        for start in range(0, arguments.count, block):
+            rows = draw.standard_normal((min(block, arguments.count - start), dim), np.float32)
+            begin = time.monotonic()
+            found, places = find(asked, rows)
+            scores, ids = np.hstack([scores, found]), np.hstack([ids, places + start])
+            best = np.argpartition(-scores, depth, axis=1)[:, :depth] if start else slice(None)
+            if start:
+                scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
+            spent += time.monotonic() - begin
+        return spent
+
+    def numpy(asked, rows):
+        scores = asked @ rows.T
+        best = np.argpartition(-scores, depth, axis=1)[:, :depth]
+        return np.take_along_axis(scores, best, 1), best
+
+    def faiss(asked, rows):
+        return library.knn(asked, rows, depth, metric=library.METRIC_INNER_PRODUCT)
+
+    sides = {f"ours, {dtype}": lambda dtype=dtype: ours(dtype) for dtype in ("f32", "f16", "int8", "binary")}
+    sides["NumPy, f32"] = lambda: theirs(numpy)
+    try:
+        import faiss as library
+
+        sides["faiss, f32"] = lambda: theirs(faiss)
+    except ImportError:
+        print("faiss is not installed")
+    for _ in range(arguments.rounds):
+        for name, side in sides.items():
+            print(f"{arguments.count} passages, {queries} queries, {name}: {side():.1f} s", flush=True)
+
+
 TASKS = {
     "faq": "Given a question, retrieve passages that answer the question",
     "wordnet": "Given a word, retrieve its definition",
@@ -218,15 +267,15 @@ def evaluate(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "speed", "row", "sizes", "evaluate"])
+    parser.add_argument("what", choices=["kills", "speed", "row", "sizes", "evaluate", "search"])
     parser.add_argument("--nvembed", default="target/release/nvembed")
     parser.add_argument("--model", default="build/models/nv-embed-mini-fp32")
     parser.add_argument("--folder", help="for temporary files, which stay there")
-    parser.add_argument("--count", type=int, help="kills (50), or texts (200000)")
+    parser.add_argument("--count", type=int, help="kills (50), texts (200000) or passages (1000000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    arguments.count = arguments.count or {"kills": 50, "speed": 200_000}.get(arguments.what)
+    arguments.count = arguments.count or {"kills": 50, "speed": 200_000, "search": 1_000_000}.get(arguments.what)
     globals()[arguments.what](arguments)
 
 
