@@ -21,6 +21,7 @@ from pathlib import Path
 
 SURROGATE = b'{"text": "broken \\ud83d"}\n'
 RECORD = b'{"text":"hello"}\n'
+BEIR = b'{"_id": "1", "title": "Homer", "text": "The Odyssey."}\n'
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4999819336\n"
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "nvidia/NV-Embed-v2", "r": 8}
 
@@ -151,6 +152,17 @@ CASES = [
         "",
         lambda folder: (folder / "link.npy").is_symlink() and is_npy("real.npy", "(1, ")(folder),
     ),
+    Case("37", "an empty shard", files(f"{EMBED} t -o x.npy", t=b""), 3, "--allow-empty"),
+    Case(
+        "37",
+        "an empty shard, allowed by an option",
+        files(f"{EMBED} t -o x.npy --allow-empty", t=b""),
+        0,
+        "",
+        is_npy("x.npy", "(0, "),
+    ),
+    Case("38", "fields of BEIR", files(f"{EMBED} x.jsonl", x__jsonl=BEIR), 3, "--ignore-unknown-fields"),
+    Case("38", "fields of BEIR, passed over", files(f"{EMBED} --ignore-unknown-fields x.jsonl", x__jsonl=BEIR), 0),
     Case("43", "a name with control characters", files("{export} {checkpoint} out --name $'a\\033b'"), 2, "--name is"),
 ]
 

@@ -29,6 +29,13 @@ pub(crate) struct Arguments {
     /// How a line holds a text.
     #[arg(long, value_enum, default_value = "auto")]
     format: InputFormat,
+    /// Pass over unknown fields of JSON lines, such as "title". Without it they are refused: a misspelt "instruction" would
+    /// change the embedding.
+    #[arg(long)]
+    ignore_unknown_fields: bool,
+    /// Write an output without rows, [0, D] in .npy, for an input without texts, which is otherwise an error.
+    #[arg(long)]
+    allow_empty: bool,
     /// Task of the queries, in one English sentence; sets the instruction "Instruct: {task}\nQuery: ".
     #[arg(long, value_name = "SENTENCE", conflicts_with = "instruction")]
     task: Option<String>,
@@ -85,6 +92,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments {
         files,
         format,
+        ignore_unknown_fields,
+        allow_empty,
         task,
         instruction,
         output,
@@ -106,12 +115,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let start = Instant::now();
     let bar = if quiet { ProgressBar::hidden() } else { progress_bar(&files) };
     let instruction = instruction::resolve(task.as_deref(), instruction);
-    let reader = Reader::new(files, format, instruction);
+    let reader = Reader::new(files, format, instruction).ignoring_unknown_fields(ignore_unknown_fields);
     let dim = options.dimensions.unwrap_or(embedder.dim());
     let mut writer = Writer::open(output.as_deref(), output_format, dtype, dim)?;
     let result = embed_all(&embedder, reader, &options, on_error, &mut writer, &bar);
     bar.finish_and_clear();
     let (summary, stats) = result?;
+    if summary.texts + summary.skipped == 0 && !allow_empty {
+        let message = "the input is empty: there is no text to embed; --allow-empty writes an output without rows";
+        return Err(CliError::Input(message.to_owned()).into());
+    }
     writer.finish()?;
     if !quiet {
         summary.print(&stats, start.elapsed());
@@ -213,9 +226,6 @@ fn embed_all(
         skip(record, writer)?;
     }
     (summary.texts, summary.truncated) = (texts, truncated);
-    if summary.texts + summary.skipped == 0 {
-        return Err(CliError::Input("the input is empty: there is no text to embed".to_owned()).into());
-    }
     Ok((summary, stats))
 }
 

@@ -88,11 +88,37 @@ struct JsonRecord<'a> {
     id: Option<&'a RawValue>,
 }
 
+/// The same, with unknown fields passed over.
+#[derive(Deserialize)]
+#[serde(remote = "JsonRecord")]
+struct WithOtherFields<'a> {
+    #[serde(borrow)]
+    text: &'a RawValue,
+    #[serde(borrow)]
+    instruction: Option<&'a RawValue>,
+    #[serde(borrow)]
+    task: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+}
+
+impl<'a> JsonRecord<'a> {
+    fn parse(line: &'a str, ignores_unknown_fields: bool) -> serde_json::Result<Self> {
+        if !ignores_unknown_fields {
+            return serde_json::from_str(line);
+        }
+        let mut parser = serde_json::Deserializer::from_str(line);
+        let record = WithOtherFields::deserialize(&mut parser)?;
+        parser.end().map(|()| record)
+    }
+}
+
 /// Reads records from files, in order. A file that cannot be read ends the sequence; a bad record does not.
 pub(crate) struct Reader {
     files: std::vec::IntoIter<PathBuf>,
     format: InputFormat,
     default_instruction: String,
+    ignores_unknown_fields: bool,
     current: Option<OpenFile>,
     bytes_read: u64,
     failed: bool,
@@ -116,7 +142,14 @@ impl Reader {
         if files.is_empty() {
             files.push(PathBuf::from("-"));
         }
-        Self { files: files.into_iter(), format, default_instruction, current: None, bytes_read: 0, failed: false }
+        let files = files.into_iter();
+        let (ignores_unknown_fields, current) = (false, None);
+        Self { files, format, default_instruction, ignores_unknown_fields, current, bytes_read: 0, failed: false }
+    }
+
+    /// Passes over fields of JSON records that it does not know, if `ignores`; otherwise a record with one is bad.
+    pub(crate) fn ignoring_unknown_fields(self, ignores: bool) -> Self {
+        Self { ignores_unknown_fields: ignores, ..self }
     }
 
     /// Looks at whether all files can be opened, before anything is done with the first.
@@ -188,7 +221,7 @@ impl Reader {
             if file.is_json && text.trim().is_empty() {
                 continue;
             }
-            let record = file.record(text, &self.default_instruction);
+            let record = file.record(text, &self.default_instruction, self.ignores_unknown_fields);
             let mut record = record.map_err(|(id, reason)| bad(file.place(), id, reason))?;
             record.bytes_read = self.bytes_read;
             return Ok(Some(record));
@@ -256,7 +289,12 @@ impl OpenFile {
     }
 
     /// The record of a line, or its identifier, where it can be read, and what is wrong.
-    fn record(&self, line: String, default_instruction: &str) -> Result<Record, (Option<Box<RawValue>>, String)> {
+    fn record(
+        &self,
+        line: String,
+        default_instruction: &str,
+        ignores_unknown_fields: bool,
+    ) -> Result<Record, (Option<Box<RawValue>>, String)> {
         let place = self.place();
         if !self.is_json {
             let prompt = Prompt::with_instruction(default_instruction.to_owned(), line);
@@ -265,11 +303,12 @@ impl OpenFile {
         if !line.trim_start().starts_with('{') {
             return Err((None, "not a valid record: expected a JSON object".to_owned()));
         }
-        let record: JsonRecord<'_> = serde_json::from_str(&line).map_err(|error| {
+        let record = JsonRecord::parse(&line, ignores_unknown_fields).map_err(|error| {
             // The parser counts lines within the record, which is always one line; the file's own line is in `place`.
             let (reason, column) = (error.to_string(), error.column());
             let reason = reason.trim_end_matches(&format!(" at line 1 column {column}"));
-            (None, format!("not a valid record: {reason} at byte {column} of the line"))
+            let hint = if reason.starts_with("unknown field") { "; `embed --ignore-unknown-fields` passes over them" } else { "" };
+            (None, format!("not a valid record: {reason} at byte {column} of the line{hint}"))
         })?;
         let id = record.id.map(ToOwned::to_owned);
         let string = |name: &str, value: &RawValue| {

@@ -102,3 +102,43 @@ fn a_mounted_file_gets_the_output_at_the_end() {
     assert_eq!(std::fs::read(&mounted).unwrap(), b"");
     assert_eq!(folder.path().read_dir().unwrap().count(), 3);
 }
+
+#[test]
+fn an_input_without_texts_is_an_output_without_rows_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for (dtype, header) in [("f32", "'<f4'"), ("int8", "'|i1'")] {
+        let array = folder.path().join(format!("{dtype}.npy"));
+        let arguments = ["--dtype", dtype, "--allow-empty", "-o", array.to_str().unwrap()];
+        let empty = embed(&arguments, b"");
+        assert_eq!(empty.status.code(), Some(0), "{}", stderr(&empty));
+        let bytes = std::fs::read(&array).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.contains("(0, 256)") && text.contains(header) && text.ends_with('\n'), "{text}");
+    }
+    let scales = std::fs::read(folder.path().join("int8.scales.npy")).unwrap();
+    assert!(String::from_utf8_lossy(&scales).contains("(0,)"));
+    let lines = embed(&["--allow-empty"], b"");
+    assert_eq!((lines.status.code(), lines.stdout), (Some(0), vec![]));
+    let refused = embed(&["-o", folder.path().join("no.npy").to_str().unwrap()], b"");
+    assert!(refused.status.code() == Some(3) && stderr(&refused).contains("--allow-empty"), "{}", stderr(&refused));
+    assert!(!folder.path().join("no.npy").exists());
+}
+
+#[test]
+fn unknown_fields_are_passed_over_where_that_is_asked_for() {
+    let record = br#"{"_id": "a", "title": "Homer", "text": "the odyssey", "id": 7, "metadata": {"text": "no"}}"#;
+    let refused = embed(&["--format", "jsonl"], record);
+    assert!(refused.status.code() == Some(3) && stderr(&refused).contains("--ignore-unknown-fields"));
+    let passed = embed(&["--format", "jsonl", "--ignore-unknown-fields"], record);
+    assert_eq!(passed.status.code(), Some(0), "{}", stderr(&passed));
+    let plain = embed(&["--format", "jsonl"], br#"{"id": 7, "text": "the odyssey"}"#);
+    assert_eq!(passed.stdout, plain.stdout);
+    for (bad, says) in [
+        (&br#"{"text": "a", "text": "b"}"#[..], "duplicate field"),
+        (br#"{"title": "a"}"#, "missing field `text`"),
+        (br#"{"text": "a"} {"text": "b"}"#, "trailing characters"),
+    ] {
+        let refused = embed(&["--format", "jsonl", "--ignore-unknown-fields"], bad);
+        assert!(refused.status.code() == Some(3) && stderr(&refused).contains(says), "{}", stderr(&refused));
+    }
+}
