@@ -13,6 +13,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from nvembed_export import __version__
+from nvembed_export.distance import BEYOND, Distance, golden_distance
 from nvembed_export.errors import EXIT_INTERRUPTED, EXIT_OK, ExportError
 from nvembed_export.export import ExportOptions, ExportSummary, export
 from nvembed_export.latent_attention import POOLERS
@@ -212,6 +213,13 @@ def main(arguments: list[str] | None = None) -> int:
     bar.close()
     for note in summary.notes:  # shown even with --quiet: they are about what the embeddings are
         say(f"nvembed-export: note: {note}", sys.stderr)
+    distance = golden_distance(summary.folder)
+    if isinstance(distance, Distance) and not distance.is_within_tolerance:
+        say(f"nvembed-export: warning: {distance}. {BEYOND}", sys.stderr)  # shown even with --quiet
+    elif not args.quiet:
+        say(
+            str(distance) if isinstance(distance, Distance) else f"golden distance not measured: {distance}", sys.stderr
+        )
     if not args.quiet:
         say(describe(summary), sys.stderr)
     elif license_note(summary.license):

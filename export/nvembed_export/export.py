@@ -15,10 +15,12 @@ from nvembed_export.config import ModelConfig, load_config
 from nvembed_export.errors import UsageError
 from nvembed_export.external_data import DATA_FILE
 from nvembed_export.golden import golden_document
+from nvembed_export.large_channels import LargeChannels
 from nvembed_export.manifest import NV_EMBED_LICENSE, manifest, read_card_name, read_license
 from nvembed_export.modeling import build_model
 from nvembed_export.naming import check_text, folder_name, source_name, version
 from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
+from nvembed_export.quantization import ChannelQuantization
 from nvembed_export.sentence_transformers import Pipeline, read_pipeline
 from nvembed_export.targets import TARGETS, precision_for
 from nvembed_export.tokenizer import load_tokenizer
@@ -136,6 +138,13 @@ def export(
     whole = config
     config, name = _first_layers(options.layers, config, name)
 
+    golden_rows = None
+    if isinstance(precision.quantization, ChannelQuantization):
+        channels = LargeChannels()
+        golden_rows = golden_document(
+            checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress), channels.observe
+        )
+        precision = replace(precision, large_channels=channels.of)
     model, data = build_model(checkpoint, config, precision, max_length, options.pooler, graph_target)
     graph = model.SerializeToString()
     golden_bytes = GOLDEN_ROWS * GOLDEN_NUMBER_BYTES * config.text.hidden_size + MANIFEST_BYTES if options.golden else 0
@@ -148,8 +157,10 @@ def export(
         data_sha256 = data.write(folder / DATA_FILE, progress.advance)
         golden = None
         if options.golden:
-            document = golden_document(checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress))
-            golden = {"file": GOLDEN_FILE, "sha256": _write_json(folder / GOLDEN_FILE, document)}
+            golden_rows = golden_rows or golden_document(
+                checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress)
+            )
+            golden = {"file": GOLDEN_FILE, "sha256": _write_json(folder / GOLDEN_FILE, golden_rows)}
         graph_facts = {
             "file": GRAPH_FILE,
             "target": options.target,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -19,16 +20,34 @@ from nvembed_export.golden_texts import GOLDEN_TEXTS
 
 REFERENCE = "numpy float64, unfused pooler"
 LAYER_NORM_EPS = 1e-5
+Observer = Callable[[str, np.ndarray], None]
 _erf = np.frompyfunc(math.erf, 1, 1)  # numpy has no erf
 
 
+def ignore(name: str, x: np.ndarray) -> None:
+    """Observes nothing."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the weights are, and who looks at what they are multiplied with."""
+
+    checkpoint: Checkpoint
+    observe: Observer
+
+
 def golden_document(
-    checkpoint: Checkpoint, config: ModelConfig, tokenizer: Tokenizer, max_length: int, progress: Callable[[str], None]
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    max_length: int,
+    progress: Callable[[str], None],
+    observe: Observer = ignore,
 ) -> dict:
     """The content of golden.json. Omits texts whose instruction leaves no token to pool within `max_length`."""
     rows = [tokenize(tokenizer, instruction, text, max_length) for instruction, text in GOLDEN_TEXTS]
     usable = [index for index, (ids, skipped) in enumerate(rows) if skipped < len(ids)]
-    vectors = reference_embeddings(checkpoint, config, [rows[index] for index in usable], progress)
+    vectors = reference_embeddings(checkpoint, config, [rows[index] for index in usable], progress, observe)
     return {
         "schema_version": 1,
         "reference": REFERENCE,
@@ -62,12 +81,16 @@ def reference_embeddings(
     config: ModelConfig,
     rows: list[tuple[list[int], int]],
     progress: Callable[[str], None] = lambda _: None,
+    observe: Observer = ignore,
 ) -> np.ndarray:
-    """Embeddings of (token ids, number of leading positions not pooled) rows, float64 [rows, D]."""
-    lengths = [len(ids) for ids, _ in rows]
-    hidden = _backbone(checkpoint, config, np.concatenate([ids for ids, _ in rows]), lengths, progress)
+    """Embeddings of (token ids, number of leading positions not pooled) rows, float64 [rows, D].
+
+    `observe` gets the name of each weight and what it is multiplied with, [T, in]; of the scale of a LayerNorm too.
+    """
+    source, lengths = _Source(checkpoint, observe), [len(ids) for ids, _ in rows]
+    hidden = _backbone(source, config, np.concatenate([ids for ids, _ in rows]), lengths, progress)
     progress("pooler")
-    hidden = _latent_attention(checkpoint, config, hidden)
+    hidden = _latent_attention(source, config, hidden)
     vectors = []
     for row, (_, skipped) in zip(_split(hidden, lengths), rows, strict=True):
         vector = row[skipped:].mean(axis=0)
@@ -77,29 +100,29 @@ def reference_embeddings(
     return np.stack(vectors)
 
 
-def _backbone(checkpoint, config, ids: np.ndarray, lengths: list[int], progress) -> np.ndarray:
+def _backbone(source, config, ids: np.ndarray, lengths: list[int], progress) -> np.ndarray:
     """Mistral's layers (arXiv 2310.06825) without a causal mask: ids [T] -> [T, D]."""
     text = config.text
     heads, kv_heads, dim = text.num_attention_heads, text.num_key_value_heads, text.head_dim
     table = f"{BACKBONE}.embed_tokens.weight"
-    x = np.concatenate([checkpoint.rows(table, id, id + 1) for id in ids.tolist()]).astype(np.float64)
+    x = np.concatenate([source.checkpoint.rows(table, id, id + 1) for id in ids.tolist()]).astype(np.float64)
     positions = np.concatenate([np.arange(length) for length in lengths])
     for index in range(text.num_hidden_layers):
         layer = f"{BACKBONE}.layers.{index}"
         progress(f"layer {index + 1}/{text.num_hidden_layers}")
-        y = _rms_norm(checkpoint, f"{layer}.input_layernorm", x, text.rms_norm_eps)
+        y = _rms_norm(source, f"{layer}.input_layernorm", x, text.rms_norm_eps)
         q, k, v = (
-            _linear(checkpoint, f"{layer}.self_attn.{name}_proj", y).reshape(len(x), count, dim)
+            _linear(source, f"{layer}.self_attn.{name}_proj", y).reshape(len(x), count, dim)
             for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))
         )
         q, k = (_rotate(part, positions, text.rope_theta) for part in (q, k))
         parts = zip(_split(q, lengths), _split(k, lengths), _split(v, lengths), strict=True)
         y = np.concatenate([_attend(*part, heads // kv_heads) for part in parts])
-        x = x + _linear(checkpoint, f"{layer}.self_attn.o_proj", y)
-        y = _rms_norm(checkpoint, f"{layer}.post_attention_layernorm", x, text.rms_norm_eps)
-        gate, up = (_linear(checkpoint, f"{layer}.mlp.{name}_proj", y) for name in ("gate", "up"))
-        x = x + _linear(checkpoint, f"{layer}.mlp.down_proj", gate / (1 + np.exp(-gate)) * up)
-    return _rms_norm(checkpoint, f"{BACKBONE}.norm", x, text.rms_norm_eps)
+        x = x + _linear(source, f"{layer}.self_attn.o_proj", y)
+        y = _rms_norm(source, f"{layer}.post_attention_layernorm", x, text.rms_norm_eps)
+        gate, up = (_linear(source, f"{layer}.mlp.{name}_proj", y) for name in ("gate", "up"))
+        x = x + _linear(source, f"{layer}.mlp.down_proj", gate / (1 + np.exp(-gate)) * up)
+    return _rms_norm(source, f"{BACKBONE}.norm", x, text.rms_norm_eps)
 
 
 def _rotate(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
@@ -117,41 +140,43 @@ def _attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, group: int) -> np.ndarr
     return np.einsum("hqk,khd->qhd", weights, v).reshape(len(q), -1)
 
 
-def _latent_attention(checkpoint, config, hidden: np.ndarray) -> np.ndarray:
+def _latent_attention(source, config, hidden: np.ndarray) -> np.ndarray:
     """Cross-attention to the latents, then GEGLU, both with residuals (arXiv 2405.17428): [T, D] -> [T, D]."""
     latent = config.latent_attention
     dim, cross = latent.cross_dim_head, latent.num_cross_heads * latent.cross_dim_head
-    context = _layer_norm(checkpoint, f"{CROSS}.norm_context", _float64(checkpoint, f"{POOLER}.latents"))
-    queries = _linear(checkpoint, f"{CROSS}.fn.to_q", _layer_norm(checkpoint, f"{CROSS}.norm", hidden))
-    keys_and_values = _linear(checkpoint, f"{CROSS}.fn.to_kv", context)
+    context = _layer_norm(source, f"{CROSS}.norm_context", _float64(source, f"{POOLER}.latents"))
+    queries = _linear(source, f"{CROSS}.fn.to_q", _layer_norm(source, f"{CROSS}.norm", hidden))
+    keys_and_values = _linear(source, f"{CROSS}.fn.to_kv", context)
     keys, values = keys_and_values[:, :cross], keys_and_values[:, cross:]
     attended = np.empty_like(queries)
     for start in range(0, cross, dim):
         head = slice(start, start + dim)
         weights = _softmax(queries[:, head] @ keys[:, head].T / math.sqrt(dim))
         attended[:, head] = weights @ values[:, head]
-    hidden = hidden + _linear(checkpoint, f"{CROSS}.fn.to_out", attended)
-    wide = _layer_norm(checkpoint, f"{FEED_FORWARD}.norm", hidden)
-    wide = _linear(checkpoint, f"{FEED_FORWARD}.fn.net.0", wide) + _float64(checkpoint, f"{FEED_FORWARD}.fn.net.0.bias")
+    hidden = hidden + _linear(source, f"{CROSS}.fn.to_out", attended)
+    wide = _layer_norm(source, f"{FEED_FORWARD}.norm", hidden)
+    wide = _linear(source, f"{FEED_FORWARD}.fn.net.0", wide) + _float64(source, f"{FEED_FORWARD}.fn.net.0.bias")
     value, gate = np.split(wide, 2, axis=-1)
     gelu = gate * (1 + _erf(gate / math.sqrt(2)).astype(np.float64)) / 2
-    bias = _float64(checkpoint, f"{FEED_FORWARD}.fn.net.2.bias")
-    return hidden + _linear(checkpoint, f"{FEED_FORWARD}.fn.net.2", value * gelu) + bias
+    bias = _float64(source, f"{FEED_FORWARD}.fn.net.2.bias")
+    return hidden + _linear(source, f"{FEED_FORWARD}.fn.net.2", value * gelu) + bias
 
 
-def _linear(checkpoint: Checkpoint, name: str, x: np.ndarray) -> np.ndarray:
+def _linear(source: _Source, name: str, x: np.ndarray) -> np.ndarray:
     """x Wᵀ, [T, in] -> [T, out]; W is read in blocks of rows."""
-    blocks = checkpoint.row_blocks(f"{name}.weight")
+    source.observe(f"{name}.weight", x)
+    blocks = source.checkpoint.row_blocks(f"{name}.weight")
     return np.concatenate([x @ block.astype(np.float64).T for block in blocks], axis=-1)
 
 
-def _rms_norm(checkpoint: Checkpoint, name: str, x: np.ndarray, eps: float) -> np.ndarray:
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * _float64(checkpoint, f"{name}.weight")
+def _rms_norm(source: _Source, name: str, x: np.ndarray, eps: float) -> np.ndarray:
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * _float64(source, f"{name}.weight")
 
 
-def _layer_norm(checkpoint: Checkpoint, name: str, x: np.ndarray) -> np.ndarray:
+def _layer_norm(source: _Source, name: str, x: np.ndarray) -> np.ndarray:
     unit = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + LAYER_NORM_EPS)
-    return unit * _float64(checkpoint, f"{name}.weight") + _float64(checkpoint, f"{name}.bias")
+    source.observe(f"{name}.weight", unit)
+    return unit * _float64(source, f"{name}.weight") + _float64(source, f"{name}.bias")
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:
@@ -163,5 +188,5 @@ def _split(x: np.ndarray, lengths: list[int]) -> list[np.ndarray]:
     return np.split(x, np.cumsum(lengths)[:-1])
 
 
-def _float64(checkpoint: Checkpoint, name: str) -> np.ndarray:
-    return checkpoint.rows(name).astype(np.float64)
+def _float64(source: _Source, name: str) -> np.ndarray:
+    return source.checkpoint.rows(name).astype(np.float64)

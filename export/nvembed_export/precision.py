@@ -7,6 +7,7 @@ splits it the same way: Mistral's residual stream has outliers, so keeping it in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +34,7 @@ class Precision:
     table: ir.DataType | None = None  # dtype of the embedding table; None: narrow
     quantization: Quantization | ChannelQuantization | None = None  # of the projections
     checkpoint_layout: bool = False  # store projections as [out, in]
+    large_channels: Callable[[str], tuple[int, ...]] = lambda name: ()  # inputs of a weight that 8 bits do not hold
 
     def narrowed(self, graph: GraphBuilder, x: ir.Value) -> ir.Value:
         """Cast a wide value to the narrow dtype; adds no node if they are the same."""
@@ -89,16 +91,31 @@ class Precision:
 
         ONNX Runtime's fast product supports a single scale for all of x. So each token is divided by its largest
         magnitude before the product and multiplied by it afterwards. The scale is then a constant, and a row does not
-        depend on the other rows of its batch.
+        depend on the other rows of its batch. Large channels have a product of their own, in float32.
         """
+        large = self.large_channels(weight.name)
         scale, zero = graph.constant(step, np.float32), graph.constant(middle, np.uint8)
-        codes, largest = graph.once(("8-bit tokens", x), lambda: self._tokens(graph, x, scale, zero))
-        channels, (out, width) = ChannelWeight(weight), weight.shape
+        apart = graph.once(("large channels", x), lambda: self._apart(graph, x, weight, large)) if large else (x, None)
+        codes, largest = graph.once(("8-bit tokens", x), lambda: self._tokens(graph, apart[0], scale, zero))
+        channels, (out, width) = ChannelWeight(weight, large), weight.shape
         w = graph.weight(f"{weight.name}.codes", ir.DataType.INT8, (width, out), channels.codes)
         scales = graph.weight(f"{weight.name}.scales", ir.DataType.FLOAT, (out,), channels.scales)
         y = graph.op("MatMulIntegerToFloat", codes, w, scale, scales, zero, domain=MICROSOFT)
         y.type = ir.TensorType(self.narrow)  # which shape inference cannot know
-        return graph.op("Mul", y, largest)
+        y = graph.op("Mul", y, largest)
+        if not large:
+            return y
+        w = graph.weight(f"{weight.name}.large", ir.DataType.FLOAT, (len(large), out), channels.large)
+        return graph.op("Add", y, graph.op("MatMul", apart[1], w))
+
+    def _apart(
+        self, graph: GraphBuilder, x: ir.Value, weight: Weight, large: tuple[int, ...]
+    ) -> tuple[ir.Value, ir.Value]:
+        """x [..., D] with zeros in the large channels, and these alone, [..., L]."""
+        flags = np.ones(weight.shape[1], np.float32)
+        flags[list(large)] = 0
+        is_small = self.wide_weight(graph, Weight.from_array(f"{weight.name}.small", lambda: flags, flags.shape))
+        return graph.op("Mul", x, is_small), graph.op("Gather", x, graph.constant(list(large), np.int64), axis=-1)
 
     def _tokens(self, graph: GraphBuilder, x: ir.Value, scale: ir.Value, zero: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Codes, uint8 [..., D], of x [..., D] divided by each token's largest magnitude; the magnitudes, [..., 1]."""

@@ -131,14 +131,16 @@ def dequantize(
 class ChannelWeight:
     """A weight [out, in] as codes int8 [in, out] and scales float32 [out], computed in one pass over its rows.
 
-    Call `codes` first: only the scales are kept, so calling it again repeats the pass.
+    Call `codes` first: only the scales and the large inputs' weights are kept, so calling it again repeats the pass.
+    The codes of `large` inputs are 0, and their weights are `large()`, float32 [L, out].
     """
 
     LARGEST = 127
 
-    def __init__(self, weight: Weight):
-        self.weight = weight
+    def __init__(self, weight: Weight, large: tuple[int, ...] = ()):
+        self.weight, self.inputs = weight, list(large)
         self._scales: np.ndarray | None = None
+        self._large: np.ndarray | None = None
 
     def codes(self) -> np.ndarray:
         """Codes, rounded to nearest; the largest magnitude of each row maps to ±127. An all-zero row has scale 0.
@@ -147,9 +149,13 @@ class ChannelWeight:
         """
         out, width = self.weight.shape
         codes, scales, row = np.empty((width, out), np.int8), np.empty(out, np.float32), 0
+        large = np.empty((len(self.inputs), out), np.float32)
         for block in self.weight.row_blocks():
             rows = slice(row, row + len(block))
             x = block.astype(np.float32)
+            if self.inputs:
+                large[:, rows] = x[:, self.inputs].T
+                x[:, self.inputs] = 0
             found = np.abs(x).max(axis=1) / np.float32(self.LARGEST)
             if not np.isfinite(found).all():
                 raise WeightValueError(f"tensor `{self.weight.name}`: a value exceeds the range of float32")
@@ -158,7 +164,7 @@ class ChannelWeight:
             scales[rows], row = found, rows.stop
         if row != out:
             raise AssertionError(f"{self.weight.name}: blocks cover {row} of {out} rows")
-        self._scales = scales
+        self._scales, self._large = scales, large
         return codes
 
     def scales(self) -> np.ndarray:
@@ -166,6 +172,12 @@ class ChannelWeight:
         if self._scales is None:
             self.codes()
         return self._scales
+
+    def large(self) -> np.ndarray:
+        """The weights of the large inputs, float32 [L, out]."""
+        if self._large is None:
+            self.codes()
+        return self._large
 
 
 class QuantizedWeight:

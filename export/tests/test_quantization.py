@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import int8_on_cpu
 import numpy as np
 import onnx
@@ -122,9 +124,10 @@ def test_codes_of_a_channel_are_rounded_to_nearest():
     assert (np.abs(codes).max(axis=0) == np.where(rows.any(axis=1), 127, 0)).all()
 
 
-def int8_linear(folder, rows: np.ndarray, weights_of_mean: bool):
+def int8_linear(folder, rows: np.ndarray, weights_of_mean: bool, large: tuple[int, ...] = ()):
     """The exporter's 8-bit product with the weight `rows` [out, in], as a function of x [B, S, in]."""
-    graph, precision = GraphBuilder("linear"), make_precision("w8a8")
+    graph = GraphBuilder("linear")
+    precision = replace(make_precision("w8a8"), large_channels=lambda name: large)
     x = ir.Value(name="x", shape=ir.Shape(["b", "s", rows.shape[1]]), type=ir.TensorType(ir.DataType.FLOAT))
     y = precision.linear(graph, x, Weight.from_array("w", lambda: rows, rows.shape), weights_of_mean)
     y.name, y.shape, y.type = "y", ir.Shape(["b", "s", len(rows)]), ir.TensorType(ir.DataType.FLOAT)

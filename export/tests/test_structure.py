@@ -258,7 +258,8 @@ def test_w8a8_graph_quantises_tokens_once_for_products_that_share_them(tmp_path,
     graph = TypedGraph(tmp_path / "model" / "model.onnx")
     assert len(graph.nodes("MatMulIntegerToFloat")) == 3 * 7 + 4
     assert len(graph.nodes("QuantizeLinear")) == 3 * 4 + 4  # before q, k and v; o; gate and up; down
-    assert len(graph.nodes("MatMul")) == 2  # the means of hidden states and activations, which have no weight
+    others = [node for node in graph.nodes("MatMul") if not node.input[1].endswith(".large")]
+    assert len(others) == 2  # the means of hidden states and activations, which have no weight
     for node in graph.nodes("MatMulIntegerToFloat"):
         kinds = [graph.dtype[name] for name in node.input]
         wanted = [TensorProto.UINT8, TensorProto.INT8, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.UINT8]

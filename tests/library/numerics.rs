@@ -6,9 +6,10 @@
 use std::path::Path;
 
 use ndarray::{Array2, ArrayView1};
+use nvembed::model::{Precision, Tolerance};
 use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt};
 
-use crate::common::embed_options;
+use crate::common::{embed_options, root};
 use crate::common::reference::{cases, largest, name, unit};
 
 fn embed(folder: &Path, prompts: &[Prompt<'_>]) -> Array2<f64> {
@@ -67,5 +68,18 @@ fn a_row_is_the_same_alone_in_a_batch_and_in_another_order() {
         let difference = largest(&alone, &together).max(largest(&reordered, &together));
         println!("{:<20} alone and reordered {difference:.2e}", name(&folder));
         assert!(difference <= case.batch_bound, "{}: {difference}", name(&folder));
+    }
+}
+
+#[test]
+fn the_exporter_has_the_same_tolerances() {
+    let table = std::fs::read_to_string(root().join("export/nvembed_export/distance.py")).unwrap();
+    for precision in Precision::ALL {
+        let line = match precision.tolerance() {
+            Tolerance::LargestDifference(bound) => format!("    \"{precision}\": (LARGEST_DIFFERENCE, {bound:e}),\n"),
+            Tolerance::CosineDistance(bound) => format!("    \"{precision}\": (COSINE_DISTANCE, {bound:e}),\n"),
+            other => panic!("the exporter does not know {other:?}"),
+        };
+        assert!(table.contains(&line), "{line}");
     }
 }
