@@ -189,6 +189,14 @@ impl Embedder {
         Ok(encodings.into_iter().map(Encoding::into_tokens).collect())
     }
 
+    /// Whether a run can succeed at all: on GPUs, whether one of them is left. Does not wait, and runs nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] when every GPU has failed; they stay unusable until the process restarts.
+    pub fn check_devices(&self) -> Result<()> {
+        self.pipeline.executor.worker().map(drop)
+    }
+
     /// The piece of text that a token id stands for, as the vocabulary has it: `▁` is a space. `None` for an id that the
     /// vocabulary does not have.
     pub fn piece(&self, id: u32) -> Option<String> {

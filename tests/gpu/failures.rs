@@ -95,6 +95,7 @@ fn a_poisoned_device_is_reported_to_every_call_and_hangs_none() {
             }
         });
         assert_eq!(embedder.warm_up(&EmbedOptions::default()).unwrap_err().kind(), ErrorKind::Device);
+        assert_eq!(embedder.check_devices().unwrap_err().kind(), ErrorKind::Device);
         let held = embedder.embed_on_device(&passages(&["x"]), &EmbedOptions::default());
         assert_eq!(held.unwrap_err().kind(), ErrorKind::Device);
     });

@@ -9,8 +9,8 @@ use ndarray::{Array2, ArrayView1};
 use nvembed::model::{Precision, Tolerance};
 use nvembed::{EmbedOptions, Embedder, ModelOptions, Prompt};
 
-use crate::common::{embed_options, root};
 use crate::common::reference::{cases, largest, name, unit};
+use crate::common::{embed_options, root};
 
 fn embed(folder: &Path, prompts: &[Prompt<'_>]) -> Array2<f64> {
     let embedder = Embedder::open(folder, &ModelOptions::default()).unwrap();

@@ -73,7 +73,19 @@ impl App {
     /// Goes on to a later phase; never back, since a signal may come before the model is open.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        self.metrics.ready.set(i64::from(self.phase() == Phase::Ready));
+        self.is_ready();
+    }
+
+    /// Whether requests would be answered now; the gauge of the metrics says the same.
+    pub(crate) fn is_ready(&self) -> bool {
+        let is_ready = self.phase() == Phase::Ready && self.devices_work();
+        self.metrics.ready.set(i64::from(is_ready));
+        is_ready
+    }
+
+    /// False once every GPU has failed, which only a restart mends.
+    pub(crate) fn devices_work(&self) -> bool {
+        self.model.get().is_none_or(|model| model.embedder.check_devices().is_ok())
     }
 
     pub(crate) fn set_model(&self, queue: Queue) {

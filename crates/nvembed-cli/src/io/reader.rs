@@ -307,7 +307,11 @@ impl OpenFile {
             // The parser counts lines within the record, which is always one line; the file's own line is in `place`.
             let (reason, column) = (error.to_string(), error.column());
             let reason = reason.trim_end_matches(&format!(" at line 1 column {column}"));
-            let hint = if reason.starts_with("unknown field") { "; `embed --ignore-unknown-fields` passes over them" } else { "" };
+            let hint = if reason.starts_with("unknown field") {
+                "; `embed --ignore-unknown-fields` passes over them"
+            } else {
+                ""
+            };
             (None, format!("not a valid record: {reason} at byte {column} of the line{hint}"))
         })?;
         let id = record.id.map(ToOwned::to_owned);

@@ -7,6 +7,7 @@ mod bench_report;
 #[path = "../../../../tests/common/mod.rs"]
 mod common;
 mod corpus;
+mod deploy;
 mod eval;
 #[cfg(target_os = "linux")]
 mod gpu;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{as_in_the_foreground, common, nvembed};
 
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     log: BufReader<ChildStderr>,
     lines: Vec<Value>,
@@ -16,7 +16,7 @@ struct Serving {
 
 impl Serving {
     /// Starts the program and waits until it is ready; the address comes from the log.
-    fn start(arguments: &[&str]) -> (Self, String) {
+    pub(crate) fn start(arguments: &[&str]) -> (Self, String) {
         let mut command = nvembed();
         command.arg("serve").arg("-m").arg(common::mini("fp32")).args(["--listen", "127.0.0.1:0"]).args(arguments);
         let mut command = as_in_the_foreground(&command);
@@ -46,7 +46,7 @@ impl Serving {
     }
 
     /// Sends a signal and returns the rest of the log, what was printed, and the exit code.
-    fn end(mut self, signal: &str) -> (String, String, Option<i32>) {
+    pub(crate) fn end(mut self, signal: &str) -> (String, String, Option<i32>) {
         let killed = std::process::Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let (mut log, mut printed) = (String::new(), String::new());
@@ -61,6 +61,15 @@ fn post(address: &str, body: &str) -> String {
     let length = body.len();
     let head = "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\nx-request-id: id-7";
     write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The answer to a GET, header and all.
+pub(crate) fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer

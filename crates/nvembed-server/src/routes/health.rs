@@ -14,11 +14,14 @@ use crate::problem::{Problem, What};
 /// A run that took so long, and ten times as long as predicted, will not end.
 const HUNG: Duration = Duration::from_secs(60);
 
-/// Whoever answers, lives, unless a run hangs. Load never fails it: a restart would only add to it.
+/// Whoever answers, lives, unless a run hangs or no GPU is left. Load never fails it: a restart would only add to it.
 pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
     let run = app.model().ok().and_then(|model| model.queue.stats().longest_run);
     if run.is_some_and(|run| is_hung(run.elapsed, run.expected)) {
         return answer(StatusCode::SERVICE_UNAVAILABLE, "a run hangs", &json!({"live": false}));
+    }
+    if !app.devices_work() {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, "no device is left", &json!({"live": false}));
     }
     answer(StatusCode::OK, "live", &json!({"live": true}))
 }
@@ -28,10 +31,11 @@ fn is_hung(elapsed: Duration, expected: Option<Duration>) -> bool {
     elapsed > HUNG && expected.is_some_and(|expected| elapsed > expected * 10)
 }
 
-/// Not ready while the model is being opened and while the server is about to end; never for load.
+/// Not ready while the model is being opened, when no GPU is left, and while the server is about to end; never for load.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let (status, message) = match app.phase() {
-        Phase::Ready => (StatusCode::OK, "ready"),
+        Phase::Ready if app.is_ready() => (StatusCode::OK, "ready"),
+        Phase::Ready => (StatusCode::SERVICE_UNAVAILABLE, "no device is left"),
         Phase::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
@@ -50,6 +54,7 @@ fn answer(status: StatusCode, message: &str, more: &serde_json::Value) -> Respon
 /// For Prometheus, in the format that it accepts.
 pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    app.is_ready();
     let open_metrics = accept.contains("application/openmetrics-text");
     let text = app.metrics.text(open_metrics).map_err(|_| Problem::new(What::Internal, "metrics cannot be written"))?;
     let kind = if open_metrics {
