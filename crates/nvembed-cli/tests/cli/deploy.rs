@@ -20,7 +20,7 @@ fn file(name: &str) -> String {
 fn words(text: &str, start: &str) -> BTreeSet<String> {
     let ends = |letter: char| !(letter.is_ascii_alphanumeric() || letter == '-' || letter == '_');
     let pieces = text.match_indices(start).filter(|(at, _)| text[..*at].chars().next_back().is_none_or(ends));
-    pieces.map(|(at, _)| text[at..].split(|letter| ends(letter)).next().unwrap_or_default().to_owned()).collect()
+    pieces.map(|(at, _)| text[at..].split(ends).next().unwrap_or_default().to_owned()).collect()
 }
 
 /// Without comments.
