@@ -42,6 +42,13 @@ pub(crate) fn explain(message: &str) -> Option<String> {
             "this ONNX Runtime has no kernels for the GPU's compute capability; use a build that has them".to_owned(),
         );
     }
+    if lower.contains("escapes model directory") {
+        return Some(
+            "the weights are a link that leads out of the model folder, which ONNX Runtime refuses; put the file itself into \
+             the folder, or link the whole folder"
+                .to_owned(),
+        );
+    }
     if NO_MEMORY.iter().any(|words| lower.contains(words)) {
         return Some(
             "the device has too little free memory; free some, raise `memory_limit` if it is set, lower \
@@ -103,6 +110,7 @@ mod tests {
                 "bfc_arena.cc:360 Available memory of 97024 is smaller than requested bytes of 262144".to_owned(),
                 ["too little free memory", "memory_limit"],
             ),
+            ("Error: External data path escapes model directory".to_owned(), ["are a link", "link the whole folder"]),
             ("CUDA failure 2: out of memory ; GPU=0".to_owned(), ["too little free memory", "max_batch_tokens"]),
         ] {
             let said = explain(&message).unwrap_or_default();

@@ -69,6 +69,70 @@ def variant(options: str = "", config: dict | None = None, **contents: object) -
     return prepare
 
 
+def moved(path: str, command: str, config: dict | None = None) -> Callable[[Path], str]:
+    """The checkpoint in another folder, with other keys in its config.json, and `modules.json` at the top."""
+
+    def prepare(folder: Path) -> str:
+        checkpoint = folder / path
+        shutil.copytree(CHECKPOINT, checkpoint)
+        known = json.loads((checkpoint / "config.json").read_text())
+        known = {key: value for key, value in (known | (config or {})).items() if value is not None}
+        (checkpoint / "config.json").write_text(json.dumps(known))
+        module = {"idx": 0, "name": "0", "path": Path(path).name, "type": "sentence_transformers.models.Transformer"}
+        (folder / path.split("/")[0] / "modules.json").write_text(json.dumps([module]))
+        return command
+
+    return prepare
+
+
+def prefixed(prefix: str) -> Callable[[Path], str]:
+    """The checkpoint with a prefix before the name of every tensor."""
+
+    def prepare(folder: Path) -> str:
+        checkpoint = folder / "checkpoint"
+        shutil.copytree(CHECKPOINT, checkpoint)
+        content = (checkpoint / "model.safetensors").read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        names = json.loads(content[8:end])
+        names = {name if name == "__metadata__" else prefix + name: place for name, place in names.items()}
+        header = json.dumps(names).encode()
+        header += b" " * (-len(header) % 8)
+        (checkpoint / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+        return "{export} checkpoint out"
+
+    return prepare
+
+
+def on_file_system(code: str, command: str) -> Callable[[Path], str]:
+    """A command line with functions of the C library replaced, as on file systems that are not to be had here."""
+
+    def prepare(folder: Path) -> str:
+        includes = "".join(
+            f"#include <{name}.h>\n" for name in ("errno", "string", "sys/stat", "sys/statvfs", "unistd")
+        )
+        (folder / "fs.c").write_text(includes + code)
+        return f"cc -shared -fPIC -o fs.so fs.c && LD_PRELOAD=$PWD/fs.so {command}"
+
+    return prepare
+
+
+NO_FSYNC = """#include <sys/syscall.h>
+int fsync(int fd) {
+    struct stat s;
+    if (!fstat(fd, &s) && S_ISDIR(s.st_mode)) { errno = EINVAL; return -1; }
+    return syscall(SYS_fsync, fd);
+}
+"""
+NO_BLOCKS = """int statvfs(const char *path, struct statvfs *s) {
+    (void)path;
+    memset(s, 0, sizeof *s);
+    s->f_frsize = 1;
+    return 0;
+}
+int fstatvfs(int fd, struct statvfs *s) { (void)fd; return statvfs("", s); }
+"""
+
+
 def is_npy(name: str, shape: str) -> Callable[[Path], bool]:
     return lambda folder: (
         (folder / name).read_bytes()[:128].startswith(b"\x93NUMPY") and shape in str((folder / name).read_bytes()[:128])
@@ -84,6 +148,8 @@ def dense_modules() -> list[dict]:
 
 
 EMBED = "{nv} embed -q -m {model}"
+# A user who has no other process; the limit does not hold for root.
+FEW_THREADS = "chmod 755 . && setpriv --reuid 54321 --clear-groups prlimit --nproc={} "
 MOUNT = "unshare --mount sh -c "
 CASES = [
     Case("1", "JSON lines in a file named .JSONL", files(f"{EMBED} UP.JSONL", UP__JSONL=RECORD), 0, '"tokens":4,'),
@@ -95,7 +161,43 @@ CASES = [
     Case(
         "6", "texts put in lower case", variant(sentence_bert_config__json={"do_lower_case": True}), 3, "do_lower_case"
     ),
+    Case(
+        "6b",
+        "the model is in a folder that modules.json names",
+        moved("top/0_Transformer", "{export} top out"),
+        3,
+        "0_Transformer",
+    ),
+    Case("7", "a token that the tokenizer has not", variant(added_tokens__json={"<doc>": 32000}), 3, "<doc>"),
+    Case(
+        "9",
+        "a snapshot of the hub's cache, whose config has no name",
+        moved(
+            "models--nvidia--NV-Embed-v2/snapshots/0123abcd",
+            "{export} models--nvidia--NV-Embed-v2/snapshots/0123abcd out",
+            {"_name_or_path": None},
+        ),
+        0,
+        "NV-Embed-v2: fp16",
+    ),
+    Case(
+        "10",
+        "a fine-tune whose config still says NV-Embed-v2",
+        moved(
+            "mine",
+            "{export} mine out --quiet && {nv} verify -m out --model-card",
+            {"_name_or_path": "nvidia/NV-Embed-v2"},
+        ),
+        2,
+        "model-card",
+    ),
     Case("11", "bound to one core", files(f"taskset -c 0 {EMBED} t", t=b"a\n"), 0, "embedding"),
+    *(
+        Case(
+            n, f"no more than {limit} threads", files(FEW_THREADS.format(limit) + f"{EMBED} t", t=b"a\n"), 6, "threads"
+        )
+        for n, limit in (("13", 5), ("13", 4), ("13c", 3))
+    ),
     Case("14", "no /proc, library not named", files(MOUNT + "'umount -l /proc && {nv} inspect'"), 6, "mount it"),
     Case(
         "14",
@@ -115,6 +217,27 @@ CASES = [
         is_npy("real.npy", "(1, "),
     ),
     Case(
+        "16",
+        "export into a mount point",
+        files(MOUNT + "'mkdir vol && mount -t tmpfs none vol && {export} {checkpoint} vol --force && ls vol'"),
+        0,
+        "nvembed.json",
+    ),
+    Case(
+        "18",
+        "a file system that cannot flush folders",
+        on_file_system(NO_FSYNC, "{export} {checkpoint} out && ls out"),
+        0,
+        "nvembed.json",
+    ),
+    Case(
+        "19",
+        "a disk that reports no blocks at all",
+        on_file_system(NO_BLOCKS, "{export} {checkpoint} out && ls out"),
+        0,
+        "nvembed.json",
+    ),
+    Case(
         "21",
         "a bad record after good ones, skipped",
         files(f"{EMBED} --on-error skip x.jsonl -o x.npy", x__jsonl=RECORD * 3 + SURROGATE),
@@ -124,7 +247,51 @@ CASES = [
     ),
     Case("22", "a later input is missing", files(f"{EMBED} t nope -o x.npy", t=b"a\n"), 3, "nope"),
     Case("23", "half of a surrogate pair", files(f"{EMBED} x.jsonl", x__jsonl=SURROGATE), 3, "at byte 24 of the line"),
+    Case(
+        "24",
+        "what a killed run left, after the next one",
+        files(
+            "yes many words in a line | head -300000 >many; "
+            f"({EMBED} many -o x.npy & sleep 2; kill -9 $!; wait) 2>killed; "
+            "ls -A | grep -c partial; touch -d '5 minutes ago' .nvembed-*; "
+            f"{EMBED} t -o y.npy",
+            t=b"a\n",
+        ),
+        0,
+        "1",
+        lambda folder: not [path for path in folder.iterdir() if "partial" in path.name],
+    ),
+    Case(
+        "26",
+        "4 MB of spaces, cut at 512 tokens",
+        files("printf '%4000000s\\n' x | " + EMBED + " --max-length 512 --format lines"),
+        0,
+        '"tokens":512,',
+    ),
+    Case(
+        "27",
+        "only the weights are a link to another disk",
+        files(
+            "cp -r {model} linked && mv linked/model.onnx.data there && ln -s ../there linked/model.onnx.data && "
+            "{nv} embed -q -m linked t",
+            t=b"a\n",
+        ),
+        4,
+        "link",
+    ),
     Case("28", "a name that is no text", files("{export} {checkpoint} out --name $'mod\\xe8le'"), 2, "--name is"),
+    Case(
+        "29",
+        "a message that the terminal cannot show",
+        files("PYTHONIOENCODING=ascii {export} {checkpoint} 模型 && ls 模型"),
+        0,
+        "nvembed.json",
+    ),
+    Case("29", "standard output is full", files("{export} {checkpoint} out >/dev/full && ls out"), 0, "nvembed.json"),
+    *(
+        Case("30", f"tensors named {prefix}…", prefixed(prefix), 0)
+        for prefix in ("model.", "base_model.model.", "module.", "_orig_mod.", "0.auto_model.")
+    ),
     Case(
         "31",
         "a folder with an adapter only",
@@ -176,7 +343,7 @@ def outcome(case: Case, programs: dict[str, str]) -> tuple[str, str]:
             command = command.replace(f"{{{key}}}", value)
         done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, timeout=300, check=False)
         text = (done.stderr + done.stdout).decode(errors="replace")
-        if re.search(r"unshare: |umount: |mount: |command not found", text):
+        if re.search(r"unshare: |umount: |mount: |setpriv: |command not found", text):
             return f"not run here: {text.splitlines()[0]}", "–"
         right = (
             done.returncode == case.code and case.says in text and "panicked" not in text and "Traceback" not in text
