@@ -11,6 +11,9 @@ BUILD := cargo build --locked --workspace --quiet
 RELEASE := NVEMBED_COMMIT="$${NVEMBED_COMMIT:-$$(git describe --always --dirty --exclude='*' 2>/dev/null)}" \
     cargo build --locked --release -p nvembed-cli
 
+# ONNX Runtime's official builds start a thread of Microsoft's telemetry, unless this is set when they are loaded.
+export ORT_DISABLE_TELEMETRY := 1
+
 .DEFAULT_GOAL := help
 include export/export.mk crates/nvembed-capi/capi.mk crates/nvembed-python/python.mk crates/nvembed-server/server.mk tests/gpu/gpu.mk \
     tests/openvino/openvino.mk benches/benches.mk examples/examples.mk tests/faults/faults.mk

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def golden_distance(folder: Path) -> Distance | str:
         return (
             f"that takes about {needed / 1e9:.0f} GB of memory, and {free / 1e9:.0f} GB are free; see `nvembed verify`"
         )
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or its official builds start a thread of Microsoft's telemetry
     try:
         import onnxruntime
     except ImportError:

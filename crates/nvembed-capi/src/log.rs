@@ -107,8 +107,10 @@ pub unsafe extern "C" fn nvembed_set_log_callback(
 /// Sends events to the callback; spans are ignored.
 struct ToCallback;
 
-fn number(level: Level) -> i32 {
-    match level {
+/// ONNX Runtime's INFO is about its own workings, several lines for each model that opens: what we call debugging.
+fn number(metadata: &Metadata<'_>) -> i32 {
+    match *metadata.level() {
+        Level::INFO if metadata.target().split("::").next() == Some("ort") => NVEMBED_LOG_DEBUG,
         Level::ERROR => NVEMBED_LOG_ERROR,
         Level::WARN => NVEMBED_LOG_WARN,
         Level::INFO => NVEMBED_LOG_INFO,
@@ -123,7 +125,7 @@ impl Subscriber for ToCallback {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && number(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
+        metadata.is_event() && number(metadata) <= LEVEL.load(Ordering::Relaxed)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -148,7 +150,7 @@ impl Subscriber for ToCallback {
             event.record(&mut Text(&mut message));
             let sink = SINK.read().unwrap_or_else(PoisonError::into_inner);
             let Some(Sink { callback, user_data }) = &*sink else { return };
-            let (level, target) = (number(*event.metadata().level()), event.metadata().target());
+            let (level, target) = (number(event.metadata()), event.metadata().target());
             IN_CALLBACK.set(true);
             // SAFETY: the strings outlive the call; the rest is the promise of the caller who set the callback.
             unsafe {

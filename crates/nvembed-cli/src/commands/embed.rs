@@ -125,9 +125,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         let message = "the input is empty: there is no text to embed; --allow-empty writes an output without rows";
         return Err(CliError::Input(message.to_owned()).into());
     }
+    let says_what_was_cut = writer.says_what_was_cut();
     writer.finish()?;
     if !quiet {
         summary.print(&stats, start.elapsed());
+    } else if summary.truncated > 0 && !says_what_was_cut {
+        let Summary { texts, truncated, .. } = summary;
+        note(&format!(
+            "{truncated} of {texts} texts are longer than the limit and were cut, which .npy cannot say; --truncation error \
+             refuses them"
+        ));
     }
     Ok(())
 }
@@ -241,7 +248,7 @@ fn alone(
     Ok(result.map_or(Err(error), |((), result)| result))
 }
 
-#[expect(clippy::print_stderr, reason = "the list of texts without an embedding was asked for")]
+#[expect(clippy::print_stderr, reason = "what was lost is said to whoever runs the program, however quiet")]
 fn note(text: &str) {
     eprintln!("{text}");
 }

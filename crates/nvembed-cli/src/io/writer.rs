@@ -168,6 +168,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a row says that its text was cut.
+    pub(crate) fn says_what_was_cut(&self) -> bool {
+        matches!(self.format, RowFormat::Jsonl)
+    }
+
     /// Makes everything written so far visible to a reader of stdout.
     ///
     /// # Errors

@@ -142,3 +142,16 @@ fn unknown_fields_are_passed_over_where_that_is_asked_for() {
         assert!(refused.status.code() == Some(3) && stderr(&refused).contains(says), "{}", stderr(&refused));
     }
 }
+
+#[test]
+fn cut_texts_are_told_of_where_the_output_cannot_say_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = folder.path().join("a.npy");
+    let texts = b"a text of many more words than four tokens\nshort\n";
+    let cut = embed(&["--max-length", "4", "-o", array.to_str().unwrap()], texts);
+    assert!(cut.status.success() && stderr(&cut).contains("1 of 2 texts are longer"), "{}", stderr(&cut));
+    let lines = embed(&["--max-length", "4"], texts);
+    assert!(lines.status.success() && lines.stderr.is_empty(), "each line says it: {}", stderr(&lines));
+    let whole = embed(&["-o", array.to_str().unwrap()], texts);
+    assert!(whole.status.success() && whole.stderr.is_empty(), "{}", stderr(&whole));
+}

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
@@ -19,7 +19,10 @@ impl Serving {
     pub(crate) fn start(arguments: &[&str]) -> (Self, String) {
         let mut command = nvembed();
         command.arg("serve").arg("-m").arg(common::mini("fp32")).args(["--listen", "127.0.0.1:0"]).args(arguments);
-        let mut command = as_in_the_foreground(&command);
+        Self::of(&mut as_in_the_foreground(&command))
+    }
+
+    fn of(command: &mut Command) -> (Self, String) {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut serving = Self { child, log, lines: Vec::new() };
@@ -47,7 +50,7 @@ impl Serving {
 
     /// Sends a signal and returns the rest of the log, what was printed, and the exit code.
     pub(crate) fn end(mut self, signal: &str) -> (String, String, Option<i32>) {
-        let killed = std::process::Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        let killed = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let (mut log, mut printed) = (String::new(), String::new());
         self.log.read_to_string(&mut log).unwrap();
@@ -132,7 +135,37 @@ fn systemd_hands_over_the_socket_and_is_told_when_the_server_is_ready_and_when_i
     let mut child = command.spawn().unwrap();
     assert_eq!(told(), "READY=1");
     assert!(post(&address, r#"{"input": "a"}"#).starts_with("HTTP/1.1 200 OK"));
-    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(told(), "STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_thread_leaves_the_processors_that_the_process_was_given() {
+    let allowed = |status: &str| {
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        list.trim().to_owned()
+    };
+    let first = allowed(&std::fs::read_to_string("/proc/self/status").unwrap());
+    let first = first.split(['-', ',']).next().unwrap().to_owned();
+    let ours = nvembed();
+    let mut command = Command::new("taskset");
+    command.args(["-c", &first]).arg(ours.get_program()).arg("serve").arg("-m").arg(common::mini("fp32"));
+    command.args(["--listen", "127.0.0.1:0", "--drain-delay", "0"]);
+    command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (serving, address) = Serving::of(&mut command);
+    let texts = vec!["a text of several words"; 64];
+    let body = serde_json::json!({"input": texts, "input_type": "passage"}).to_string();
+    assert!(post(&address, &body).starts_with("HTTP/1.1 200 OK"));
+    let tasks: Vec<_> = std::fs::read_dir(format!("/proc/{}/task", serving.child.id()))
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .collect();
+    assert!(tasks.len() > 1);
+    for task in tasks {
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
+        assert_eq!(allowed(&status), first, "{}", status.lines().next().unwrap());
+    }
+    assert_eq!(serving.end("-TERM").2, Some(0));
 }
