@@ -71,7 +71,8 @@ def golden_distance(folder: Path) -> Distance | str:
         return (
             f"that takes about {needed / 1e9:.0f} GB of memory, and {free / 1e9:.0f} GB are free; see `nvembed verify`"
         )
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or its official builds start a thread of Microsoft's telemetry
+    # Official builds would start a thread of Microsoft's telemetry.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError:
