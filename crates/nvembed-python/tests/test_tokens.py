@@ -58,6 +58,7 @@ def random_text(draw: random.Random) -> str:
 @pytest.fixture(scope="module", params=FORMS)
 def form(request, tmp_path_factory):
     """A tiny model with this form of tokenizer, open, and the tokenizers library with the same file."""
+    pytest.importorskip("mistral_common", reason="in the environment of `make test-python` only")
     import side_files
     from nvembed_export.config import load_config
     from nvembed_export.export import ExportOptions, export
