@@ -13,13 +13,14 @@ from typing import Protocol
 from nvembed_export.checkpoint import Checkpoint
 from nvembed_export.config import ModelConfig, load_config
 from nvembed_export.errors import UsageError
-from nvembed_export.external_data import DATA_FILE
-from nvembed_export.golden import golden_document
+from nvembed_export.external_data import DATA_FILE, ExternalData
+from nvembed_export.golden import Observer, golden_document, ignore
 from nvembed_export.large_channels import LargeChannels
 from nvembed_export.manifest import NV_EMBED_LICENSE, manifest, read_card_name, read_license
 from nvembed_export.modeling import build_model
 from nvembed_export.naming import check_text, folder_name, source_name, version
 from nvembed_export.output import MANIFEST_FILE, check_output, partial_folder
+from nvembed_export.precision import Precision
 from nvembed_export.quantization import ChannelQuantization
 from nvembed_export.sentence_transformers import Pipeline, read_pipeline
 from nvembed_export.targets import TARGETS, precision_for
@@ -28,6 +29,7 @@ from nvembed_export.tokenizer import load_tokenizer
 GRAPH_FILE, TOKENIZER_FILE, GOLDEN_FILE = "model.onnx", "tokenizer.json", "golden.json"
 DEFAULT_MAX_LENGTH, NV_EMBED_V2_MAX_LENGTH = 4096, 32768  # from the model cards
 GOLDEN_NUMBER_BYTES, GOLDEN_ROWS, MANIFEST_BYTES = 16, 8, 65536  # to estimate the disk space needed
+MOST_LARGE_BYTES = 7  # in percent of the weights of w8a8: float32 rows of one input in 64, beside codes of one byte
 
 
 @dataclass(frozen=True)
@@ -138,29 +140,33 @@ def export(
     whole = config
     config, name = _first_layers(options.layers, config, name)
 
-    golden_rows = None
-    if isinstance(precision.quantization, ChannelQuantization):
-        channels = LargeChannels()
-        golden_rows = golden_document(
-            checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress), channels.observe
-        )
-        precision = replace(precision, large_channels=channels.of)
-    model, data = build_model(checkpoint, config, precision, max_length, options.pooler, graph_target)
-    graph = model.SerializeToString()
+    def build(precision: Precision) -> tuple[bytes, ExternalData]:
+        model, data = build_model(checkpoint, config, precision, max_length, options.pooler, graph_target)
+        return model.SerializeToString(), data
+
+    def reference(observe: Observer = ignore) -> dict:
+        return golden_document(checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress), observe)
+
+    graph, data = build(precision)
     golden_bytes = GOLDEN_ROWS * GOLDEN_NUMBER_BYTES * config.text.hidden_size + MANIFEST_BYTES if options.golden else 0
     needed = data.total_bytes + len(graph) + len(tokenizer.content) + golden_bytes + MANIFEST_BYTES
+    finds_large_channels = isinstance(precision.quantization, ChannelQuantization)
+    if finds_large_channels:
+        needed += MOST_LARGE_BYTES * data.total_bytes // 100
 
     with partial_folder(target, options.force, needed) as folder:
+        golden_rows = None
+        if finds_large_channels:  # inside, so that a disk that is too small is known before
+            channels = LargeChannels()
+            golden_rows = reference(channels.observe)
+            graph, data = build(replace(precision, large_channels=channels.of))
         (folder / GRAPH_FILE).write_bytes(graph)
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.content)
         progress.phase("writing weights", total=sum(item.nbytes for item in data.initializers))
         data_sha256 = data.write(folder / DATA_FILE, progress.advance)
         golden = None
         if options.golden:
-            golden_rows = golden_rows or golden_document(
-                checkpoint, config, tokenizer.tokenizer, max_length, _golden_phase(progress)
-            )
-            golden = {"file": GOLDEN_FILE, "sha256": _write_json(folder / GOLDEN_FILE, golden_rows)}
+            golden = {"file": GOLDEN_FILE, "sha256": _write_json(folder / GOLDEN_FILE, golden_rows or reference())}
         graph_facts = {
             "file": GRAPH_FILE,
             "target": options.target,

@@ -95,8 +95,10 @@ class Precision:
         """
         large = self.large_channels(weight.name)
         scale, zero = graph.constant(step, np.float32), graph.constant(middle, np.uint8)
-        apart = graph.once(("large channels", x), lambda: self._apart(graph, x, weight, large)) if large else (x, None)
-        codes, largest = graph.once(("8-bit tokens", x), lambda: self._tokens(graph, apart[0], scale, zero))
+        small, rest = x, None
+        if large:
+            small, rest = graph.once(("large channels", x, large), lambda: self._apart(graph, x, weight, large))
+        codes, largest = graph.once(("8-bit tokens", small), lambda: self._tokens(graph, small, scale, zero))
         channels, (out, width) = ChannelWeight(weight, large), weight.shape
         w = graph.weight(f"{weight.name}.codes", ir.DataType.INT8, (width, out), channels.codes)
         scales = graph.weight(f"{weight.name}.scales", ir.DataType.FLOAT, (out,), channels.scales)
@@ -106,7 +108,7 @@ class Precision:
         if not large:
             return y
         w = graph.weight(f"{weight.name}.large", ir.DataType.FLOAT, (len(large), out), channels.large)
-        return graph.op("Add", y, graph.op("MatMul", apart[1], w))
+        return graph.op("Add", y, graph.op("MatMul", rest, w))
 
     def _apart(
         self, graph: GraphBuilder, x: ir.Value, weight: Weight, large: tuple[int, ...]

@@ -6,21 +6,14 @@ can still be tested with the same sums in float64, which represents every one of
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-
 import onnx
 from onnx import TensorProto, helper
 
+from nvembed_export.distance import products_are_exact
+
+__all__ = ["products_are_exact", "runnable"]
+
 PRODUCT = "MatMulIntegerToFloat"
-
-
-def products_are_exact() -> bool:
-    """Whether ONNX Runtime sums 8-bit products in 32 bits on this processor."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and ("avx512_vnni" in flags.read_text() or "avx_vnni" in flags.read_text())
 
 
 def runnable(model: onnx.ModelProto) -> onnx.ModelProto:

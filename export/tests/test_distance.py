@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 from int8_on_cpu import products_are_exact
 
@@ -88,5 +87,7 @@ def test_a_session_that_memory_has_no_room_for_is_not_opened(folder, monkeypatch
 def test_8_bit_products_are_not_asked_for_where_they_are_wrong(mini, tmp_path):
     export(mini, tmp_path / "model", ExportOptions(precision="w8a8", target="cpu"))
     found = golden_distance(tmp_path / "model")
-    assert found.is_within_tolerance if products_are_exact() else "VNNI" in found
-    assert np.isfinite(found.cosine_distance) if products_are_exact() else True
+    if products_are_exact():
+        assert 1e-7 < found.cosine_distance < 1e-3, found
+    else:
+        assert "VNNI" in found

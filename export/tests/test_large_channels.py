@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from test_quantization import int8_linear, weights
 
 from nvembed_export import large_channels
 from nvembed_export.checkpoint import CROSS, FEED_FORWARD
+from nvembed_export.errors import OutputError
 from nvembed_export.export import ExportOptions, export
 from nvembed_export.large_channels import RATIO, LargeChannels
 
@@ -108,3 +110,13 @@ def test_the_channels_of_a_graph_have_a_product_of_their_own(massive):
         assert columns == out
     together = onnx.load(massive / "together" / "model.onnx", load_external_data=False).graph
     assert not [item.name for item in together.initializer if item.name.endswith((".large", ".small"))]
+
+
+def test_a_disk_that_is_too_small_is_known_before_the_reference_is_computed(massive, tmp_path, monkeypatch):
+    def computed(*_: object) -> None:
+        raise AssertionError("the reference is computed first")
+
+    monkeypatch.setattr("nvembed_export.export.golden_document", computed)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=1 << 40, used=1 << 40, free=1000))
+    with pytest.raises(OutputError, match="1000 bytes free"):
+        export(massive / "checkpoint", tmp_path / "out", ExportOptions(precision="w8a8", target="cpu"))
