@@ -73,14 +73,11 @@ impl App {
     /// Goes on to a later phase; never back, since a signal may come before the model is open.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        self.is_ready();
     }
 
-    /// Whether requests would be answered now; the gauge of the metrics says the same.
+    /// Whether requests would be answered now.
     pub(crate) fn is_ready(&self) -> bool {
-        let is_ready = self.phase() == Phase::Ready && self.devices_work();
-        self.metrics.ready.set(i64::from(is_ready));
-        is_ready
+        self.phase() == Phase::Ready && self.devices_work()
     }
 
     /// False once every GPU has failed, which only a restart mends.

@@ -54,7 +54,7 @@ fn answer(status: StatusCode, message: &str, more: &serde_json::Value) -> Respon
 /// For Prometheus, in the format that it accepts.
 pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    app.is_ready();
+    app.metrics.ready.set(i64::from(app.is_ready()));
     let open_metrics = accept.contains("application/openmetrics-text");
     let text = app.metrics.text(open_metrics).map_err(|_| Problem::new(What::Internal, "metrics cannot be written"))?;
     let kind = if open_metrics {
