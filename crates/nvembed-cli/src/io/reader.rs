@@ -71,35 +71,37 @@ impl From<ReadError> for anyhow::Error {
     }
 }
 
-/// A line of JSON lines. Unknown fields are refused: a misspelt "instruction" would silently change the embedding.
+/// The fields of a line of JSON lines, for the two ways to read them.
 ///
 /// Values are kept as they are written: an identifier must come back unchanged, and the parser's own messages about a value
 /// would print it, which may be a user's text.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonRecord<'a> {
-    #[serde(borrow)]
-    text: &'a RawValue,
-    #[serde(borrow)]
-    instruction: Option<&'a RawValue>,
-    #[serde(borrow)]
-    task: Option<&'a RawValue>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
+macro_rules! json_record {
+    ($(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        struct $name<'a> {
+            #[serde(borrow)]
+            text: &'a RawValue,
+            #[serde(borrow)]
+            instruction: Option<&'a RawValue>,
+            #[serde(borrow)]
+            task: Option<&'a RawValue>,
+            #[serde(borrow)]
+            id: Option<&'a RawValue>,
+        }
+    };
 }
 
-/// The same, with unknown fields passed over.
-#[derive(Deserialize)]
-#[serde(remote = "JsonRecord")]
-struct WithOtherFields<'a> {
-    #[serde(borrow)]
-    text: &'a RawValue,
-    #[serde(borrow)]
-    instruction: Option<&'a RawValue>,
-    #[serde(borrow)]
-    task: Option<&'a RawValue>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
+json_record! {
+    /// A line of JSON lines. Unknown fields are refused: a misspelt "instruction" would silently change the embedding.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    JsonRecord
+}
+json_record! {
+    /// The same, with unknown fields passed over.
+    #[derive(Deserialize)]
+    #[serde(remote = "JsonRecord")]
+    WithOtherFields
 }
 
 impl<'a> JsonRecord<'a> {
