@@ -13,7 +13,6 @@ python-package: prerequisites
 	@cp $(TARGET)/debug/lib_nvembed.so build/python/nvembed/_nvembed.abi3.so
 
 test-python: venv-test models python-package ## The Python package, against the program
-	$(BUILD)
 	PYTHONPATH=build/python $(BIN)/python -m pytest $(PACKAGE)/tests -q -rs -m 'not wheel'
 
 # The exporter is another folder's package, and maturin takes packages from one folder: so both are put into one.

@@ -150,7 +150,7 @@
 /// Also rare events, such as the loading of ONNX Runtime.
 #define NVEMBED_LOG_INFO 3
 
-/// Also what helps to find a problem.
+/// Also what helps to find a problem, and what ONNX Runtime calls INFO.
 #define NVEMBED_LOG_DEBUG 4
 
 /// Everything.

@@ -23,7 +23,7 @@ pub const NVEMBED_LOG_ERROR: i32 = 1;
 pub const NVEMBED_LOG_WARN: i32 = 2;
 /// Also rare events, such as the loading of ONNX Runtime.
 pub const NVEMBED_LOG_INFO: i32 = 3;
-/// Also what helps to find a problem.
+/// Also what helps to find a problem, and what ONNX Runtime calls INFO.
 pub const NVEMBED_LOG_DEBUG: i32 = 4;
 /// Everything.
 pub const NVEMBED_LOG_TRACE: i32 = 5;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nvembed::queue::{Queue, QueueOptions, SubmitOptions};
-use nvembed::{Embedder, Prompt};
+use nvembed::{EmbedOptions, Embedder, Prompt};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
@@ -40,6 +40,27 @@ impl Model {
         }
         let make = py.import("nvembed.errors")?.getattr("forked")?;
         Err(PyErr::from_value(make.call1((self.process, here))?))
+    }
+
+    /// Embeds texts in a call that Ctrl-C ends.
+    ///
+    /// # Errors
+    /// Those of `embed`; of the options and instructions.
+    fn call<T: Send>(
+        &self,
+        py: Python<'_>,
+        texts: &[PyBackedStr],
+        instructions: &[PyBackedStr],
+        options: &Bound<'_, PyDict>,
+        embed: fn(&Embedder, &[Prompt<'_>], &EmbedOptions) -> nvembed::Result<T>,
+    ) -> PyResult<T> {
+        let inner = self.inner(py)?;
+        let mut options = options::of_call(options)?;
+        let prompts = prompts(py, instructions, texts)?;
+        interruptible(py, |cancel| {
+            options.cancel = Some(cancel);
+            embed(&inner.embedder, &prompts, &options)
+        })
     }
 
     /// # Errors
@@ -114,14 +135,7 @@ impl Model {
         instructions: Vec<PyBackedStr>,
         options: &Bound<'py, PyDict>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let inner = self.inner(py)?;
-        let mut options = options::of_call(options)?;
-        let prompts = prompts(py, &instructions, &texts)?;
-        let embeddings = interruptible(py, |cancel| {
-            options.cancel = Some(cancel);
-            inner.embedder.embed(&prompts, &options)
-        })?;
-        rows::to_python(py, embeddings)
+        rows::to_python(py, self.call(py, &texts, &instructions, options, Embedder::embed)?)
     }
 
     /// Embeds texts as one batch, whose rows stay on the GPU.
@@ -132,14 +146,7 @@ impl Model {
         instructions: Vec<PyBackedStr>,
         options: &Bound<'_, PyDict>,
     ) -> PyResult<DeviceRows> {
-        let inner = self.inner(py)?;
-        let mut options = options::of_call(options)?;
-        let prompts = prompts(py, &instructions, &texts)?;
-        let embeddings = interruptible(py, |cancel| {
-            options.cancel = Some(cancel);
-            inner.embedder.embed_on_device(&prompts, &options)
-        })?;
-        DeviceRows::new(py, embeddings)
+        DeviceRows::new(py, self.call(py, &texts, &instructions, options, Embedder::embed_on_device)?)
     }
 
     /// Puts texts into the queue. `on_done(embeddings, error)` is called once, on a thread of the module.
